@@ -1,0 +1,52 @@
+//! How a container's root file system is put together: the plan that the snapshot floor makes and the container
+//! floor mounts, inside the container's own mount namespace, so that it is gone when the container is.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A root file system, as a plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Rootfs {
+    /// A directory that is there already, as an OCI bundle brings it.
+    Directory(PathBuf),
+    /// Layers below a private writable one, with further parts mounted into it.
+    Layered {
+        /// What `/` is.
+        root: OverlayLayers,
+        /// What is mounted below `/`, in order; used by the reserved image `host`.
+        parts: Vec<RootfsPart>,
+    },
+}
+
+/// The directories of one overlay mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayLayers {
+    /// Read-only layers, the topmost first. Never empty.
+    pub lower: Vec<PathBuf>,
+    /// Where writes go.
+    pub upper: PathBuf,
+    /// The kernel's work directory, on the file system of `upper`.
+    pub work: PathBuf,
+    /// Keep overlay's marks in `user.overlay.*` in place of `trusted.overlay.*`: needed in a user namespace.
+    pub userxattr: bool,
+}
+
+/// Something mounted below the root of a layered root file system.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootfsPart {
+    /// An overlay of its own at `destination`.
+    Overlay {
+        /// Absolute path in the container.
+        destination: PathBuf,
+        /// Its layers.
+        layers: OverlayLayers,
+    },
+    /// A read-only view of a directory or file of the host, mounts below it not included.
+    ReadOnlyBind {
+        /// Absolute path in the container.
+        destination: PathBuf,
+        /// Absolute path on the host.
+        source: PathBuf,
+    },
+}

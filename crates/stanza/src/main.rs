@@ -1,0 +1,2 @@
+//! stanza
+fn main() {}
