@@ -1,1 +1,50 @@
-//! Under construction.
+//! A container's network: a bridge on the host, a veth pair, an address, published ports; from plan to teardown.
+//!
+//! ```text
+//!   container's name space          host
+//!   eth0 10.77.0.2/16 --veth-- stz0123456789ab --port of-- stanza0 10.77.0.1/16
+//!        default via 10.77.0.1                                |
+//!                                  nft table `ip stanza`: -p 8080:80 -> 10.77.0.2:80, masquerade outwards
+//!                                  socket bound to 0.0.0.0:8080, held by the container's monitor
+//! ```
+//!
+//! A [`NetworkPlan`] is plain data. [`attach`] applies it, on both sides; [`configure_inside`] is for a container
+//! that joins no bridge. [`detach`] takes it down, [`clear_leftovers`] finds what a crashed owner left.
+//! [`choose_network`] and [`lease`] choose subnets and addresses, [`files`] writes `resolv.conf` and `hosts`.
+//!
+//! Invariants:
+//!
+//! * A published port belongs to whoever holds its bound socket. The kernel gives it free with its owner's death,
+//!   and the next owner replaces the map element that the dead one left.
+//! * A bridge that is up is complete; the nft table is made whole in one transaction. So several processes may
+//!   start containers at once, and each may die at any point.
+//! * Only devices called `stz…` on the own bridge and the own nft table are ever removed or changed, and no program
+//!   is run.
+//!
+//! It does not know containers by name, keeps no leases, does not watch the host's firewall (see the module
+//! `rules`), publishes nothing on IPv6 addresses, and needs `CAP_NET_ADMIN` over the host's network.
+
+#![forbid(unsafe_code)]
+
+mod attach;
+mod bridge;
+mod choose;
+mod detach;
+pub mod files;
+mod inside;
+#[cfg(test)]
+mod kernel_tests;
+pub mod lease;
+mod netlink;
+mod plan;
+mod ports;
+mod rules;
+mod subnet;
+
+pub use attach::{AttachError, Attachment, attach};
+pub use choose::{ChooseError, choose_network, default_subnet};
+pub use detach::{DetachError, Live, clear_leftovers, detach, withdraw_ports};
+pub use inside::{InsideError, configure_inside};
+pub use netlink::NetlinkError;
+pub use plan::{BridgePlan, DEFAULT_BRIDGE, DEFAULT_MTU, Network, NetworkPlan, PortMap, mac_of, veth_of};
+pub use subnet::{Subnet, SubnetError};

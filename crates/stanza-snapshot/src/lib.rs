@@ -1,1 +1,42 @@
-//! Under construction.
+//! Layers become root file systems.
+//!
+//! ```text
+//!   layers/                      0700: set-user-id files in layers are nobody's but the engine's
+//!     sha256/<diff id>/          an unpacked layer, whole from the moment it has this name
+//!     sha512/<diff id>/
+//!     empty/                     the one layer of an image without layers
+//!     ingest/<random>/           a layer on its way in or out ...
+//!     ingest/<random>.lock       ... whose owner holds this file's lock for as long as it lives
+//! ```
+//!
+//! [`LayerStore::apply`] unpacks a layer by itself, without looking at the layers below it, into the form that overlayfs
+//! reads: a whiteout is a character device 0/0, an opaque directory has the attribute `trusted.overlay.opaque`
+//! (`user.overlay.opaque` without root). What is in a layer's directory is a function of its diff id alone, so that
+//! images can share it and one image cannot put words into another's mouth. [`plan_layers`] and [`plan_host`] make plans
+//! of layers, [`prepare`] the directories a plan needs, [`changes`] says what a container changed, [`remove_tree`] removes
+//! what it left.
+//!
+//! Durability: a layer appears by one rename after its digest was verified, so a killed process leaves either nothing or
+//! everything, and what it left in `ingest/` is found by its free lock ([`LayerStore::clear_leftovers`]). Files are not
+//! synced one by one: after a power cut in the half minute after a pull, a file system that delays allocation may hold a
+//! layer with files that are empty. Such an image must be removed and pulled again.
+//!
+//! Nothing here mounts, talks to a registry, or decompresses.
+
+#![forbid(unsafe_code)]
+
+mod apply;
+mod changes;
+mod host;
+mod ingest;
+mod overlay;
+mod plan;
+mod remove;
+mod store;
+
+pub use apply::{Applied, ApplyError};
+pub use changes::{Change, ChangeKind, DiffError, changes};
+pub use host::plan_host;
+pub use plan::{PlanError, plan_layers, prepare};
+pub use remove::remove_tree;
+pub use store::{LayerStore, ListError, OpenError, RemoveError};

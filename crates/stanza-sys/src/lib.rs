@@ -1,1 +1,32 @@
-//! Under construction.
+//! The system calls that `rustix` lacks, as thin typed functions. Nearly all `unsafe` of stanza is here.
+//!
+//! Each function makes one system call (or one short fixed sequence), turns its result into an `io::Result`, and
+//! decides nothing. What can be done with `rustix` is done with `rustix`, not here.
+
+pub mod bpf;
+mod clone;
+mod exec;
+mod keyring;
+mod lock;
+mod mount;
+mod pass;
+mod seccomp;
+mod signal;
+mod time;
+
+pub use clone::{CloneFlags, Cloned, clone_process, unshare};
+pub use exec::{CStringArray, close_descriptors_from, execute, keep_only, set_close_on_exec_from};
+pub use keyring::join_session_keyring;
+pub use lock::{is_locked, lock_exclusive, try_lock_exclusive};
+pub use mount::{MountAttributes, mount_set_attributes};
+pub use pass::{receive_descriptors, send_descriptors};
+pub use seccomp::install_seccomp;
+pub use signal::{SignalDescriptor, SignalRecord, exit_process, reset_signals, signal_process};
+pub use time::{boot_id, process_start_time, realtime};
+
+use std::io;
+
+/// The result of a raw system call as `io::Result`.
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}

@@ -1,0 +1,436 @@
+//! The cgroups of one container, made: joining, freezing, killing, counting, removing.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+use rustix::process::{Pid, Signal};
+use stanza_spec::{Classify, ErrorKind};
+
+use crate::apply::open_directory;
+use crate::detect::Layout;
+use crate::file;
+use crate::plan::{CgroupPlan, Group, Version};
+use crate::stats::Stats;
+use crate::{v1, v2};
+
+/// How long to wait for the kernel to stop or end all tasks. Only a task stuck in the kernel takes longer than
+/// milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The pause between two looks at a file that cannot be polled, from the first to the longest.
+const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// The cgroups of one container.
+#[derive(Clone, Debug)]
+pub struct Cgroup {
+    version: Version,
+    groups: Vec<Group>,
+}
+
+/// Why a cgroup does not do what it is told.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A file of it cannot be opened, read or written.
+    #[error("{action} the cgroup `{}`", path.display())]
+    File {
+        /// What was tried: `join`, `freeze`, `thaw`, `kill`, `read`.
+        action: &'static str,
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The container has no cgroup that can do it.
+    #[error("{0}: the container has no cgroup for it")]
+    Unsupported(&'static str),
+    /// Some task stayed in the kernel.
+    #[error("{action} the cgroup `{}`: not done after `{}` s", path.display(), PATIENCE.as_secs())]
+    TimedOut {
+        /// What was tried.
+        action: &'static str,
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+impl Classify for ControlError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            ControlError::File { source, .. } => ErrorKind::of_io(source),
+            ControlError::Unsupported(_) => ErrorKind::Unsupported,
+            ControlError::TimedOut { .. } => ErrorKind::Unavailable,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            ControlError::Unsupported(_) => {
+                Some("run as root, or have cgroups of version 2 delegated".into())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Why a cgroup is still there.
+#[derive(Debug, thiserror::Error)]
+#[error("remove the cgroup `{}`", path.display())]
+pub struct RemoveError {
+    /// The directory.
+    pub path: PathBuf,
+    /// What the kernel said.
+    #[source]
+    pub source: io::Error,
+}
+
+impl Classify for RemoveError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::of_io(&self.source)
+    }
+}
+
+/// The cgroups of a plan that was applied before, by this process or another. They may be gone.
+#[must_use]
+pub fn open(plan: &CgroupPlan) -> Cgroup {
+    Cgroup { version: plan.version, groups: plan.groups.clone() }
+}
+
+/// The names of the cgroups below `parent` (`stanza`) in any hierarchy, sorted: what containers, dead ones too, left.
+#[must_use]
+pub fn leftovers(layout: &Layout, parent: &str) -> Vec<String> {
+    let roots: Vec<&Path> = match layout {
+        Layout::V1(hierarchies) => hierarchies.iter().map(|hierarchy| hierarchy.root.as_path()).collect(),
+        Layout::V2 { root, .. } => vec![root],
+        Layout::Absent => vec![],
+    };
+    let names: BTreeSet<String> = roots
+        .into_iter()
+        .filter_map(|root| file::children(&root.join(parent.trim_start_matches('/'))).ok())
+        .flatten()
+        .filter_map(|name| name.into_string().ok())
+        .collect();
+    names.into_iter().collect()
+}
+
+impl Cgroup {
+    /// Whether the container has no cgroups of its own.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Version 1: the `tasks` file of each group, open for writing and closed on exec. A child with one thread writes `0`
+    /// to each and so moves itself; that skips the lock whose grace period costs a write of a pid to `cgroup.procs`
+    /// milliseconds. Empty on version 2.
+    ///
+    /// # Errors
+    /// When a group is gone.
+    pub fn tasks_files(&self) -> Result<Vec<OwnedFd>, ControlError> {
+        if self.version != Version::V1 {
+            return Ok(Vec::new());
+        }
+        let open = |group: &Group| {
+            let path = group.directory();
+            file::open_to_write(&path.join("tasks")).map_err(|source| failed("join", &path, source))
+        };
+        self.groups.iter().map(open).collect()
+    }
+
+    /// Version 2: the directory, for `CLONE_INTO_CGROUP`. `None` on version 1.
+    ///
+    /// # Errors
+    /// When the group is gone.
+    pub fn directory(&self) -> Result<Option<OwnedFd>, ControlError> {
+        match (self.version, self.groups.first()) {
+            (Version::V2, Some(group)) => {
+                let path = group.directory();
+                open_directory(&path).map(Some).map_err(|source| failed("join", &path, source))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Moves a process with all its threads into the cgroups; 0 is the caller.
+    ///
+    /// # Errors
+    /// When a group is gone, or its limit of tasks is reached.
+    pub fn join(&self, pid: u32) -> Result<(), ControlError> {
+        for group in &self.groups {
+            let path = group.directory();
+            file::write(&path.join("cgroup.procs"), &pid.to_string())
+                .map_err(|source| failed("join", &path, source))?;
+        }
+        Ok(())
+    }
+
+    /// Stops all tasks, and returns when they stand still.
+    ///
+    /// # Errors
+    /// [`ControlError`]; after a timeout the cgroup is thawed again.
+    pub fn freeze(&self) -> Result<(), ControlError> {
+        let freezer = self.freezer().ok_or(ControlError::Unsupported("freeze"))?;
+        self.set_frozen(&freezer, true).map_err(|source| failed("freeze", &freezer, source))?;
+        let frozen =
+            wait_until(|| self.is_frozen(&freezer)).map_err(|source| failed("freeze", &freezer, source))?;
+        if frozen {
+            return Ok(());
+        }
+        // Half a container standing still is worse than none.
+        self.set_frozen(&freezer, false).map_err(|source| failed("thaw", &freezer, source))?;
+        Err(ControlError::TimedOut { action: "freeze", path: freezer })
+    }
+
+    /// Lets all tasks run again.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn thaw(&self) -> Result<(), ControlError> {
+        let freezer = self.freezer().ok_or(ControlError::Unsupported("thaw"))?;
+        self.set_frozen(&freezer, false).map_err(|source| failed("thaw", &freezer, source))?;
+        match wait_until(|| Ok(!self.is_frozen(&freezer)?)) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ControlError::TimedOut { action: "thaw", path: freezer }),
+            Err(source) => Err(failed("thaw", &freezer, source)),
+        }
+    }
+
+    fn freezer(&self) -> Option<PathBuf> {
+        match self.version {
+            Version::None => None,
+            Version::V1 => self.group("freezer"),
+            Version::V2 => self.groups.first().map(Group::directory),
+        }
+    }
+
+    fn set_frozen(&self, freezer: &Path, frozen: bool) -> io::Result<()> {
+        match self.version {
+            Version::V2 => v2::state::set_frozen(freezer, frozen),
+            _ => v1::state::set_frozen(freezer, frozen),
+        }
+    }
+
+    fn is_frozen(&self, freezer: &Path) -> io::Result<bool> {
+        match self.version {
+            Version::V2 => v2::state::is_frozen(freezer),
+            _ => v1::state::is_frozen(freezer),
+        }
+    }
+
+    /// The processes in the cgroup and below, by this process's pid namespace, sorted. Empty when the cgroup is gone.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn pids(&self) -> Result<Vec<u32>, ControlError> {
+        // Every process is in all groups; one tells.
+        let Some(group) = self.groups.first() else { return Ok(Vec::new()) };
+        let path = group.directory();
+        pids_below(&path).map_err(|source| failed("read", &path, source))
+    }
+
+    /// Kills all processes in the cgroup and below, and returns when all have ended; whether their parents have
+    /// collected them does not matter.
+    ///
+    /// # Errors
+    /// [`ControlError`]; [`ControlError::TimedOut`] when some process does not end.
+    pub fn kill(&self) -> Result<(), ControlError> {
+        match self.groups.first() {
+            Some(group) => self.kill_in(&group.directory()),
+            None => Ok(()),
+        }
+    }
+
+    fn kill_in(&self, path: &Path) -> Result<(), ControlError> {
+        self.send_kill(path).map_err(|source| failed("kill", path, source))?;
+        let empty = wait_until(|| {
+            let left = pids_below(path)?;
+            // What was forked between the look and the signal.
+            left.iter().for_each(|pid| kill_process(*pid));
+            Ok(left.is_empty())
+        });
+        match empty {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(ControlError::TimedOut { action: "kill", path: path.to_owned() }),
+            Err(source) => Err(failed("kill", path, source)),
+        }
+    }
+
+    /// Sends `SIGKILL` to everything inside. Frozen tasks cannot fork away from it.
+    fn send_kill(&self, path: &Path) -> io::Result<()> {
+        if self.version == Version::V2 && v2::state::kill(path)? {
+            return Ok(());
+        }
+        let freezer = self.freezer();
+        if let Some(freezer) = freezer.as_deref().filter(|freezer| freezer.exists()) {
+            self.set_frozen(freezer, true)?;
+            // A task that does not stop is killed all the same.
+            wait_at_most(Duration::from_millis(100), || self.is_frozen(freezer))?;
+        }
+        let sent = pids_below(path).map(|pids| pids.into_iter().for_each(kill_process));
+        if let Some(freezer) = freezer.as_deref().filter(|freezer| freezer.exists()) {
+            self.set_frozen(freezer, false)?;
+        }
+        sent
+    }
+
+    /// How many processes the kernel has killed for want of memory; 0 without a memory controller.
+    #[must_use]
+    pub fn oom_kills(&self) -> u64 {
+        let Some(path) = self.group("memory") else { return 0 };
+        let kills = match self.version {
+            Version::V2 => v2::state::oom_kills(&path),
+            _ => v1::state::oom_kills(&path),
+        };
+        kills.unwrap_or(0)
+    }
+
+    /// What the cgroup has used.
+    ///
+    /// # Errors
+    /// When a file cannot be read; one that is not there makes its part `None`.
+    pub fn stats(&self) -> Result<Stats, ControlError> {
+        let Some(first) = self.groups.first().map(Group::directory) else { return Ok(Stats::default()) };
+        let read = match self.version {
+            Version::V2 => self.stats_v2(&first),
+            _ => self.stats_v1(),
+        };
+        read.map_err(|source| failed("read", &first, source))
+    }
+
+    fn stats_v1(&self) -> io::Result<Stats> {
+        let part = |controller: &str| self.group(controller);
+        let cpu = part("cpu");
+        Ok(Stats {
+            cpu: part("cpuacct").map_or(Ok(None), |path| v1::stats::cpu(&path, cpu.as_deref()))?,
+            memory: part("memory").map_or(Ok(None), |path| v1::stats::memory(&path))?,
+            pids: part("pids").map_or(Ok(None), |path| v1::stats::pids(&path))?,
+            io: part("blkio").map_or(Ok(None), |path| v1::stats::io(&path))?,
+        })
+    }
+
+    fn stats_v2(&self, group: &Path) -> io::Result<Stats> {
+        Ok(Stats {
+            cpu: v2::stats::cpu(group)?,
+            memory: v2::stats::memory(group)?,
+            pids: v2::stats::pids(group)?,
+            io: v2::stats::io(group)?,
+        })
+    }
+
+    /// The directory of the group that has `controller`.
+    fn group(&self, controller: &str) -> Option<PathBuf> {
+        self.groups.iter().find(|group| group.has(controller)).map(Group::directory)
+    }
+
+    /// Removes the cgroups, children first. What still runs in them is killed. A cgroup that is gone is no error; one
+    /// that cannot be removed does not keep the others.
+    #[must_use]
+    pub fn remove(&self) -> Vec<RemoveError> {
+        let mut errors = Vec::new();
+        for group in &self.groups {
+            let path = group.directory();
+            let removed = match remove_directory(&path) {
+                Err(error) if is_busy(&error) => {
+                    // That it failed shows in the removal.
+                    let _ = self.kill_in(&path);
+                    remove_patiently(&path)
+                }
+                other => other,
+            };
+            errors.extend(removed.err().map(|source| RemoveError { path, source }));
+        }
+        errors
+    }
+
+    /// Removes what can be removed without killing anybody.
+    pub(crate) fn remove_empty(&self) {
+        for group in &self.groups {
+            // Best effort after another error, which is the one to tell.
+            let _ = remove_directory(&group.directory());
+        }
+    }
+}
+
+fn failed(action: &'static str, path: &Path, source: io::Error) -> ControlError {
+    ControlError::File { action, path: path.to_owned(), source }
+}
+
+fn is_busy(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::BUSY)
+}
+
+/// The kernel lets go of a cgroup a moment after its last process has ended.
+fn remove_patiently(path: &Path) -> io::Result<()> {
+    let mut last = Ok(());
+    wait_until(|| {
+        last = remove_directory(path);
+        Ok(!last.as_ref().is_err_and(is_busy))
+    })?;
+    last
+}
+
+/// Removes a cgroup and those below it, the deepest first.
+pub(crate) fn remove_directory(path: &Path) -> io::Result<()> {
+    match rustix::fs::rmdir(path) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::BUSY | Errno::NOTEMPTY) => {
+            for child in file::tree(path)?.iter().rev() {
+                match rustix::fs::rmdir(child) {
+                    Ok(()) | Err(Errno::NOENT) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+            Ok(())
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn pids_below(path: &Path) -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for directory in file::tree(path)? {
+        let text = match file::read(&directory.join("cgroup.procs")) {
+            Ok(text) => text.unwrap_or_default(),
+            // A threaded cgroup of version 2 shows its processes in its parent.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => continue,
+            Err(error) => return Err(error),
+        };
+        // 0 stands for a process outside this pid namespace.
+        pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()).filter(|pid| *pid != 0));
+    }
+    pids.sort_unstable();
+    pids.dedup();
+    Ok(pids)
+}
+
+fn kill_process(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // One that is gone already needs no signal.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+    }
+}
+
+fn wait_until(done: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
+    wait_at_most(PATIENCE, done)
+}
+
+/// Looks again and again, at growing distances: these files have no notification on version 1.
+fn wait_at_most(patience: Duration, mut done: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
+    let end = Instant::now() + patience;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        if done()? {
+            return Ok(true);
+        }
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,9 @@
+//! Control groups of version 1.
+
+pub(crate) mod apply;
+pub(crate) mod devices;
+mod plan;
+pub(crate) mod state;
+pub(crate) mod stats;
+
+pub(crate) use plan::{check_swap, limits, plan, rdma_limits};

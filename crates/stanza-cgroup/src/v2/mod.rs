@@ -1,0 +1,9 @@
+//! Control groups of version 2.
+
+pub(crate) mod apply;
+pub(crate) mod devices;
+mod plan;
+pub(crate) mod state;
+pub(crate) mod stats;
+
+pub(crate) use plan::plan;

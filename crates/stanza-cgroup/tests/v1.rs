@@ -1,0 +1,177 @@
+//! Version 1 on the real kernel, in cgroups below `stanza-test-<pid>-<name>`.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::os::fd::AsRawFd;
+use std::process::Command;
+
+use common::{Place, Sleeper};
+use serde_json::json;
+use stanza_cgroup::{ApplyError, Layout, apply, detect, leftovers, open};
+use stanza_spec::Classify;
+
+/// `None`, with the reason told, on machines without these hierarchies.
+fn place(name: &str) -> Option<Place> {
+    let layout = detect().unwrap();
+    let reason = match &layout {
+        Layout::V1(_) if rustix::process::getuid().is_root() => return Some(Place::new(layout, name)),
+        Layout::V1(_) => "needs root",
+        _ => "this machine has no cgroups of version 1",
+    };
+    #[expect(clippy::print_stderr, reason = "a test that is skipped says why")]
+    {
+        eprintln!("skipped: {reason}");
+    }
+    None
+}
+
+/// Runs a shell script that moves itself into the cgroups first, by `0` to the open `tasks` files.
+fn run_inside(cgroup: &stanza_cgroup::Cgroup, script: &str) -> std::process::ExitStatus {
+    let files = cgroup.tasks_files().unwrap();
+    // The shell opens them again by the descriptors of this process.
+    let own = std::process::id();
+    let join: String =
+        files.iter().map(|f| format!("echo 0 >/proc/{own}/fd/{} || exit 99\n", f.as_raw_fd())).collect();
+    Command::new("sh").arg("-c").arg(join + script).status().unwrap()
+}
+
+#[test]
+fn limits_are_written_and_taken_back() {
+    let Some(place) = place("limits") else { return };
+    let cgroup = place.make(
+        "a",
+        json!({
+            "memory": {"limit": 67_108_864, "swap": 134_217_728, "reservation": 33_554_432},
+            "cpu": {"shares": 512, "quota": 20_000, "period": 50_000, "cpus": "0"},
+            "pids": {"limit": 10},
+        }),
+    );
+    let expected = [
+        ("memory", "memory.limit_in_bytes", "67108864"),
+        ("memory", "memory.memsw.limit_in_bytes", "134217728"),
+        ("memory", "memory.soft_limit_in_bytes", "33554432"),
+        ("cpu", "cpu.shares", "512"),
+        ("cpu", "cpu.cfs_quota_us", "20000"),
+        ("cpu", "cpu.cfs_period_us", "50000"),
+        ("cpuset", "cpuset.cpus", "0"),
+        ("pids", "pids.max", "10"),
+    ];
+    for (controller, file, value) in expected {
+        assert_eq!(place.read(controller, "a", file), value, "{file}");
+    }
+    assert_ne!(place.read("cpuset", "a", "cpuset.mems"), "");
+    assert_eq!(leftovers(&place.layout, &place.parent), ["a"]);
+
+    // Both limits rise above what the other was; then fall again.
+    for limit in [268_435_456_u64, 33_554_432] {
+        let more = json!({"memory": {"limit": limit, "swap": limit}, "pids": {"limit": -1}});
+        cgroup.update(&place.plan("a", more)).unwrap();
+        assert_eq!(place.read("memory", "a", "memory.limit_in_bytes"), limit.to_string());
+        assert_eq!(place.read("memory", "a", "memory.memsw.limit_in_bytes"), limit.to_string());
+    }
+    assert_eq!(place.read("pids", "a", "pids.max"), "max");
+
+    assert!(cgroup.remove().is_empty());
+    assert!(cgroup.remove().is_empty());
+    assert_eq!(leftovers(&place.layout, &place.parent), Vec::<String>::new());
+}
+
+#[test]
+fn a_child_moves_itself_and_is_counted_frozen_thawed_and_killed() {
+    let Some(place) = place("states") else { return };
+    let cgroup = place.make("a", json!({"memory": {"limit": 67_108_864}}));
+    assert!(run_inside(&cgroup, "test $(grep -c stanza-test /proc/self/cgroup) -ge 6").success());
+
+    let mut sleepers = [Sleeper::new(), Sleeper::new()];
+    sleepers.iter().for_each(|sleeper| cgroup.join(sleeper.pid()).unwrap());
+    let mut expected = [sleepers[0].pid(), sleepers[1].pid()];
+    expected.sort_unstable();
+    assert_eq!(cgroup.pids().unwrap(), expected);
+
+    let stats = cgroup.stats().unwrap();
+    assert_eq!(stats.pids.unwrap().current, 2);
+    assert_eq!(stats.memory.unwrap().limit, Some(67_108_864));
+    assert!(stats.cpu.unwrap().usage > 0);
+    assert_eq!(cgroup.oom_kills(), 0);
+
+    cgroup.freeze().unwrap();
+    assert_eq!(place.read("freezer", "a", "freezer.state"), "FROZEN");
+    cgroup.thaw().unwrap();
+    assert_eq!(place.read("freezer", "a", "freezer.state"), "THAWED");
+
+    // Also frozen ones are killed.
+    cgroup.freeze().unwrap();
+    cgroup.kill().unwrap();
+    assert_eq!(sleepers.each_mut().map(Sleeper::signal), [Some(9), Some(9)]);
+    assert_eq!(cgroup.pids().unwrap(), Vec::<u32>::new());
+    assert!(cgroup.remove().is_empty());
+}
+
+#[test]
+fn only_the_devices_of_the_rules_can_be_opened() {
+    let Some(place) = place("devices") else { return };
+    let cgroup = place.make(
+        "a",
+        json!({"devices": [
+            {"allow": false, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rw"},
+        ]}),
+    );
+    let script = "echo x >/dev/null && ! head -c 1 /dev/zero 2>/dev/null && ! mknod /tmp/stanza-node c 1 3 2>/dev/null";
+    let mut command = run_inside(&cgroup, &script.replace("2>/dev/null", "2>&-"));
+    assert!(command.success(), "{command}");
+    let all = json!({"devices": [{"allow": false}, {"allow": true, "type": "c", "major": 1}]});
+    cgroup.update(&place.plan("a", all)).unwrap();
+    command = run_inside(&cgroup, "head -c 1 /dev/zero >/dev/null");
+    assert!(command.success(), "{command}");
+    assert!(cgroup.remove().is_empty());
+}
+
+#[test]
+fn a_process_killed_for_want_of_memory_is_counted() {
+    let Some(place) = place("oom") else { return };
+    let cgroup = place.make("a", json!({"memory": {"limit": 16_777_216, "swap": 16_777_216}}));
+    // `tail` keeps all that it reads when there is no end of line.
+    let status = run_inside(&cgroup, "head -c 100000000 /dev/zero | tail -n 1 >/dev/null");
+    assert!(!status.success());
+    assert_eq!(cgroup.oom_kills(), 1);
+    assert!(cgroup.remove().is_empty());
+}
+
+#[test]
+fn what_the_kernel_refuses_names_the_file_and_leaves_nothing() {
+    let Some(place) = place("refused") else { return };
+    let error = apply(&place.plan("a", json!({"cpu": {"cpus": "4095"}, "pids": {"limit": 5}}))).unwrap_err();
+    let text = error.to_string();
+    assert!(text.starts_with("write `4095` to `"), "{text}");
+    assert!(text.ends_with("cpuset.cpus` of the cgroup controller `cpuset`"), "{text}");
+    assert!(error.hint().unwrap().contains("processors"), "{:?}", error.hint());
+    assert_eq!(leftovers(&place.layout, &place.parent), Vec::<String>::new());
+}
+
+#[test]
+fn a_dead_containers_cgroup_is_made_anew_and_a_living_ones_is_not_touched() {
+    let Some(place) = place("again") else { return };
+    let plan = place.plan("a", json!({"pids": {"limit": 5}}));
+    let first = apply(&plan).unwrap();
+    let second = apply(&place.plan("a", json!({}))).unwrap();
+    assert_eq!(place.read("pids", "a", "pids.max"), "max");
+
+    let mut sleeper = Sleeper::new();
+    second.join(sleeper.pid()).unwrap();
+    assert!(matches!(apply(&plan), Err(ApplyError::Occupied(_))));
+    assert_eq!(second.pids().unwrap(), [sleeper.pid()]);
+
+    // A cgroup that the container made in its own, with a process in it.
+    let roots = place.roots();
+    let pids = roots.iter().find(|root| root.ends_with("pids")).unwrap();
+    let inner = pids.join(&place.parent).join("a/inner");
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::write(inner.join("cgroup.procs"), sleeper.pid().to_string()).unwrap();
+    assert!(open(&plan).remove().is_empty());
+    assert_eq!(sleeper.signal(), Some(9));
+    assert!(first.remove().is_empty());
+    assert_eq!(leftovers(&place.layout, &place.parent), Vec::<String>::new());
+}

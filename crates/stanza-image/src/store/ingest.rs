@@ -1,0 +1,170 @@
+//! A writer's room in `ingest/`: its lease and its unfinished blobs.
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::PathBuf;
+
+use rustix::fs::{FlockOperation, flock};
+use stanza_spec::Digest;
+
+use super::blob::BlobWriter;
+use super::error::{IoContext, StoreError};
+use super::{COLLECT_LOCK, INGEST, ImageStore, lock_file};
+
+pub(super) const LEASE: &str = "lease";
+
+/// One writer's lease and temporary files; dropping it removes both.
+pub(crate) struct Ingest<'a> {
+    store: &'a ImageStore,
+    directory: PathBuf,
+    /// Locked for as long as this process lives: who finds it unlocked may clear the directory.
+    lease: File,
+    files: Cell<u32>,
+}
+
+/// A whole file in the ingest directory, hashed, not (yet) a blob. It goes with its directory.
+#[derive(Debug)]
+pub(crate) struct Spooled {
+    path: PathBuf,
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}
+
+impl ImageStore {
+    /// Makes a room for a writer.
+    pub(crate) fn ingest(&self) -> Result<Ingest<'_>, StoreError> {
+        let mut random = [0_u8; 8];
+        let ingest = self.root.join(INGEST);
+        rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty())
+            .map_err(std::io::Error::from)
+            .context("choose a random name in", &ingest)?;
+        let name = format!("{:016x}", u64::from_ne_bytes(random));
+        let directory = ingest.join(name);
+        // Under the shared lock, so that the collector cannot meet the lease before it is locked.
+        let _announcing = lock_file(&self.root.join(COLLECT_LOCK), FlockOperation::LockShared)?;
+        fs::create_dir(&directory).context("create", &directory)?;
+        let path = directory.join(LEASE);
+        let lease =
+            File::options().create_new(true).read(true).append(true).open(&path).context("create", &path)?;
+        flock(&lease, FlockOperation::NonBlockingLockExclusive)
+            .map_err(std::io::Error::from)
+            .context("lock", &path)?;
+        Ok(Ingest { store: self, directory, lease, files: Cell::new(0) })
+    }
+}
+
+impl Ingest<'_> {
+    /// Announces digests: from now on, and until this lease goes, the collector leaves them alone.
+    pub(crate) fn protect<'d>(
+        &self,
+        digests: impl IntoIterator<Item = &'d Digest>,
+    ) -> Result<(), StoreError> {
+        let mut lines = String::new();
+        for digest in digests {
+            lines.push_str(digest.as_str());
+            lines.push('\n');
+        }
+        let _announcing = lock_file(&self.store.root.join(COLLECT_LOCK), FlockOperation::LockShared)?;
+        (&self.lease).write_all(lines.as_bytes()).context("write", &self.directory.join(LEASE))
+    }
+
+    /// Starts a blob whose digest and size are known.
+    pub(crate) fn writer(&self, digest: &Digest, size: u64) -> Result<BlobWriter, StoreError> {
+        BlobWriter::create(self.next_path(), Some((digest.clone(), size)))
+    }
+
+    /// Starts a file whose content is to be found out; hashed with the algorithm of `like`, or sha256.
+    pub(crate) fn spool(&self, like: Option<&Digest>) -> Result<BlobWriter, StoreError> {
+        let writer = BlobWriter::create(self.next_path(), None)?;
+        Ok(match like {
+            Some(digest) => writer.hash_like(digest),
+            None => writer,
+        })
+    }
+
+    fn next_path(&self) -> PathBuf {
+        let number = self.files.get();
+        self.files.set(number + 1);
+        self.directory.join(number.to_string())
+    }
+
+    /// Checks a finished blob and gives it its name.
+    pub(crate) fn commit(&self, writer: BlobWriter) -> Result<(), StoreError> {
+        let spooled = self.finish(writer)?;
+        self.adopt(&spooled)
+    }
+
+    /// Ends a spooled file.
+    #[expect(clippy::unused_self, reason = "a spooled file must not outlive its ingest directory")]
+    pub(crate) fn finish(&self, writer: BlobWriter) -> Result<Spooled, StoreError> {
+        let (path, digest, size) = writer.finish()?;
+        Ok(Spooled { path, digest, size })
+    }
+
+    /// Makes a spooled file a blob: synced first, then renamed. The digest must be protected.
+    pub(crate) fn adopt(&self, spooled: &Spooled) -> Result<(), StoreError> {
+        let target = self.store.blob_path(&spooled.digest);
+        if self.store.has_blob(&spooled.digest, spooled.size) {
+            return Ok(());
+        }
+        File::open(&spooled.path).and_then(|file| file.sync_data()).context("sync", &spooled.path)?;
+        fs::rename(&spooled.path, &target).context("rename a blob to", &target)
+    }
+
+    /// Opens a spooled file, wherever it is by now: as a blob when it was adopted.
+    pub(crate) fn open(&self, spooled: &Spooled) -> Result<File, StoreError> {
+        match File::open(&spooled.path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let path = self.store.blob_path(&spooled.digest);
+                File::open(&path).context("open", &path)
+            }
+            result => result.context("open", &spooled.path),
+        }
+    }
+
+    /// Stores a small document as a blob, announced; gives its digest.
+    pub(crate) fn store_bytes(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
+        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.protect([digest])?;
+        if self.store.has_blob(digest, size) {
+            return Ok(());
+        }
+        let mut writer = self.writer(digest, size)?;
+        writer.append(bytes)?;
+        self.commit(writer)
+    }
+
+    /// Makes the renames durable: to be called before the index names the blobs.
+    pub(crate) fn sync(&self) -> Result<(), StoreError> {
+        for algorithm in super::ALGORITHMS {
+            let path = self.store.root.join(super::BLOBS).join(algorithm);
+            File::open(&path).and_then(|directory| directory.sync_all()).context("sync", &path)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Ingest<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed now is found by the next collection: its lease is free.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+impl Spooled {
+    /// Opens the file from its start. Not after it was adopted: see [`Ingest::open`].
+    fn open(&self) -> Result<File, StoreError> {
+        File::open(&self.path).context("open", &self.path)
+    }
+
+    /// Reads the whole file, when it has at most `limit` bytes.
+    pub(crate) fn read(&self, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        if self.size > limit {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        self.open()?.read_to_end(&mut bytes).context("read", &self.path)?;
+        Ok(Some(bytes))
+    }
+}

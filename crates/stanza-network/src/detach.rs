@@ -1,0 +1,157 @@
+//! Taking a container's network down, and what dead owners left.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use rustix::io::Errno;
+use stanza_spec::{Classify, ErrorKind};
+
+use crate::netlink::route::{self, Device};
+use crate::netlink::{Conversation, Family, NetlinkError, conntrack};
+use crate::plan::VETH_PREFIX;
+use crate::{Attachment, BridgePlan, Network, bridge, rules};
+
+/// What could not be taken down.
+#[derive(Debug, thiserror::Error)]
+pub enum DetachError {
+    /// The host's end of the veth.
+    #[error("cannot remove the network device `{veth}`")]
+    Veth {
+        /// The device.
+        veth: String,
+        /// What the kernel refused.
+        #[source]
+        source: NetlinkError,
+    },
+    /// The published ports.
+    #[error("cannot withdraw published ports from the nft table `ip {}`", rules::TABLE)]
+    Ports {
+        /// What the kernel refused.
+        #[source]
+        source: NetlinkError,
+    },
+    /// The leftovers could not even be looked for.
+    #[error("cannot look for left-over devices on the bridge `{bridge}`")]
+    Look {
+        /// The bridge.
+        bridge: String,
+        /// What the kernel refused.
+        #[source]
+        source: NetlinkError,
+    },
+}
+
+impl Classify for DetachError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            DetachError::Veth { source, .. }
+            | DetachError::Ports { source }
+            | DetachError::Look { source, .. } => source.kind(),
+        }
+    }
+}
+
+/// Takes down what [`attach`](crate::attach) made for one container; the bridge and the table stay.
+///
+/// With the attachment its ports are withdrawn, then set free. Without it (its owner crashed) every published port
+/// that leads to the plan's address is. Doing it twice does no harm. All steps are tried; the result is what failed.
+///
+/// The kernel makes whoever deletes a veth wait for it, some 40 ms in all. An owner who sees the container's name space die
+/// may be content with [`withdraw_ports`].
+pub fn detach(plan: &BridgePlan, attachment: Option<Attachment>) -> Vec<DetachError> {
+    let withdrawn = match attachment {
+        Some(mut attachment) => withdraw_ports(plan, &mut attachment),
+        None => {
+            withdraw_stale(&|address| address == plan.address).map_err(|source| DetachError::Ports { source })
+        }
+    };
+    let mut errors: Vec<DetachError> = withdrawn.err().into_iter().collect();
+    if let Err(source) = delete_veth(&plan.veth) {
+        errors.push(DetachError::Veth { veth: plan.veth.clone(), source });
+    }
+    errors
+}
+
+/// The quick part of [`detach`]: withdraws the published ports and sets them free.
+///
+/// The veth is left to the kernel, which removes it, without anybody waiting, when the container's network name
+/// space has no process and no descriptor left; [`attach`](crate::attach) and [`clear_leftovers`] cope with one that
+/// is still there. Dropping the attachment after this is the part that takes time; the owner's own exit does it.
+///
+/// # Errors
+///
+/// The ports are free then, but rules that lead them to the container may be left; [`clear_leftovers`] finds them.
+pub fn withdraw_ports(plan: &BridgePlan, attachment: &mut Attachment) -> Result<(), DetachError> {
+    attachment.withdraw(plan.address).map_err(|source| DetachError::Ports { source })
+}
+
+fn withdraw_stale(is_stale: &dyn Fn(Ipv4Addr) -> bool) -> Result<(), NetlinkError> {
+    let mut netfilter = Conversation::open(Family::Netfilter)?;
+    let gone = rules::withdraw_stale(&mut netfilter, is_stale)?;
+    let udp = gone.into_iter().filter_map(|published| published.udp_port);
+    udp.into_iter().try_for_each(|port| conntrack::forget_udp(&mut netfilter, port))
+}
+
+fn delete_veth(veth: &str) -> Result<(), NetlinkError> {
+    let mut conversation = Conversation::open(Family::Route)?;
+    let mut batch = conversation.batch();
+    route::delete_link(&mut batch, Device::Name(veth));
+    bridge::tolerate(conversation.commit_all(batch), Errno::NODEV)
+}
+
+/// The containers of one network that are not to be touched.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Their veth names, [`BridgePlan::veth`].
+    pub veths: HashSet<String>,
+    /// Their addresses, [`BridgePlan::address`].
+    pub addresses: HashSet<Ipv4Addr>,
+}
+
+/// Removes what dead owners left in a network: veth devices on its bridge and published ports into its subnet that
+/// belong to no container that `live` names.
+///
+/// `live` is called after the leftovers were looked for. So as long as a container is recorded before it is
+/// attached, one that is being started is never taken for a dead one.
+pub fn clear_leftovers(network: &Network, live: impl FnOnce() -> Live) -> Vec<DetachError> {
+    let mut errors = Vec::new();
+    let veths = veths_on(&network.bridge).unwrap_or_else(|source| {
+        errors.push(DetachError::Look { bridge: network.bridge.clone(), source });
+        Vec::new()
+    });
+    let seen = published_addresses(network).unwrap_or_else(|source| {
+        errors.push(DetachError::Ports { source });
+        HashSet::new()
+    });
+    if veths.is_empty() && seen.is_empty() {
+        return errors;
+    }
+    let live = live();
+    let dead: HashSet<Ipv4Addr> = seen.difference(&live.addresses).copied().collect();
+    if !dead.is_empty()
+        && let Err(source) = withdraw_stale(&|address| dead.contains(&address))
+    {
+        errors.push(DetachError::Ports { source });
+    }
+    for veth in veths.into_iter().filter(|veth| !live.veths.contains(veth)) {
+        if let Err(source) = delete_veth(&veth) {
+            errors.push(DetachError::Veth { veth, source });
+        }
+    }
+    errors
+}
+
+fn veths_on(bridge: &str) -> Result<Vec<String>, NetlinkError> {
+    let mut conversation = Conversation::open(Family::Route)?;
+    let Some(bridge) = route::link(&mut conversation, bridge)? else { return Ok(Vec::new()) };
+    let ours = |link: &route::Link| {
+        link.master == bridge.index && link.kind == "veth" && link.name.starts_with(VETH_PREFIX)
+    };
+    Ok(route::links(&mut conversation)?.into_iter().filter(ours).map(|link| link.name).collect())
+}
+
+fn published_addresses(network: &Network) -> Result<HashSet<Ipv4Addr>, NetlinkError> {
+    let mut netfilter = Conversation::open(Family::Netfilter)?;
+    let found = rules::published(&mut netfilter, &|address| network.subnet.contains(address))?;
+    Ok(found.into_iter().map(|published| published.address).collect())
+}

@@ -1,0 +1,257 @@
+//! What the real kernel does with it: traffic, teardown, races, speed.
+//!
+//! ```text
+//!   outside 192.0.2.2 ---- 192.0.2.1 host 10.77.0.1 ---- 10.77.0.2… containers
+//! ```
+//!
+//! Every test makes these network name spaces for itself, on threads of its own (a network name space belongs to a
+//! thread), so the machine's network is never seen, let alone touched. Without the right to make one the tests say
+//! so and pass.
+
+mod lifecycle;
+mod traffic;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use stanza_spec::{ContainerId, Protocol};
+
+use crate::netlink::route::{self, Device, LOOPBACK, VethPair};
+use crate::netlink::{Conversation, Family, nftables};
+use crate::{Attachment, BridgePlan, Network, NetworkPlan, PortMap, attach, configure_inside};
+
+/// The host's address towards the outside.
+const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// The outside client's address.
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+const LOCALHOST: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// How long a client waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a client waits for what must not come.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// A network name space that this test made.
+struct Space(File);
+
+impl Space {
+    /// A new one with loopback up; `None` without the right to make one.
+    fn new() -> Option<Space> {
+        std::thread::spawn(|| match stanza_sys::unshare(stanza_sys::CloneFlags::NETWORK) {
+            Ok(()) => {
+                configure_inside(&NetworkPlan::None).unwrap();
+                Some(Space(File::open("/proc/thread-self/ns/net").unwrap()))
+            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
+            Err(error) => panic!("no network name space: {error}"),
+        })
+        .join()
+        .unwrap()
+    }
+
+    /// Runs `task` on a thread in this name space.
+    fn run<T: Send>(&self, task: impl FnOnce() -> T + Send) -> T {
+        std::thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    move_into_link_name_space(self.0.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+                    task()
+                })
+                .join()
+                .unwrap()
+        })
+    }
+}
+
+/// A host with a neighbour.
+struct World {
+    host: Space,
+    outside: Space,
+}
+
+/// A container of the world.
+struct Container {
+    space: Space,
+    plan: BridgePlan,
+    attachment: Attachment,
+}
+
+impl World {
+    fn new() -> Option<World> {
+        let Some(host) = Space::new() else {
+            skipped("network name spaces may not be made here");
+            return None;
+        };
+        let outside = Space::new().unwrap();
+        let subnet = "192.0.2.0/24".parse().unwrap();
+        host.run(|| {
+            let mut conversation = Conversation::open(Family::Route).unwrap();
+            let mut batch = conversation.batch();
+            let pair = VethPair {
+                name: "wan0",
+                master: 0,
+                peer_name: "eth0",
+                peer_mac: [2, 0, 0, 0, 0, 2],
+                peer_netns: outside.0.as_fd(),
+                mtu: 1500,
+            };
+            route::create_veth(&mut batch, &pair);
+            conversation.commit_all(batch).unwrap();
+            give_address(&mut conversation, "wan0", HOST, subnet);
+        });
+        outside.run(|| {
+            let mut conversation = Conversation::open(Family::Route).unwrap();
+            give_address(&mut conversation, "eth0", OUTSIDE, subnet);
+            // The neighbour tries the host as a way to everything: what it must not reach, it could.
+            let mut batch = conversation.batch();
+            route::add_default_route(&mut batch, HOST);
+            conversation.commit_all(batch).unwrap();
+        });
+        Some(World { host, outside })
+    }
+
+    /// A container with the address 10.77.0.`last`.
+    fn container(&self, last: u8, ports: &[PortMap]) -> Container {
+        let space = Space::new().unwrap();
+        let plan = plan(last, ports);
+        let attachment = self.host.run(|| attach(&plan, space.0.as_fd())).unwrap();
+        space.run(|| configure_inside(&NetworkPlan::Bridge(plan.clone()))).unwrap();
+        Container { space, plan, attachment }
+    }
+
+    /// Whether bridged packets pass IPv4's hooks as well; `None` on a kernel without `br_netfilter`.
+    fn filter_bridged(&self, yes: bool) -> Option<()> {
+        let path = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        self.host.run(|| std::fs::write(path, if yes { "1" } else { "0" })).ok()
+    }
+
+    /// What the host has: devices and published ports.
+    fn inventory(&self) -> (Vec<String>, Vec<Vec<u8>>) {
+        self.host.run(|| {
+            let mut conversation = Conversation::open(Family::Route).unwrap();
+            let mut links: Vec<_> =
+                route::links(&mut conversation).unwrap().into_iter().map(|link| link.name).collect();
+            links.sort();
+            let mut netfilter = Conversation::open(Family::Netfilter).unwrap();
+            let mut keys = Vec::new();
+            for map in ["ports", "addressed_ports"] {
+                let found = nftables::elements(&mut netfilter, "stanza", map).unwrap_or_default();
+                keys.extend(found.into_iter().map(|(key, _)| key));
+            }
+            (links, keys)
+        })
+    }
+}
+
+fn give_address(conversation: &mut Conversation, device: &str, address: Ipv4Addr, subnet: crate::Subnet) {
+    let index = route::link(conversation, device).unwrap().unwrap().index;
+    let mut batch = conversation.batch();
+    route::silence_ipv6(&mut batch, Device::Index(index));
+    route::add_address(&mut batch, index, address, subnet);
+    route::bring_up(&mut batch, Device::Index(index));
+    conversation.commit_all(batch).unwrap();
+}
+
+/// Lets this name space send packets for 127.0.0.1 out, and take the answers, as an attacker would.
+fn without_loopback(space: &Space) {
+    space.run(|| {
+        std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
+        let mut conversation = Conversation::open(Family::Route).unwrap();
+        let mut batch = conversation.batch();
+        route::delete_address(&mut batch, LOOPBACK, LOCALHOST, 8);
+        conversation.commit_all(batch).unwrap();
+    });
+}
+
+fn network() -> Network {
+    Network {
+        bridge: "stanza0".to_owned(),
+        subnet: "10.77.0.0/16".parse().unwrap(),
+        gateway: GATEWAY,
+        mtu: 1500,
+    }
+}
+
+fn plan(last: u8, ports: &[PortMap]) -> BridgePlan {
+    let id = ContainerId::from_random([last; 32]);
+    BridgePlan::new(&id, &network(), Ipv4Addr::new(10, 77, 0, last), ports.to_vec())
+}
+
+fn tcp(host_ip: Option<Ipv4Addr>, host_port: u16, container_port: u16) -> PortMap {
+    PortMap {
+        host_ip: host_ip.map(IpAddr::V4),
+        host_port: Some(host_port),
+        container_port,
+        protocol: Protocol::Tcp,
+    }
+}
+
+fn udp(host_ip: Option<Ipv4Addr>, host_port: u16, container_port: u16) -> PortMap {
+    PortMap { protocol: Protocol::Udp, ..tcp(host_ip, host_port, container_port) }
+}
+
+/// A server that answers every TCP client with its own name and the client's address; ends with the test.
+fn serve_tcp(space: &Space, address: Ipv4Addr, port: u16, name: &'static str) {
+    space.run(|| {
+        let listener = TcpListener::bind((address, port)).unwrap();
+        std::thread::spawn(move || {
+            for client in listener.incoming() {
+                let Ok(mut client) = client else { return };
+                let peer = client.peer_addr().unwrap().ip();
+                let _ = client.write_all(format!("{name} {peer}").as_bytes());
+            }
+        });
+    });
+}
+
+/// The same for UDP.
+fn serve_udp(space: &Space, address: Ipv4Addr, port: u16, name: &'static str) {
+    space.run(|| {
+        let socket = UdpSocket::bind((address, port)).unwrap();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+                let _ = socket.send_to(format!("{name} {}", peer.ip()).as_bytes(), peer);
+            }
+        });
+    });
+}
+
+/// What the TCP server at that address says.
+fn ask_tcp(space: &Space, address: Ipv4Addr, port: u16) -> io::Result<String> {
+    ask_tcp_for(space, address, port, PATIENCE)
+}
+
+fn ask_tcp_for(space: &Space, address: Ipv4Addr, port: u16, wait: Duration) -> io::Result<String> {
+    space.run(|| {
+        let address = SocketAddr::V4(SocketAddrV4::new(address, port));
+        let mut stream = TcpStream::connect_timeout(&address, wait)?;
+        stream.set_read_timeout(Some(wait))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+}
+
+/// What the UDP server at that address says.
+fn ask_udp(space: &Space, address: Ipv4Addr, port: u16) -> io::Result<String> {
+    space.run(|| ask_udp_from(&UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?, address, port, PATIENCE))
+}
+
+fn ask_udp_from(socket: &UdpSocket, address: Ipv4Addr, port: u16, wait: Duration) -> io::Result<String> {
+    socket.set_read_timeout(Some(wait))?;
+    socket.send_to(b"?", (address, port))?;
+    let mut buffer = [0; 64];
+    let (length, from) = socket.recv_from(&mut buffer)?;
+    assert_eq!(from, SocketAddr::V4(SocketAddrV4::new(address, port)));
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+}
+
+#[expect(clippy::print_stderr, reason = "a test that could not run says why")]
+fn skipped(reason: &str) {
+    eprintln!("skipped: {reason}");
+}

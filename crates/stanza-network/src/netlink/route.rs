@@ -1,0 +1,362 @@
+//! Links, addresses and routes: the rtnetlink messages (`man 7 rtnetlink`, `linux/if_link.h`).
+//!
+//! Functions named after an object append a request to a [`Batch`]; functions that take a [`Conversation`] ask.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use rustix::io::Errno;
+
+use super::message::{ACK, Batch, Body, CREATE, DUMP, EXCLUSIVE, array, attribute, native_u32, text};
+use super::{Conversation, NetlinkError};
+use crate::Subnet;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_EXT_MASK: u16 = 29;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_MODE: u16 = 4;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+const RTA_DST: u16 = 1;
+const RTA_GATEWAY: u16 = 5;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u16 = 10;
+const IFF_UP: u32 = 1;
+/// `struct ifinfomsg`.
+const LINK_HEADER: usize = 16;
+/// `struct ifaddrmsg`.
+const ADDRESS_HEADER: usize = 8;
+/// `struct rtmsg`.
+const ROUTE_HEADER: usize = 12;
+
+/// The index of `lo` in every network namespace (`LOOPBACK_IFINDEX`).
+pub(crate) const LOOPBACK: u32 = 1;
+
+/// Whom a request is about.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Device<'a> {
+    /// By index.
+    Index(u32),
+    /// By name.
+    Name(&'a str),
+}
+
+/// A link as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) up: bool,
+    /// `bridge`, `veth`, …; empty for a physical device.
+    pub(crate) kind: String,
+    /// Index of the bridge that it is a port of; 0 is none.
+    pub(crate) master: u32,
+}
+
+/// What a new pair of veth devices is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct VethPair<'a> {
+    /// Name of this end.
+    pub(crate) name: &'a str,
+    /// Index of the bridge that this end becomes a port of.
+    pub(crate) master: u32,
+    /// Name of the other end.
+    pub(crate) peer_name: &'a str,
+    /// Hardware address of the other end.
+    pub(crate) peer_mac: [u8; 6],
+    /// Where the other end is created.
+    pub(crate) peer_netns: BorrowedFd<'a>,
+    /// Largest packet of both.
+    pub(crate) mtu: u32,
+}
+
+fn link_header(index: u32, flags: u32, change: u32) -> [u8; LINK_HEADER] {
+    let mut header = [0; LINK_HEADER];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..16].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+fn device_header(m: &mut Body<'_>, device: Device<'_>, flags: u32, change: u32) {
+    match device {
+        Device::Index(index) => m.raw(&link_header(index, flags, change)),
+        Device::Name(name) => m.raw(&link_header(0, flags, change)).string(IFLA_IFNAME, name),
+    };
+}
+
+/// Creates a bridge, down, with a hardware address of its own: without one it would take its lowest port's, and
+/// change it under the containers when that port goes.
+pub(crate) fn create_bridge(batch: &mut Batch, name: &str, mac: [u8; 6], mtu: u32) {
+    batch.message("create the bridge", RTM_NEWLINK, CREATE | EXCLUSIVE, |m| {
+        m.raw(&link_header(0, 0, 0))
+            .string(IFLA_IFNAME, name)
+            .bytes(IFLA_ADDRESS, &mac)
+            .native(IFLA_MTU, mtu);
+        m.nested(IFLA_LINKINFO, |info| {
+            info.string(IFLA_INFO_KIND, "bridge");
+        });
+    });
+}
+
+/// Creates both ends, down; this one as a port of the bridge, the other in its name space.
+///
+/// One queue each: the kernel's default is one per possible processor, each with its own sysfs directory, which
+/// is most of the time a veth takes on a large machine.
+pub(crate) fn create_veth(batch: &mut Batch, pair: &VethPair<'_>) {
+    let queues = |m: &mut Body<'_>| {
+        m.native(IFLA_MTU, pair.mtu).native(IFLA_NUM_TX_QUEUES, 1).native(IFLA_NUM_RX_QUEUES, 1);
+    };
+    batch.message("create the veth pair", RTM_NEWLINK, CREATE | EXCLUSIVE, |m| {
+        m.raw(&link_header(0, 0, 0)).string(IFLA_IFNAME, pair.name).native(IFLA_MASTER, pair.master);
+        queues(m);
+        m.nested(IFLA_LINKINFO, |info| {
+            info.string(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, |data| {
+                data.nested(VETH_INFO_PEER, |peer| {
+                    peer.raw(&link_header(0, 0, 0)).string(IFLA_IFNAME, pair.peer_name);
+                    peer.bytes(IFLA_ADDRESS, &pair.peer_mac);
+                    peer.bytes(IFLA_NET_NS_FD, &pair.peer_netns.as_raw_fd().to_ne_bytes());
+                    queues(peer);
+                });
+            });
+        });
+    });
+}
+
+/// Gives the device no IPv6 link-local address of its own, so that bringing it up sends nothing. Returns the
+/// index of the request: a kernel without IPv6 refuses it, which does no harm.
+pub(crate) fn silence_ipv6(batch: &mut Batch, device: Device<'_>) -> usize {
+    batch.message("switch off automatic IPv6 addresses", RTM_NEWLINK, 0, |m| {
+        device_header(m, device, 0, 0);
+        m.nested(IFLA_AF_SPEC, |families| {
+            families.nested(AF_INET6, |ipv6| {
+                ipv6.bytes(IFLA_INET6_ADDR_GEN_MODE, &[1]);
+            });
+        });
+    })
+}
+
+/// Brings the device up.
+pub(crate) fn bring_up(batch: &mut Batch, device: Device<'_>) -> usize {
+    batch.message("bring the network device up", RTM_NEWLINK, 0, |m| device_header(m, device, IFF_UP, IFF_UP))
+}
+
+/// Brings a bridge port up, in hairpin mode: a frame may leave by the port it came from.
+///
+/// Where the kernel shows bridged packets to IPv4's hooks (`net.bridge.bridge-nf-call-iptables`, the default once
+/// `br_netfilter` is there), a container's packet to its own published port is led back to it by the bridge itself
+/// (`br_nf_pre_routing_finish`), which without this mode drops it.
+pub(crate) fn bring_port_up(batch: &mut Batch, device: Device<'_>) -> usize {
+    batch.message("bring the bridge port up", RTM_NEWLINK, 0, |m| {
+        device_header(m, device, IFF_UP, IFF_UP);
+        m.nested(IFLA_LINKINFO, |info| {
+            info.string(IFLA_INFO_SLAVE_KIND, "bridge").nested(IFLA_INFO_SLAVE_DATA, |port| {
+                port.bytes(IFLA_BRPORT_MODE, &[1]);
+            });
+        });
+    })
+}
+
+/// Takes an address away, with its routes.
+#[cfg(test)]
+pub(crate) fn delete_address(batch: &mut Batch, index: u32, address: Ipv4Addr, prefix: u8) {
+    batch.message("delete the address", RTM_NEWADDR + 1, 0, |m| {
+        m.raw(&[AF_INET, prefix, 0, 0]).raw(&index.to_ne_bytes());
+        m.bytes(IFA_LOCAL, &address.octets());
+    });
+}
+
+/// Deletes the device, and its other end.
+pub(crate) fn delete_link(batch: &mut Batch, device: Device<'_>) -> usize {
+    batch.message("delete the network device", RTM_DELLINK, 0, |m| device_header(m, device, 0, 0))
+}
+
+/// Adds an address, its subnet's route and its broadcast address. Refused with `EEXIST` when it is there.
+pub(crate) fn add_address(batch: &mut Batch, index: u32, address: Ipv4Addr, subnet: Subnet) -> usize {
+    batch.message("add the address", RTM_NEWADDR, CREATE | EXCLUSIVE, |m| {
+        m.raw(&[AF_INET, subnet.prefix(), 0, 0]).raw(&index.to_ne_bytes());
+        m.bytes(IFA_LOCAL, &address.octets()).bytes(IFA_ADDRESS, &address.octets());
+        m.bytes(IFA_BROADCAST, &subnet.broadcast().octets());
+    })
+}
+
+/// Adds the default route.
+pub(crate) fn add_default_route(batch: &mut Batch, gateway: Ipv4Addr) {
+    const MAIN: u8 = 254;
+    const BOOT: u8 = 3;
+    const UNIVERSE: u8 = 0;
+    const UNICAST: u8 = 1;
+    batch.message("add the default route", RTM_NEWROUTE, CREATE | EXCLUSIVE, |m| {
+        m.raw(&[AF_INET, 0, 0, 0, MAIN, BOOT, UNIVERSE, UNICAST, 0, 0, 0, 0]);
+        m.bytes(RTA_GATEWAY, &gateway.octets());
+    });
+}
+
+/// The link of that name; `None` when there is none.
+pub(crate) fn link(conversation: &mut Conversation, name: &str) -> Result<Option<Link>, NetlinkError> {
+    let mut batch = conversation.batch();
+    batch.message("look at the network device", RTM_GETLINK, ACK, |m| {
+        m.raw(&link_header(0, 0, 0)).string(IFLA_IFNAME, name);
+        m.native(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    });
+    let mut found = None;
+    match conversation.query(&batch, |_, payload| found = parse_link(payload)) {
+        Err(error) if error.errno() == Some(Errno::NODEV) => Ok(None),
+        result => result.map(|()| found),
+    }
+}
+
+/// Makes the kernel act now on what has become of the devices' carrier, in that order (`linkwatch_sync_dev` in
+/// `rtnl_getlink`, Linux 6.8; an older kernel does it soon, by itself).
+pub(crate) fn settle(conversation: &mut Conversation, devices: &[Device<'_>]) -> Result<(), NetlinkError> {
+    let mut batch = conversation.batch();
+    for device in devices {
+        batch.message("look at the network device", RTM_GETLINK, 0, |m| {
+            device_header(m, *device, 0, 0);
+            m.native(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        });
+    }
+    conversation.commit_all(batch)
+}
+
+/// Every link of this network namespace.
+pub(crate) fn links(conversation: &mut Conversation) -> Result<Vec<Link>, NetlinkError> {
+    let mut batch = conversation.batch();
+    batch.message("list the network devices", RTM_GETLINK, DUMP, |m| {
+        m.raw(&link_header(0, 0, 0)).native(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+    });
+    let mut found = Vec::new();
+    conversation.query(&batch, |_, payload| found.extend(parse_link(payload)))?;
+    Ok(found)
+}
+
+/// The IPv4 addresses of the device with that index, with their subnets.
+pub(crate) fn addresses(
+    conversation: &mut Conversation,
+    index: u32,
+) -> Result<Vec<(Ipv4Addr, Subnet)>, NetlinkError> {
+    let mut batch = conversation.batch();
+    batch.message("list the addresses", RTM_GETADDR, DUMP, |m| {
+        m.raw(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
+    });
+    let mut found = Vec::new();
+    conversation.query(&batch, |_, payload| {
+        found.extend(parse_address(payload).filter(|(owner, ..)| *owner == index).map(|(_, a, s)| (a, s)));
+    })?;
+    Ok(found)
+}
+
+/// The destinations of all IPv4 routes of this network namespace but the default routes.
+pub(crate) fn route_destinations(conversation: &mut Conversation) -> Result<Vec<Subnet>, NetlinkError> {
+    let mut batch = conversation.batch();
+    batch.message("list the routes", RTM_GETROUTE, DUMP, |m| {
+        m.raw(&[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    });
+    let mut found = Vec::new();
+    conversation.query(&batch, |_, payload| found.extend(parse_destination(payload)))?;
+    Ok(found)
+}
+
+fn parse_link(payload: &[u8]) -> Option<Link> {
+    let attributes = payload.get(LINK_HEADER..)?;
+    let kind = attribute(attributes, IFLA_LINKINFO)
+        .and_then(|info| attribute(info, IFLA_INFO_KIND))
+        .and_then(text)
+        .unwrap_or_default();
+    Some(Link {
+        index: native_u32(payload, 4)?,
+        name: text(attribute(attributes, IFLA_IFNAME)?)?.to_owned(),
+        up: native_u32(payload, 8)? & IFF_UP != 0,
+        kind: kind.to_owned(),
+        master: attribute(attributes, IFLA_MASTER).and_then(|value| native_u32(value, 0)).unwrap_or(0),
+    })
+}
+
+fn parse_address(payload: &[u8]) -> Option<(u32, Ipv4Addr, Subnet)> {
+    let attributes = payload.get(ADDRESS_HEADER..)?;
+    let address = Ipv4Addr::from(array::<4>(attribute(attributes, IFA_LOCAL)?, 0..4)?);
+    Some((native_u32(payload, 4)?, address, Subnet::new(address, *payload.get(1)?)?))
+}
+
+fn parse_destination(payload: &[u8]) -> Option<Subnet> {
+    let prefix = *payload.get(1)?;
+    let destination = array::<4>(attribute(payload.get(ROUTE_HEADER..)?, RTA_DST)?, 0..4)?;
+    Subnet::new(Ipv4Addr::from(destination), prefix).filter(|_| prefix > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    /// The messages as `ip -d` would need them, read back attribute by attribute.
+    #[test]
+    fn a_veth_pair_is_one_message_with_the_peer_inside() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let mut batch = Batch::new(1);
+        let pair = VethPair {
+            name: "stz0123",
+            master: 5,
+            peer_name: "eth0",
+            peer_mac: [2, 0x53, 10, 1, 0, 2],
+            peer_netns: file.as_fd(),
+            mtu: 1400,
+        };
+        create_veth(&mut batch, &pair);
+        let reply = super::super::message::replies(batch.bytes()).next().unwrap();
+        assert_eq!((reply.kind, reply.payload.len() + 16), (RTM_NEWLINK, batch.bytes().len()));
+        let outer = &reply.payload[LINK_HEADER..];
+        let number = |bytes: &[u8], kind| native_u32(attribute(bytes, kind).unwrap(), 0).unwrap();
+        assert_eq!(text(attribute(outer, IFLA_IFNAME).unwrap()), Some("stz0123"));
+        assert_eq!(number(outer, IFLA_MASTER), 5);
+        let info = attribute(outer, IFLA_LINKINFO).unwrap();
+        assert_eq!(text(attribute(info, IFLA_INFO_KIND).unwrap()), Some("veth"));
+        let data = attribute(info, IFLA_INFO_DATA).unwrap();
+        let peer = &attribute(data, VETH_INFO_PEER).unwrap()[LINK_HEADER..];
+        assert_eq!(text(attribute(peer, IFLA_IFNAME).unwrap()), Some("eth0"));
+        assert_eq!(attribute(peer, IFLA_ADDRESS), Some(&[2, 0x53, 10, 1, 0, 2][..]));
+        assert_eq!(number(peer, IFLA_NET_NS_FD), u32::try_from(file.as_raw_fd()).unwrap());
+        for end in [outer, peer] {
+            assert_eq!(
+                [IFLA_MTU, IFLA_NUM_TX_QUEUES, IFLA_NUM_RX_QUEUES].map(|k| number(end, k)),
+                [1400, 1, 1]
+            );
+        }
+    }
+
+    #[test]
+    fn an_address_message_has_prefix_index_and_broadcast() {
+        let mut batch = Batch::new(1);
+        let subnet = Subnet::new(Ipv4Addr::new(10, 1, 0, 0), 16).unwrap();
+        add_address(&mut batch, 9, Ipv4Addr::new(10, 1, 0, 2), subnet);
+        let reply = super::super::message::replies(batch.bytes()).next().unwrap();
+        assert_eq!(parse_address(reply.payload), Some((9, Ipv4Addr::new(10, 1, 0, 2), subnet)));
+        let broadcast = attribute(&reply.payload[ADDRESS_HEADER..], IFA_BROADCAST);
+        assert_eq!(broadcast, Some(&[10, 1, 255, 255][..]));
+    }
+}

@@ -1,0 +1,264 @@
+//! The clients of a container: who started it, and who attached since.
+//!
+//! Nobody waits for anybody: sockets are non-blocking, each client has a bounded queue, and a client that does not read
+//! holds up the container's output once its queue is full, as a full pipe would, instead of losing some.
+
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+
+use super::output::Streams;
+use crate::frame::{self, Kind};
+use crate::log::Stream;
+use crate::paths;
+
+/// Above this many waiting bytes of any client, the container's output is not read.
+const MAX_QUEUE: usize = 256 << 10;
+
+struct Client {
+    stream: UnixStream,
+    reader: frame::Reader,
+    queue: Vec<u8>,
+    /// It gets output and the exit record.
+    attached: bool,
+}
+
+impl Client {
+    /// Writes what the socket takes; `false` when the client has gone.
+    fn flush(&mut self) -> bool {
+        while !self.queue.is_empty() {
+            match self.stream.write(&self.queue) {
+                Ok(count) => drop(self.queue.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return false,
+            }
+        }
+        // A burst's memory is given back.
+        self.queue.shrink_to(4 << 10);
+        true
+    }
+
+    /// Reads what the client sent; `false` when it has gone.
+    fn receive(&mut self) -> bool {
+        let mut buffer = [0; 16 << 10];
+        match self.stream.read(&mut buffer) {
+            Ok(0) => false,
+            Ok(count) => {
+                self.reader.extend(&buffer[..count]);
+                true
+            }
+            Err(error) => matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+        }
+    }
+}
+
+/// All clients of one container.
+pub(super) struct Clients {
+    listener: Option<UnixListener>,
+    clients: Vec<Client>,
+}
+
+impl Clients {
+    /// The door that starts the container.
+    pub(super) fn new(door: UnixStream) -> Clients {
+        let client =
+            Client { stream: door, reader: frame::Reader::default(), queue: Vec::new(), attached: true };
+        Clients { listener: None, clients: vec![client] }
+    }
+
+    /// Lets others attach.
+    pub(super) fn listen(&mut self, run_dir: &Path) -> io::Result<()> {
+        let directory =
+            openat(CWD, run_dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let listener = UnixListener::bind(paths::through(&directory, paths::ATTACH_SOCKET))?;
+        listener.set_nonblocking(true)?;
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    /// Tells the starting door that the container runs; unless it stays attached, that is all it wanted.
+    pub(super) fn start(&mut self, running: &[u8], attached: bool) {
+        let Some(door) = self.clients.first_mut() else { return };
+        frame::push(&mut door.queue, Kind::Started, running);
+        let alive = door.flush() && door.stream.set_nonblocking(true).is_ok();
+        if !alive || !attached {
+            self.clients.clear();
+        }
+    }
+
+    /// Tells the starting door why there is no container.
+    pub(super) fn fail(&mut self, refusal: &[u8]) {
+        if let Some(door) = self.clients.first_mut() {
+            frame::push(&mut door.queue, Kind::Failed, refusal);
+            door.flush();
+        }
+        self.clients.clear();
+    }
+
+    /// Queues output for everybody attached.
+    pub(super) fn output(&mut self, stream: Stream, bytes: &[u8]) {
+        let kind = match stream {
+            Stream::Stdout => Kind::Stdout,
+            Stream::Stderr => Kind::Stderr,
+        };
+        for client in self.clients.iter_mut().filter(|client| client.attached) {
+            frame::push(&mut client.queue, kind, bytes);
+        }
+    }
+
+    /// Queues the exit record.
+    pub(super) fn exit(&mut self, record: &[u8]) {
+        self.listener = None;
+        for client in &mut self.clients {
+            frame::push(&mut client.queue, Kind::Exit, record);
+        }
+    }
+
+    /// Delivers what is queued, waiting for slow clients; whether there was anybody to the end.
+    pub(super) fn flush_all(&mut self) -> bool {
+        let mut told = false;
+        for client in &mut self.clients {
+            told |= client.stream.set_nonblocking(false).is_ok() && client.flush();
+        }
+        told
+    }
+
+    fn full(&self) -> bool {
+        self.clients.iter().any(|client| client.queue.len() > MAX_QUEUE)
+    }
+
+    fn accept(&mut self) {
+        let Some(listener) = &self.listener else { return };
+        while let Ok((stream, _)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok() {
+                self.clients.push(Client {
+                    stream,
+                    reader: frame::Reader::default(),
+                    queue: Vec::new(),
+                    attached: true,
+                });
+            }
+        }
+    }
+}
+
+/// What one `poll` watches, in the order of its array.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Init,
+    Listener,
+    Output(usize),
+    Input,
+    Client(usize),
+}
+
+/// Waits for something to happen and deals with it; `true` when the first process has ended.
+pub(super) fn turn(clients: &mut Clients, streams: &mut Streams, pidfd: &OwnedFd) -> bool {
+    let ready = wait(clients, streams, pidfd);
+    let mut ended = false;
+    let mut finished = Vec::new();
+    let mut gone = Vec::new();
+    for (source, flags) in ready {
+        match source {
+            Source::Init => ended = true,
+            Source::Listener => clients.accept(),
+            Source::Output(index) => {
+                if !streams.read(index, |stream, bytes| clients.output(stream, bytes)) {
+                    finished.push(index);
+                }
+            }
+            Source::Input => streams.write_input(),
+            Source::Client(index) => {
+                let readable = flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
+                if readable && !clients.clients[index].receive() {
+                    gone.push(index);
+                }
+            }
+        }
+    }
+    for index in finished.into_iter().rev() {
+        streams.outputs.remove(index);
+    }
+    serve(clients, streams, pidfd, &mut gone);
+    for index in gone.into_iter().rev() {
+        clients.clients.remove(index);
+    }
+    ended
+}
+
+fn wait(clients: &Clients, streams: &Streams, pidfd: &OwnedFd) -> Vec<(Source, PollFlags)> {
+    let mut sources = vec![Source::Init];
+    let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
+    if let Some(listener) = &clients.listener {
+        sources.push(Source::Listener);
+        fds.push(PollFd::new(listener, PollFlags::IN));
+    }
+    if !clients.full() {
+        for (index, output) in streams.outputs.iter().enumerate() {
+            sources.push(Source::Output(index));
+            fds.push(PollFd::new(&output.descriptor, PollFlags::IN));
+        }
+    }
+    let sink: Option<BorrowedFd<'_>> = streams.wants_to_write();
+    if let Some(sink) = &sink {
+        sources.push(Source::Input);
+        fds.push(PollFd::new(sink, PollFlags::OUT));
+    }
+    for (index, client) in clients.clients.iter().enumerate() {
+        let mut flags = PollFlags::empty();
+        if streams.takes_input() {
+            flags |= PollFlags::IN;
+        }
+        if !client.queue.is_empty() {
+            flags |= PollFlags::OUT;
+        }
+        sources.push(Source::Client(index));
+        fds.push(PollFd::new(&client.stream, flags));
+    }
+    if poll(&mut fds, None).is_err() {
+        return Vec::new();
+    }
+    let ready = sources.into_iter().zip(fds.iter().map(PollFd::revents));
+    ready.filter(|(_, flags)| !flags.is_empty()).collect()
+}
+
+/// Deals with what clients sent and writes what waits for them.
+fn serve(clients: &mut Clients, streams: &mut Streams, pidfd: &OwnedFd, gone: &mut Vec<usize>) {
+    for (index, client) in clients.clients.iter_mut().enumerate() {
+        loop {
+            match client.reader.next() {
+                Ok(Some((kind, body))) => obey(kind, &body, streams, pidfd),
+                Ok(None) => break,
+                Err(_) => {
+                    gone.push(index);
+                    break;
+                }
+            }
+        }
+        if !client.flush() {
+            gone.push(index);
+        }
+    }
+    gone.sort_unstable();
+    gone.dedup();
+}
+
+/// One request of a client. Nonsense is ignored: it comes from the same user's own tools.
+fn obey(kind: Kind, body: &[u8], streams: &mut Streams, pidfd: &OwnedFd) {
+    match (kind, body) {
+        (Kind::Stdin, bytes) => streams.push_input(bytes),
+        (Kind::StdinEnd, _) => streams.close_input(),
+        (Kind::Resize, [a, b, c, d]) => {
+            streams.resize(u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d]))
+        }
+        (Kind::Signal, [a, b, c, d]) => {
+            let _ = stanza_sys::signal_process(pidfd.as_fd(), i32::from_le_bytes([*a, *b, *c, *d]));
+        }
+        _ => {}
+    }
+}

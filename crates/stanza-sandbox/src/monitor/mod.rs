@@ -1,0 +1,357 @@
+//! The monitor: one small process per container, parent of its first process from birth to exit record.
+//!
+//! It is started by a door before anything is known of the container, receives a [`SandboxPlan`] over the socket that is
+//! its standard input, and leads the container through [`crate::lifecycle`]. It has one thread and one `poll`:
+//!
+//! ```text
+//!  pidfd of the first process ─┐
+//!  output pipes or terminal ───┤          ┌─▶ log
+//!  listener, clients ──────────┼─▶ poll ──┼─▶ clients
+//!                              │          └─▶ standard input of the container
+//! ```
+//!
+//! What it holds dies with it: the lock that says the container runs, the bound sockets of published ports, and by
+//! `PR_SET_PDEATHSIG` the container itself.
+
+mod clients;
+mod output;
+mod teardown;
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+
+use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use stanza_cgroup::Cgroup;
+use stanza_container::{CgroupEntry, Init, Launch, launch};
+use stanza_network::{Attachment, NetworkPlan};
+use stanza_spec::{Classify, ErrorKind};
+use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time};
+
+use crate::attach::Connection;
+use crate::error::launch_message;
+use crate::frame::{Kind, Refusal, kind_name};
+use crate::lifecycle::{Effect, Event, ExitStatus, State, next};
+use crate::paths;
+use crate::plan::{ExitRecord, Running, SandboxPlan};
+use crate::time::now;
+use clients::Clients;
+use output::Streams;
+
+/// Signals that must not end a monitor: a terminal's, and those that a careless `killall` sends.
+const BLOCKED: [i32; 5] = [1, 2, 3, 13, 15];
+
+/// The monitor's whole life. Its standard input is the socket of the door that started it; returns its exit code.
+#[must_use]
+pub fn monitor_main() -> i32 {
+    let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(c"stanza-monitor");
+    let Ok(signals) = SignalDescriptor::new(&BLOCKED) else { return 1 };
+    drop(signals);
+    let Ok(stdin) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return 1 };
+    let mut door = Connection::new(UnixStream::from(stdin));
+    let state = State::Waiting;
+    let (event, plan) = match receive_plan(&mut door) {
+        Some(plan) => (Event::PlanReceived, Some(plan)),
+        None => (Event::DoorGone, None),
+    };
+    let Ok((state, effects)) = next(state, event) else { return 1 };
+    let Some(plan) = plan else { return 0 };
+    release_stdin();
+    let mut monitor = Monitor {
+        plan,
+        state,
+        lock: None,
+        cgroup: None,
+        attachment: None,
+        init: None,
+        streams: None,
+        running: None,
+        failure: None,
+        error: None,
+        oom_killed: false,
+        finished_at: String::new(),
+        clients: Clients::new(door.into_stream()),
+    };
+    monitor.perform(effects);
+    monitor.live();
+    monitor.end()
+}
+
+/// The door's socket lives on under another number: the standard descriptors are nobody's.
+fn release_stdin() {
+    if let Ok(null) = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDWR, rustix::fs::Mode::empty()) {
+        let _ = rustix::stdio::dup2_stdin(&null);
+    }
+}
+
+fn receive_plan(door: &mut Connection) -> Option<SandboxPlan> {
+    let (kind, body) = door.receive().ok()?;
+    (kind == Kind::Plan).then(|| serde_json::from_slice(&body).ok()).flatten()
+}
+
+/// Everything that one container's monitor owns.
+struct Monitor {
+    plan: SandboxPlan,
+    state: State,
+    /// Held for as long as the container is not torn down.
+    lock: Option<OwnedFd>,
+    cgroup: Option<Cgroup>,
+    attachment: Option<Attachment>,
+    init: Option<Init>,
+    streams: Option<Streams>,
+    running: Option<Running>,
+    /// Why there is no container, for the door.
+    failure: Option<Refusal>,
+    /// What went wrong around a container that ran, for the exit record.
+    error: Option<String>,
+    oom_killed: bool,
+    /// When the first process ended, RFC 3339.
+    finished_at: String,
+    clients: Clients,
+}
+
+impl Monitor {
+    /// Does what the lifecycle says, until it waits for something to happen.
+    fn perform(&mut self, effects: Vec<Effect>) {
+        let mut queue = std::collections::VecDeque::from(effects);
+        while let Some(effect) = queue.pop_front() {
+            let event = match effect {
+                Effect::Launch => Some(self.launch()),
+                Effect::AnnounceStart => {
+                    self.announce_start();
+                    None
+                }
+                Effect::CollectOutput => Some(self.collect_output()),
+                Effect::TearDown => Some(self.tear_down()),
+                Effect::RecordExit(status) => {
+                    self.record_exit(status);
+                    None
+                }
+                Effect::AnnounceFailure => {
+                    self.announce_failure();
+                    None
+                }
+                Effect::AnnounceExit => {
+                    self.announce_exit();
+                    None
+                }
+            };
+            if let Some(event) = event {
+                // A refusal here would be a hole in the table, which its test rules out.
+                let Ok((state, effects)) = next(self.state, event) else { continue };
+                self.state = state;
+                queue.extend(effects);
+            }
+        }
+    }
+
+    /// Serves clients and moves output until the first process ends.
+    fn live(&mut self) {
+        while self.state == State::Running {
+            let (Some(init), Some(streams)) = (&self.init, &mut self.streams) else { return };
+            let ended = clients::turn(&mut self.clients, streams, &init.pidfd);
+            if ended && let Some(status) = reap(init) {
+                self.finished_at = now();
+                let Ok((state, effects)) = next(self.state, Event::InitExited(status)) else { return };
+                self.state = state;
+                self.perform(effects);
+            }
+        }
+    }
+
+    /// Delivers what clients have not read yet, then becomes the engine's clean-up where that was asked for.
+    fn end(mut self) -> i32 {
+        let told = self.clients.flush_all();
+        let Some(argv) = self.plan.on_exit.take().filter(|argv| !argv.is_empty()) else { return 0 };
+        // A starting door that is still there cleans up itself.
+        if self.running.is_none() || (self.plan.attached && told) {
+            return 0;
+        }
+        let error =
+            std::os::unix::process::CommandExt::exec(std::process::Command::new(&argv[0]).args(&argv[1..]));
+        drop(error);
+        1
+    }
+
+    fn launch(&mut self) -> Event {
+        match self.try_launch() {
+            Ok(()) => Event::Launched,
+            Err(refusal) => {
+                self.failure = Some(refusal);
+                Event::LaunchFailed
+            }
+        }
+    }
+
+    fn try_launch(&mut self) -> Result<(), Refusal> {
+        self.take_lock().map_err(|error| plain("failed to lock the container", &error))?;
+        if let Some(plan) = &self.plan.cgroup {
+            self.cgroup = Some(stanza_cgroup::apply(plan).map_err(|error| classified(&error))?);
+        }
+        let cgroup =
+            self.cgroup_entry().map_err(|error| plain("failed to open the container's cgroup", &error))?;
+        let filter = match &self.plan.seccomp {
+            Some(path) => {
+                Some(fs::read(path).map_err(|error| plain("failed to read the system call filter", &error))?)
+            }
+            None => None,
+        };
+        let (stdio, streams) =
+            Streams::open(&self.plan).map_err(|error| plain("failed to make pipes", &error))?;
+        let (network, attachment) = (&self.plan.network, &mut self.attachment);
+        let init = launch(Launch {
+            spec: &self.plan.spec,
+            rootfs: &self.plan.rootfs,
+            copy_up: &self.plan.copy_up,
+            filter: filter.as_deref(),
+            filter_flags: 0,
+            cgroup,
+            stdio,
+            around: &mut |pid| attach_network(network, pid, attachment),
+            inside: &|| {
+                stanza_network::configure_inside(network)
+                    .map_err(|error| format!("failed to configure the network: {}", chain(&error)))
+            },
+        })
+        .map_err(|error| Refusal {
+            message: launch_message(&error),
+            kind: kind_name(error.kind()).to_owned(),
+            hint: error.hint(),
+        })?;
+        let mut init = init;
+        self.streams = Some(streams.with_controller(init.controller.take()));
+        self.init = Some(init);
+        Ok(())
+    }
+
+    /// Makes the run directory and holds its lock, which tells everybody that the container is in good hands.
+    fn take_lock(&mut self) -> io::Result<()> {
+        match fs::DirBuilder::new().mode(0o700).create(&self.plan.run_dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let path = paths::monitor_lock(&self.plan.run_dir);
+        let file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(path)?;
+        lock_exclusive(&file)?;
+        self.lock = Some(file.into());
+        Ok(())
+    }
+
+    fn cgroup_entry(&self) -> io::Result<CgroupEntry> {
+        Ok(match &self.cgroup {
+            Some(cgroup) => CgroupEntry {
+                tasks: cgroup.tasks_files().map_err(io::Error::other)?,
+                directory: cgroup.directory().map_err(io::Error::other)?,
+            },
+            None => CgroupEntry::default(),
+        })
+    }
+
+    fn announce_start(&mut self) {
+        let Some(init) = &self.init else { return };
+        let running = Running {
+            pid: init.pid.as_raw_nonzero().get(),
+            start_time: process_start_time(init.pid).unwrap_or(0),
+            boot_id: stanza_sys::boot_id().unwrap_or_default(),
+            started_at: now(),
+            ports: self.attachment.as_ref().map(|attachment| attachment.ports().to_vec()).unwrap_or_default(),
+        };
+        let text = serde_json::to_vec(&running).unwrap_or_default();
+        if let Err(error) = paths::replace(&paths::state(&self.plan.state_dir), &text) {
+            self.error = Some(format!("failed to write the state file: {error}"));
+        }
+        if let Err(error) = self.clients.listen(&self.plan.run_dir) {
+            self.error = Some(format!("failed to listen for clients: {error}"));
+        }
+        self.clients.start(&text, self.plan.attached);
+        self.running = Some(running);
+    }
+
+    fn record_exit(&mut self, status: ExitStatus) {
+        let record = self.exit_record(status);
+        let text = serde_json::to_vec(&record).unwrap_or_default();
+        // Without the record the container counts as lost, and whoever comes next writes 137: there is nobody to tell.
+        let _ = paths::replace(&paths::exit_record(&self.plan.state_dir), &text);
+        let _ = paths::remove(&paths::state(&self.plan.state_dir));
+        self.remove_run_directory();
+    }
+
+    fn exit_record(&self, status: ExitStatus) -> ExitRecord {
+        ExitRecord {
+            code: status.code(),
+            signal: match status {
+                ExitStatus::Signal(signal) => Some(signal),
+                ExitStatus::Code(_) => None,
+            },
+            oom_killed: self.oom_killed,
+            started_at: self.running.as_ref().map(|running| running.started_at.clone()).unwrap_or_default(),
+            finished_at: self.finished_at.clone(),
+            error: self.error.clone(),
+        }
+    }
+
+    fn announce_failure(&mut self) {
+        self.remove_run_directory();
+        if let Some(refusal) = &self.failure {
+            self.clients.fail(&serde_json::to_vec(refusal).unwrap_or_default());
+        }
+    }
+
+    fn announce_exit(&mut self) {
+        let text = fs::read(paths::exit_record(&self.plan.state_dir)).unwrap_or_default();
+        self.clients.exit(&text);
+    }
+}
+
+/// The host's side of the network, once the namespace exists.
+fn attach_network(
+    network: &NetworkPlan,
+    pid: Pid,
+    attachment: &mut Option<Attachment>,
+) -> Result<(), String> {
+    let NetworkPlan::Bridge(plan) = network else { return Ok(()) };
+    let path = format!("/proc/{}/ns/net", pid.as_raw_nonzero());
+    let namespace =
+        fs::File::open(path).map_err(|error| format!("failed to open the network namespace: {error}"))?;
+    let attached = stanza_network::attach(plan, std::os::fd::AsFd::as_fd(&namespace));
+    *attachment = Some(attached.map_err(|error| chain(&error))?);
+    Ok(())
+}
+
+/// How the first process ended; `None` when it has not.
+fn reap(init: &Init) -> Option<ExitStatus> {
+    let id = WaitId::PidFd(std::os::fd::AsFd::as_fd(&init.pidfd));
+    let status = waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok()??;
+    Some(match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => ExitStatus::Code(code),
+        (None, signal) => ExitStatus::Signal(signal.unwrap_or(9)),
+    })
+}
+
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn plain(what: &str, error: &io::Error) -> Refusal {
+    Refusal {
+        message: format!("{what}: {error}"),
+        kind: kind_name(ErrorKind::of_io(error)).to_owned(),
+        hint: None,
+    }
+}
+
+fn classified(error: &impl Classify) -> Refusal {
+    Refusal { message: chain(error), kind: kind_name(error.kind()).to_owned(), hint: error.hint() }
+}

@@ -1,0 +1,71 @@
+//! The end of a container: every part is removed, every failure is kept, none stops the others.
+
+use std::fs;
+use std::io;
+
+use stanza_network::NetworkPlan;
+
+use super::{Monitor, chain};
+use crate::lifecycle::Event;
+use crate::time::now;
+
+impl Monitor {
+    /// Reads what the container wrote last. Its pid namespace has died with its first process; processes of a container
+    /// that shares the host's are killed by its control groups, or else may hold the pipes open, and are not waited for.
+    pub(super) fn collect_output(&mut self) -> Event {
+        let shares_pids =
+            self.plan.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref()).is_some_and(
+                |namespaces| {
+                    namespaces
+                        .iter()
+                        .all(|one| one.typ() != stanza_spec::oci::runtime::LinuxNamespaceType::Pid)
+                },
+            );
+        if shares_pids
+            && let Some(cgroup) = &self.cgroup
+            && let Err(error) = cgroup.kill()
+        {
+            self.error.get_or_insert_with(|| chain(&error));
+        }
+        let time = now();
+        if let Some(streams) = &mut self.streams {
+            for index in 0..streams.outputs.len() {
+                // Until the end of the pipe, or until it is empty where somebody still holds it.
+                streams.drain(index, |stream, bytes| self.clients.output(stream, bytes));
+            }
+            streams.log.finish(&time);
+            if let Some(error) = streams.log.failure() {
+                self.error.get_or_insert_with(|| format!("output was lost from the log: {error}"));
+            }
+        }
+        Event::OutputCollected
+    }
+
+    /// Removes everything but the files that tell how it went.
+    pub(super) fn tear_down(&mut self) -> Event {
+        self.oom_killed = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0);
+        let mut errors = Vec::new();
+        if let NetworkPlan::Bridge(plan) = &self.plan.network {
+            let attachment = self.attachment.take();
+            errors.extend(stanza_network::detach(plan, attachment).iter().map(|error| chain(error)));
+        }
+        if let Some(cgroup) = self.cgroup.take() {
+            errors.extend(cgroup.remove().iter().map(|error| chain(error)));
+        }
+        if !errors.is_empty() {
+            self.error.get_or_insert_with(|| errors.join("; "));
+        }
+        Event::TornDown
+    }
+
+    /// Removes the run directory and lets the lock go.
+    pub(super) fn remove_run_directory(&mut self) {
+        match fs::remove_dir_all(&self.plan.run_dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.error.get_or_insert_with(|| format!("failed to remove the run directory: {error}"));
+            }
+            _ => {}
+        }
+        self.lock = None;
+    }
+}

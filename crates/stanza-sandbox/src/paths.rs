@@ -1,0 +1,42 @@
+//! The names of a container's files (`docs/on-disk.md`).
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+pub(crate) fn monitor_lock(run_dir: &Path) -> PathBuf {
+    run_dir.join("monitor.lock")
+}
+
+/// Beside `exit.json`, so that after a reboot it is still known that the container ran.
+pub(crate) fn state(state_dir: &Path) -> PathBuf {
+    state_dir.join("state.json")
+}
+
+pub(crate) const ATTACH_SOCKET: &str = "attach.sock";
+
+pub(crate) fn exit_record(state_dir: &Path) -> PathBuf {
+    state_dir.join("exit.json")
+}
+
+/// A path to `name` through a directory's descriptor.
+pub(crate) fn through(directory: &OwnedFd, name: &str) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}/{name}", directory.as_raw_fd()))
+}
+
+/// Writes a whole file that appears by rename: a reader sees the old one or the new one.
+pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut temporary = path.as_os_str().to_owned();
+    temporary.push(".new");
+    fs::write(&temporary, content)?;
+    fs::rename(&temporary, path)
+}
+
+/// Removes a file; one that is not there is fine.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

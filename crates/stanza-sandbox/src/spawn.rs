@@ -1,0 +1,109 @@
+//! Starting a monitor: early, apart from the door, and from an executable that no container can write to.
+//!
+//! A process of a container can reach the program file of whoever enters the container (`/proc/PID/exe`, or an entry
+//! point `#!/proc/self/exe`), and root in it could overwrite the file on the host (CVE-2019-5736). So every process that
+//! touches a container runs from a read-only clone of the mount that the file is on, or where that is not allowed, from
+//! a sealed copy in memory.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{CWD, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::mount::{OpenTreeFlags, open_tree};
+use stanza_network::PortMap;
+use stanza_sys::{MountAttributes, mount_set_attributes};
+
+use crate::attach::Connection;
+use crate::error::StartError;
+use crate::frame::Kind;
+use crate::plan::{Running, SandboxPlan};
+
+/// The name that a monitor is started by (`argv[0]`).
+pub(crate) const MONITOR: &str = "stanza-monitor";
+/// The name of a process that enters a container.
+pub(crate) const ENTER: &str = "stanza-enter";
+
+/// A monitor that waits for its plan. Dropping it lets the monitor end.
+#[derive(Debug)]
+pub struct Spawned(UnixStream);
+
+/// A container that runs.
+#[derive(Debug)]
+pub struct Started {
+    /// Its first process, in this pid namespace's numbering.
+    pub pid: i32,
+    /// When, RFC 3339.
+    pub started_at: String,
+    /// Published ports with the host ports really taken.
+    pub ports: Vec<PortMap>,
+    /// The conversation with its monitor.
+    pub connection: Connection,
+}
+
+/// This program, as a file that cannot be written through.
+fn protected_executable() -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if let Ok(tree) = open_tree(CWD, "/proc/self/exe", flags) {
+        let attributes = MountAttributes { set: MountAttributes::READ_ONLY, ..MountAttributes::default() };
+        if mount_set_attributes(std::os::fd::AsFd::as_fd(&tree), c"", false, &attributes).is_ok() {
+            return Ok(tree);
+        }
+    }
+    let copy = memfd_create("stanza", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    io::copy(&mut File::open("/proc/self/exe")?, &mut File::from(copy.try_clone()?))?;
+    fcntl_add_seals(&copy, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
+    Ok(copy)
+}
+
+/// Starts this program under another name, with one end of a socket as its standard input.
+pub(crate) fn spawn_self(name: &str) -> io::Result<UnixStream> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let program = protected_executable()?;
+    Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
+        .arg0(name)
+        .env_clear()
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok(ours)
+}
+
+/// Starts a monitor that waits for its plan: call it before anything else, so that it gets ready while the door thinks.
+///
+/// # Errors
+/// When no process can be started.
+pub fn spawn_monitor() -> io::Result<Spawned> {
+    Ok(Spawned(spawn_self(MONITOR)?))
+}
+
+impl Spawned {
+    /// Sends the plan and waits until the container's program runs.
+    ///
+    /// # Errors
+    /// When it does not; nothing is left then.
+    pub fn start(self, plan: &SandboxPlan) -> Result<Started, StartError> {
+        let mut connection = Connection::new(self.0);
+        let text = serde_json::to_vec(plan).map_err(|error| StartError::Monitor(error.into()))?;
+        connection.send(Kind::Plan, &text).map_err(StartError::Monitor)?;
+        let (kind, body) = connection.receive().map_err(StartError::Monitor)?;
+        match kind {
+            Kind::Started => {
+                let running: Running =
+                    serde_json::from_slice(&body).map_err(|error| StartError::Monitor(error.into()))?;
+                Ok(Started {
+                    pid: running.pid,
+                    started_at: running.started_at,
+                    ports: running.ports,
+                    connection,
+                })
+            }
+            Kind::Failed => Err(crate::error::refusal(&body)),
+            _ => Err(StartError::Monitor(io::ErrorKind::InvalidData.into())),
+        }
+    }
+}

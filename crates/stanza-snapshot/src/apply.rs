@@ -1,0 +1,151 @@
+//! Unpacking one layer.
+//!
+//! ```text
+//!   stream -> hash -> tar reader -> name -> tree (descriptors beneath the layer's root) -> entry (what it becomes)
+//!                |                                                                             |
+//!                '------ compare with the diff id when the stream has ended ------ rename ----'
+//! ```
+//!
+//! Rules (image-spec, `layer.md`), where tar and its readers leave room:
+//! * A name is refused when it is empty, holds `..` or a NUL, or is a malformed whiteout; a leading `/` and `.` mean
+//!   nothing. Symbolic links of this layer on the way to an entry are followed as if the layer's root were `/`, so
+//!   they lead nowhere else. A link in its place is replaced, never followed.
+//! * A whiteout hides what lower layers have. An entry of the same name in the same layer wins, before or after it; a
+//!   directory then is opaque.
+//! * The last of several entries of one name counts, except that directories merge.
+//! * A hard link names a file of this layer. A link to a file that only a lower layer has is refused, as Docker
+//!   refuses it: the layer's directory is shared by every image with this diff id, and what it holds must not depend on
+//!   the layers that some other image has below it.
+//! * Devices are made by root only; without root they are skipped and counted. A device 0/0 would be a whiteout and is
+//!   skipped always. Extended attributes of overlayfs itself are dropped.
+//! * Directories that the layer does not describe are 0755 and belong to root.
+
+mod entry;
+mod error;
+mod name;
+mod tree;
+
+use std::io::{self, Read};
+
+use sha2::Digest as _;
+use sha2::{Sha256, Sha512};
+use stanza_spec::Digest;
+use stanza_tar::{Archive, Limits};
+
+pub use error::ApplyError;
+
+use crate::LayerStore;
+use crate::ingest::Ingest;
+
+/// What became of a layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// It was there already, or somebody else was faster.
+    pub existed: bool,
+    /// Entries read.
+    pub entries: u64,
+    /// Devices that were not made: without root, or a device 0/0.
+    pub skipped_devices: u64,
+    /// Extended attributes that were not set: overlayfs's own, and without root those that need more privilege.
+    pub skipped_xattrs: u64,
+}
+
+impl LayerStore {
+    /// Unpacks a layer from its uncompressed tar stream. It becomes visible when it is whole and the stream's digest,
+    /// trailing bytes included, is `diff_id`; when it is there already, the stream is not read. `lowers`, topmost first,
+    /// are the layers below it in the image at hand: they are looked at to explain an error, never to make content.
+    ///
+    /// Any number of processes may apply one layer at once; the first to finish wins, all succeed.
+    ///
+    /// # Errors
+    /// When the stream fails or is not the archive that `diff_id` names, when an entry is refused, or when the file
+    /// system says no. Nothing is left behind then.
+    pub fn apply(
+        &self,
+        diff_id: &Digest,
+        lowers: &[Digest],
+        tar: &mut dyn Read,
+    ) -> Result<Applied, ApplyError> {
+        if self.contains(diff_id) {
+            return Ok(Applied { existed: true, ..Applied::default() });
+        }
+        let ingest = Ingest::create(&self.ingest()).map_err(|error| self.ingest_failed(error.into()))?;
+        let lowers: Vec<_> = lowers.iter().map(|lower| self.path(lower)).collect();
+        let mut unpacked = tree::Tree::create(ingest.path(), self.rootless(), &lowers)
+            .map_err(|error| self.ingest_failed(error))?;
+
+        let mut archive = Archive::new(Hashing::new(tar, diff_id), Limits::default());
+        while let Some(entry) = archive.next_entry().map_err(ApplyError::Archive)? {
+            unpacked.add(entry)?;
+        }
+        let actual = archive.finish().map_err(ApplyError::Archive)?.finish();
+        if actual != *diff_id {
+            return Err(ApplyError::DiffId { expected: diff_id.clone(), actual });
+        }
+        let mut applied = unpacked.finish()?;
+        applied.existed = !self.publish(&ingest, diff_id)?;
+        Ok(applied)
+    }
+
+    /// Gives the unpacked layer its name; `false` when somebody else has done so.
+    fn publish(&self, ingest: &Ingest, diff_id: &Digest) -> Result<bool, ApplyError> {
+        use rustix::fs::{CWD, RenameFlags, renameat, renameat_with};
+        use rustix::io::Errno;
+        let target = self.path(diff_id);
+        let result = match renameat_with(CWD, ingest.path(), CWD, &target, RenameFlags::NOREPLACE) {
+            // Some file systems know no flags. A plain rename replaces an empty directory at most, and an empty layer's
+            // directory is as good as another.
+            Err(Errno::INVAL) => renameat(CWD, ingest.path(), CWD, &target),
+            result => result,
+        };
+        match result {
+            Ok(()) => Ok(true),
+            Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
+            Err(error) => Err(self.ingest_failed(error.into())),
+        }
+    }
+
+    fn ingest_failed(&self, source: io::Error) -> ApplyError {
+        ApplyError::Store { path: self.ingest(), source }
+    }
+}
+
+/// A reader that hashes what passes.
+struct Hashing<'a> {
+    inner: &'a mut dyn Read,
+    hash: Hash,
+}
+
+enum Hash {
+    Sha256(Sha256),
+    Sha512(Sha512),
+}
+
+impl<'a> Hashing<'a> {
+    fn new(inner: &'a mut dyn Read, digest: &Digest) -> Self {
+        let hash = match digest.algorithm() {
+            "sha512" => Hash::Sha512(Sha512::new()),
+            _ => Hash::Sha256(Sha256::new()),
+        };
+        Hashing { inner, hash }
+    }
+
+    fn finish(self) -> Digest {
+        match self.hash {
+            Hash::Sha256(hash) => Digest::from_hash(&hash.finalize()),
+            Hash::Sha512(hash) => Digest::from_hash(&hash.finalize()),
+        }
+    }
+}
+
+impl Read for Hashing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        let bytes = buffer.get(..length).ok_or(io::ErrorKind::InvalidData)?;
+        match &mut self.hash {
+            Hash::Sha256(hash) => hash.update(bytes),
+            Hash::Sha512(hash) => hash.update(bytes),
+        }
+        Ok(length)
+    }
+}

@@ -1,0 +1,249 @@
+//! The tree that a layer becomes: every path is resolved beneath its root, by descriptors.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use rustix::fd::OwnedFd;
+use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timestamps};
+use rustix::io::Errno;
+
+use super::{Applied, ApplyError};
+use crate::overlay::{is_directory, is_kind, is_whiteout, make_opaque};
+use crate::remove::remove_at;
+
+/// Symbolic links followed on the way to one entry, as the kernel counts (`man 7 path_resolution`).
+const LINKS: usize = 40;
+
+/// Bytes of directories' paths that are remembered to set their times at the end.
+const LATE_BYTES: usize = 128 << 20;
+
+/// Never through a magic link, and never out of the layer: `..` at its root is its root, `/` as well.
+const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
+
+/// A layer being unpacked.
+pub(super) struct Tree {
+    pub(super) root: Rc<OwnedFd>,
+    pub(super) rootless: bool,
+    lowers: Vec<PathBuf>,
+    /// The directory of the last entry: archives are sorted by directory, mostly.
+    parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
+    late: HashMap<Vec<u8>, Late>,
+    late_bytes: usize,
+    pub(super) applied: Applied,
+}
+
+/// What is set on a directory when everything is in it: entries made in it would change its time, and take over its
+/// group and its default access control list.
+pub(super) struct Late {
+    pub(super) times: Timestamps,
+    pub(super) mode: Option<Mode>,
+    pub(super) default_acl: Option<Vec<u8>>,
+}
+
+impl Tree {
+    /// Makes the layer's root directory at `path`.
+    pub(super) fn create(path: &Path, rootless: bool, lowers: &[PathBuf]) -> io::Result<Tree> {
+        crate::store::make_directory(path, 0o755)?;
+        let root = fs::open(path, directory_flags(OFlags::RDONLY), Mode::empty())?;
+        Ok(Tree {
+            root: Rc::new(root),
+            rootless,
+            lowers: lowers.to_vec(),
+            parent: None,
+            late: HashMap::new(),
+            late_bytes: 0,
+            applied: Applied::default(),
+        })
+    }
+
+    /// Sets what had to wait.
+    pub(super) fn finish(self) -> Result<Applied, ApplyError> {
+        for (path, late) in &self.late {
+            let result = match self.open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
+                Ok(directory) => late.set(&directory),
+                // Replaced by something else since.
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
+                Err(error) => Err(error),
+            };
+            result.map_err(|error| ApplyError::Entry {
+                path: path.escape_ascii().to_string(),
+                action: "set the times of",
+                source: error.into(),
+            })?;
+        }
+        Ok(self.applied)
+    }
+
+    /// Remembers what to set on a directory at the end.
+    pub(super) fn set_late(&mut self, path: Vec<u8>, late: Late) -> Result<(), ApplyError> {
+        self.late_bytes += path.len() + late.default_acl.as_ref().map_or(0, Vec::len) + size_of::<Late>();
+        if self.late_bytes > LATE_BYTES {
+            return Err(ApplyError::TooManyDirectories { limit: LATE_BYTES });
+        }
+        self.late.insert(path, late);
+        Ok(())
+    }
+
+    /// Opens `path`, links of the layer followed as if its root were `/`.
+    pub(super) fn open(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        open_in_root(&self.root, path, flags)
+    }
+
+    /// The directory `path`, made when it is not there.
+    pub(super) fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
+        if path.is_empty() {
+            return Ok(Rc::clone(&self.root));
+        }
+        if let Some((known, directory)) = &self.parent
+            && known == path
+        {
+            return Ok(Rc::clone(directory));
+        }
+        let directory = match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
+            Err(Errno::NOENT | Errno::NOTDIR) => self.make_path(path)?,
+            result => Rc::new(result?),
+        };
+        self.parent = Some((path.to_vec(), Rc::clone(&directory)));
+        Ok(directory)
+    }
+
+    /// Walks `path` part by part and makes what is missing, also where a link of the layer points to nothing yet.
+    fn make_path(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
+        let mut walked: Vec<Vec<u8>> = Vec::new();
+        let mut left: VecDeque<Vec<u8>> = parts(path).collect();
+        let mut directory = Rc::clone(&self.root);
+        let mut links = 0;
+        while let Some(part) = left.pop_front() {
+            if part == b".." {
+                walked.pop();
+                directory = self.reopen(&walked)?;
+                continue;
+            }
+            match fs::statat(&directory, &part[..], AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if is_directory(&stat) => {}
+                Ok(stat) if is_kind(&stat, FileType::Symlink) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(Errno::LOOP);
+                    }
+                    let target = fs::readlinkat(&directory, &part[..], Vec::new())?.into_bytes();
+                    if target.starts_with(b"/") {
+                        walked.clear();
+                        directory = Rc::clone(&self.root);
+                    }
+                    for part in parts(&target).collect::<Vec<_>>().into_iter().rev() {
+                        left.push_front(part);
+                    }
+                    continue;
+                }
+                Ok(stat) if is_whiteout(&stat) => {
+                    fs::unlinkat(&directory, &part[..], AtFlags::empty())?;
+                    self.make_implied(&directory, &part, true)?;
+                }
+                Ok(_) => return Err(Errno::NOTDIR),
+                Err(Errno::NOENT) => self.make_implied(&directory, &part, false)?,
+                Err(error) => return Err(error),
+            }
+            let flags = directory_flags(OFlags::PATH | OFlags::NOFOLLOW);
+            directory = Rc::new(fs::openat(&directory, &part[..], flags, Mode::empty())?);
+            walked.push(part);
+        }
+        Ok(directory)
+    }
+
+    fn reopen(&self, walked: &[Vec<u8>]) -> Result<Rc<OwnedFd>, Errno> {
+        if walked.is_empty() {
+            return Ok(Rc::clone(&self.root));
+        }
+        self.open(&walked.join(&b'/'), OFlags::PATH | OFlags::DIRECTORY).map(Rc::new)
+    }
+
+    /// A directory that the layer does not describe.
+    fn make_implied(&self, parent: &OwnedFd, name: &[u8], opaque: bool) -> Result<(), Errno> {
+        let mode = Mode::from_raw_mode(0o755);
+        fs::mkdirat(parent, name, mode)?;
+        let flags = directory_flags(OFlags::RDONLY | OFlags::NOFOLLOW);
+        let directory = fs::openat(parent, name, flags, Mode::empty())?;
+        fs::fchmod(&directory, mode)?;
+        if opaque { make_opaque(&directory, self.rootless) } else { Ok(()) }
+    }
+
+    /// What is at `name`, links not followed; `None` is nothing.
+    pub(super) fn stat(parent: &OwnedFd, name: &[u8]) -> Result<Option<Stat>, Errno> {
+        match fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes an entry; what is in its place goes.
+    pub(super) fn create_entry<T>(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        make: impl Fn() -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        match make() {
+            Err(Errno::EXIST) => {
+                self.discard(parent, name)?;
+                make()
+            }
+            result => result,
+        }
+    }
+
+    /// Removes what an entry replaces.
+    pub(super) fn discard(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+        // The way to the remembered directory may have led through it.
+        self.parent = None;
+        remove_at(rustix::fd::AsFd::as_fd(parent), name)
+    }
+
+    /// Whether the layers below have a file of this path.
+    pub(super) fn is_in_lower(&self, path: &[u8]) -> bool {
+        for lower in &self.lowers {
+            let found = fs::open(lower, directory_flags(OFlags::PATH), Mode::empty())
+                .and_then(|root| open_in_root(&root, path, OFlags::PATH | OFlags::NOFOLLOW))
+                .and_then(fs::fstat);
+            if let Ok(stat) = found {
+                return !is_whiteout(&stat);
+            }
+        }
+        false
+    }
+}
+
+impl Late {
+    fn set(&self, directory: &OwnedFd) -> Result<(), Errno> {
+        if let Some(mode) = self.mode {
+            fs::fchmod(directory, mode)?;
+        }
+        if let Some(list) = &self.default_acl {
+            fs::fsetxattr(directory, "system.posix_acl_default", list, fs::XattrFlags::empty())?;
+        }
+        fs::futimens(directory, &self.times)
+    }
+}
+
+fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).map(<[u8]>::to_vec)
+}
+
+fn directory_flags(flags: OFlags) -> OFlags {
+    flags | OFlags::DIRECTORY | OFlags::CLOEXEC
+}
+
+fn open_in_root(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { b"." } else { path };
+    // The kernel gives up on `..` when anything is renamed or mounted anywhere meanwhile (`man 2 openat2`, EAGAIN).
+    for _ in 0..128 {
+        match fs::openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), IN_ROOT) {
+            Err(Errno::AGAIN) => {}
+            result => return result,
+        }
+    }
+    Err(Errno::AGAIN)
+}

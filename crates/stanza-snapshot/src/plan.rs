@@ -1,0 +1,145 @@
+//! Root file system plans: which directories an overlay is made of.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{self, Mode};
+use stanza_spec::{Classify, Digest, ErrorKind, OverlayLayers, Rootfs, RootfsPart};
+
+use crate::LayerStore;
+use crate::overlay::is_opaque_at;
+use crate::store::make_directory;
+
+/// Lower layers that one overlay mount takes (kernel, `OVL_MAX_STACK`).
+const LAYERS: usize = 500;
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// More layers than the kernel stacks.
+    #[error("the image has `{layers}` layers: the kernel stacks at most `{LAYERS}`")]
+    TooManyLayers {
+        /// Different layers of the image.
+        layers: usize,
+    },
+    /// A layer is not in the store.
+    #[error("the layer `{layer}` is not unpacked")]
+    Missing {
+        /// The layer.
+        layer: Digest,
+    },
+    /// The mounts of this machine cannot be read.
+    #[error("cannot read the mounts of this machine from `/proc/self/mountinfo`")]
+    Mounts(#[source] io::Error),
+    /// A path of this machine cannot be looked at, or a path of the container not be made.
+    #[error("cannot {action} `{}`", path.display())]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// This machine's tree would need too many mounts.
+    #[error("this machine's root file system falls into more than `{limit}` parts")]
+    TooManyParts {
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl Classify for PlanError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            PlanError::TooManyLayers { .. } | PlanError::TooManyParts { .. } => ErrorKind::Unsupported,
+            PlanError::Missing { .. } => ErrorKind::NotFound,
+            PlanError::Mounts(source) | PlanError::Path { source, .. } => ErrorKind::of_io(source),
+        }
+    }
+}
+
+/// The root file system of an image: its layers, `layers` bottom first as the image's configuration has them, below
+/// `container_dir/upper`.
+///
+/// Looks at each layer's root once. A layer that is there twice counts where it is highest: the kernel refuses the same
+/// directory twice, and whatever the lower one says, the higher one says again. Below a layer whose root is opaque
+/// nothing is taken: overlayfs does not look for that mark at the root. An image without layers has one empty one.
+///
+/// # Errors
+/// When a layer is not in the store, or there are more than the kernel stacks.
+pub fn plan_layers(
+    store: &LayerStore,
+    layers: &[Digest],
+    container_dir: &Path,
+    rootless: bool,
+) -> Result<Rootfs, PlanError> {
+    let mut lower = Vec::with_capacity(layers.len().max(1));
+    for (index, layer) in layers.iter().enumerate().rev() {
+        if layers[index + 1..].contains(layer) {
+            continue;
+        }
+        let path = store.path(layer);
+        let hides_rest =
+            is_opaque_at(&path, rootless).map_err(|_| PlanError::Missing { layer: layer.clone() })?;
+        lower.push(path);
+        if hides_rest {
+            break;
+        }
+    }
+    if lower.is_empty() {
+        lower.push(store.empty());
+    }
+    if lower.len() > LAYERS {
+        return Err(PlanError::TooManyLayers { layers: lower.len() });
+    }
+    let root = OverlayLayers {
+        lower,
+        upper: container_dir.join("upper"),
+        work: container_dir.join("work"),
+        userxattr: rootless,
+    };
+    Ok(Rootfs::Layered { root, parts: Vec::new() })
+}
+
+/// Makes the directories that a plan writes to; those that are there stay. The root's own mode and owner are those of
+/// the topmost layer.
+///
+/// # Errors
+/// When one cannot be made.
+pub fn prepare(rootfs: &Rootfs) -> io::Result<()> {
+    let Rootfs::Layered { root, parts } = rootfs else { return Ok(()) };
+    let overlays = parts.iter().filter_map(|part| match part {
+        RootfsPart::Overlay { layers, .. } => Some(layers),
+        RootfsPart::ReadOnlyBind { .. } => None,
+    });
+    for layers in std::iter::once(root).chain(overlays) {
+        prepare_upper(layers)?;
+        make_directory(&layers.work, 0o700)?;
+    }
+    Ok(())
+}
+
+/// Makes an upper directory that looks like the lower one it covers: what overlayfs shows as the root of a mount is the
+/// upper's own mode and owner.
+pub(crate) fn prepare_upper(layers: &OverlayLayers) -> io::Result<()> {
+    let upper = &layers.upper;
+    match fs::mkdir(upper, Mode::RWXU) {
+        Err(rustix::io::Errno::EXIST) => return Ok(()),
+        Err(rustix::io::Errno::NOENT) => {
+            if let Some(above) = upper.parent() {
+                std::fs::create_dir_all(above)?;
+            }
+            fs::mkdir(upper, Mode::RWXU)?;
+        }
+        result => result?,
+    }
+    let Some(lower) = layers.lower.first() else { return Ok(()) };
+    let like = fs::stat(lower)?;
+    if (like.st_uid, like.st_gid) != (0, 0) {
+        // An owner that this user namespace does not have shows as nobody's and cannot be given.
+        let _ = std::os::unix::fs::chown(upper, Some(like.st_uid), Some(like.st_gid));
+    }
+    Ok(fs::chmod(upper, Mode::from_raw_mode(like.st_mode & 0o7777))?)
+}

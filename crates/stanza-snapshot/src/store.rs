@@ -1,0 +1,206 @@
+//! The layer store: which layers are there, and how one goes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stanza_spec::{Classify, Digest, ErrorKind};
+
+use crate::ingest::{self, Ingest};
+use crate::remove::remove_tree;
+
+/// The unpacked layers of one root directory. Any number of processes may use one at once; a value holds no lock.
+#[derive(Clone, Debug)]
+pub struct LayerStore {
+    root: PathBuf,
+    rootless: bool,
+}
+
+/// Why a layer store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its directories cannot be made.
+    #[error("cannot make the layer store `{}`", path.display())]
+    Create {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why layers cannot be listed, or leftovers not be cleared.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// A directory of the store cannot be read.
+    #[error("cannot read the layer store's `{}`", path.display())]
+    Read {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A leftover cannot be removed.
+    #[error("cannot clear what is left in `{}`", path.display())]
+    Clear {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Why a layer cannot be removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// It is not there.
+    #[error("no layer `{0}`")]
+    NotFound(Digest),
+    /// The file system says no.
+    #[error("cannot remove the layer `{layer}`")]
+    Remove {
+        /// The layer.
+        layer: Digest,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Classify for OpenError {
+    fn kind(&self) -> ErrorKind {
+        let OpenError::Create { source, .. } = self;
+        ErrorKind::of_io(source)
+    }
+}
+
+impl Classify for ListError {
+    fn kind(&self) -> ErrorKind {
+        let (ListError::Read { source, .. } | ListError::Clear { source, .. }) = self;
+        ErrorKind::of_io(source)
+    }
+}
+
+impl Classify for RemoveError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            RemoveError::NotFound(_) => ErrorKind::NotFound,
+            RemoveError::Remove { source, .. } => ErrorKind::of_io(source),
+        }
+    }
+}
+
+impl LayerStore {
+    /// Opens the store in `root`, made when it is not there; one system call when it is. `rootless` stores the marks of
+    /// overlayfs as a user namespace can.
+    ///
+    /// # Errors
+    /// When the directories cannot be made.
+    pub fn open(root: &Path, rootless: bool) -> Result<LayerStore, OpenError> {
+        let store = LayerStore { root: root.to_owned(), rootless };
+        // Made last, so where it is, everything is.
+        let empty = store.empty();
+        if rustix::fs::access(&empty, rustix::fs::Access::EXISTS).is_ok() {
+            return Ok(store);
+        }
+        let fail = |path: &Path| {
+            let path = path.to_owned();
+            move |source| OpenError::Create { path, source }
+        };
+        if let Some(above) = root.parent() {
+            std::fs::create_dir_all(above).map_err(fail(above))?;
+        }
+        let private = [root.to_owned(), store.ingest(), root.join("sha256"), root.join("sha512")];
+        for (path, mode) in private.iter().map(|path| (path, 0o700)).chain([(&empty, 0o755)]) {
+            make_directory(path, mode).map_err(fail(path))?;
+        }
+        Ok(store)
+    }
+
+    /// Whether a layer is there, whole.
+    #[must_use]
+    pub fn contains(&self, diff_id: &Digest) -> bool {
+        rustix::fs::access(self.path(diff_id), rustix::fs::Access::EXISTS).is_ok()
+    }
+
+    /// Where a layer is when it is there.
+    #[must_use]
+    pub fn path(&self, diff_id: &Digest) -> PathBuf {
+        let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + diff_id.as_str().len() + 2);
+        path.push(&self.root);
+        path.push(diff_id.algorithm());
+        path.push(diff_id.hex());
+        path
+    }
+
+    /// Removes a layer. The caller knows that no image and no container uses it.
+    ///
+    /// It disappears at once, by a rename; a crash while it is taken apart leaves a leftover, never half a layer.
+    ///
+    /// # Errors
+    /// When it is not there, or cannot be moved or taken apart.
+    pub fn remove(&self, diff_id: &Digest) -> Result<(), RemoveError> {
+        let fail = |source: io::Error| RemoveError::Remove { layer: diff_id.clone(), source };
+        let ingest = Ingest::create(&self.ingest()).map_err(|error| fail(error.into()))?;
+        std::fs::rename(self.path(diff_id), ingest.path()).map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                RemoveError::NotFound(diff_id.clone())
+            } else {
+                fail(error)
+            }
+        })?;
+        remove_tree(ingest.path()).map_err(fail)
+    }
+
+    /// The layers that are there, in no order.
+    ///
+    /// # Errors
+    /// When a directory of the store cannot be read.
+    pub fn list(&self) -> Result<Vec<Digest>, ListError> {
+        let mut layers = Vec::new();
+        for algorithm in ["sha256", "sha512"] {
+            let path = self.root.join(algorithm);
+            let fail = |source| ListError::Read { path: path.clone(), source };
+            for entry in std::fs::read_dir(&path).map_err(fail)? {
+                let name = entry.map_err(fail)?.file_name();
+                // Whatever else somebody put there is not a layer.
+                layers.extend(name.to_str().and_then(|hex| format!("{algorithm}:{hex}").parse().ok()));
+            }
+        }
+        Ok(layers)
+    }
+
+    /// Removes what processes that died while unpacking or removing left behind, and gives its number.
+    ///
+    /// # Errors
+    /// The first failure, after trying everything.
+    pub fn clear_leftovers(&self) -> Result<usize, ListError> {
+        let path = self.ingest();
+        ingest::clear(&path).map_err(|source| ListError::Clear { path, source })
+    }
+
+    /// The layer of an image that has none.
+    pub(crate) fn empty(&self) -> PathBuf {
+        self.root.join("empty")
+    }
+
+    pub(crate) fn ingest(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    pub(crate) fn rootless(&self) -> bool {
+        self.rootless
+    }
+}
+
+/// Makes a directory with exactly these permission bits, whatever the umask; one that is there stays as it is.
+pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
+    let mode = rustix::fs::Mode::from_raw_mode(mode);
+    match rustix::fs::mkdir(path, mode) {
+        Ok(()) => Ok(rustix::fs::chmod(path, mode)?),
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

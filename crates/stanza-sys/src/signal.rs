@@ -1,0 +1,116 @@
+//! Signals as a descriptor (`signalfd(2)`), and the clean slate that a new program expects.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// Blocked signals, read from a descriptor.
+#[derive(Debug)]
+pub struct SignalDescriptor(OwnedFd);
+
+/// One signal that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalRecord {
+    /// Its number.
+    pub signal: i32,
+    /// The sender's process id; 0 for the kernel.
+    pub sender: u32,
+}
+
+impl SignalDescriptor {
+    /// Blocks `signals` for this thread and opens a non-blocking descriptor that yields them.
+    ///
+    /// # Errors
+    /// When the kernel has no descriptor left.
+    pub fn new(signals: &[i32]) -> io::Result<SignalDescriptor> {
+        let set = signal_set(signals);
+        // SAFETY: `set` is an initialised signal set; the old one is not asked for.
+        super::check(
+            unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) }.into(),
+        )?;
+        // SAFETY: as above; -1 asks for a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        super::check(fd.into())?;
+        // SAFETY: signalfd returned a new descriptor that nobody else owns.
+        Ok(SignalDescriptor(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// The next signal that waits; `None` when there is none.
+    ///
+    /// # Errors
+    /// When reading fails otherwise.
+    pub fn next(&self) -> io::Result<Option<SignalRecord>> {
+        let mut record = std::mem::MaybeUninit::<libc::signalfd_siginfo>::uninit();
+        let size = size_of::<libc::signalfd_siginfo>();
+        // SAFETY: the buffer has `size` writable bytes.
+        let count = unsafe { libc::read(self.0.as_raw_fd(), record.as_mut_ptr().cast(), size) };
+        if usize::try_from(count) == Ok(size) {
+            // SAFETY: the kernel filled the whole structure.
+            let record = unsafe { record.assume_init() };
+            let signal = i32::try_from(record.ssi_signo).map_err(|_| io::ErrorKind::InvalidData)?;
+            return Ok(Some(SignalRecord { signal, sender: record.ssi_pid }));
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            error => Err(error),
+        }
+    }
+}
+
+impl AsFd for SignalDescriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+fn signal_set(signals: &[i32]) -> libc::sigset_t {
+    // SAFETY: all-zero is a valid set; sigemptyset and sigaddset only write into it.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        for signal in signals {
+            libc::sigaddset(&raw mut set, *signal);
+        }
+        set
+    }
+}
+
+/// Gives every signal its default action and unblocks all: Rust ignores SIGPIPE, a parent may ignore or block others,
+/// and `execve` hands both on.
+///
+/// # Errors
+/// When the mask cannot be set, which the kernel never refuses.
+pub fn reset_signals() -> io::Result<()> {
+    for signal in 1..=64 {
+        // SAFETY: a null new action only asks; SIG_DFL runs no code of ours. The kernel refuses SIGKILL and SIGSTOP,
+        // and the C library 32 and 33, which stay as they are.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
+                && action.sa_sigaction != libc::SIG_DFL
+            {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+        }
+    }
+    let set = signal_set(&[]);
+    // SAFETY: as in `SignalDescriptor::new`.
+    super::check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }.into())
+        .map(drop)
+}
+
+/// Sends any signal, real-time ones included, to the process that a descriptor names.
+///
+/// # Errors
+/// `ESRCH` when it has ended, `EINVAL` when there is no such signal, `EPERM`.
+pub fn signal_process(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: plain numbers; a null information structure lets the kernel fill in the usual one.
+    super::check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, none, 0) })
+        .map(drop)
+}
+
+/// Ends this process at once: no destructors, no buffers flushed. For the child of a clone.
+pub fn exit_process(code: i32) -> ! {
+    // SAFETY: `_exit` has no preconditions and does not return.
+    unsafe { libc::_exit(code) }
+}
