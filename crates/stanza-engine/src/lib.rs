@@ -1,1 +1,81 @@
-//! Under construction.
+//! The engine: remembers what was asked for, decides what is to be, and clears up after whatever died.
+//!
+//! ```text
+//!  create.rs ─ image, layers, spec/ ──▶ database/ (record, name, address)      one file per verb
+//!  start.rs ── spec, cgroup, network, seccomp ──▶ SandboxPlan ──▶ monitor
+//!  list.rs, wait.rs, … ── record + what the monitor's files say (reconcile.rs)
+//!  stop.rs, remove.rs ── signals, then nothing is left
+//!  system/ ── info, df, prune, check
+//! ```
+//!
+//! Invariants
+//! * What was asked for is in the database; what is alive is told by the monitor's files, never by the database.
+//! * Names, addresses and id ranges have one owner each, by the database's own constraints.
+//! * An operation on one container holds its lock (a lock on its state directory, gone with its owner). There is no
+//!   lock over all.
+//! * Every crash leaves something that is found by looking: see `reconcile.rs` and `system/check.rs`.
+//!
+//! It prints nothing, reads no arguments, and speaks no protocol: those are the doors'. It starts no thread and no
+//! program.
+
+#![forbid(unsafe_code)]
+
+mod changes;
+pub mod clock;
+mod connect;
+mod container;
+mod create;
+mod database;
+mod engine;
+mod exec;
+mod filters;
+mod find;
+mod images;
+mod list;
+mod logs;
+mod machine;
+mod names;
+mod network;
+mod options;
+mod reconcile;
+mod record;
+mod remove;
+mod rename;
+mod seccomp;
+mod size;
+mod spec;
+mod start;
+mod stop;
+pub mod system;
+mod volumes;
+mod wait;
+
+pub use changes::ChangesError;
+pub use connect::ConnectError;
+pub use container::{Container, MountPoint, State};
+pub use create::{CreateError, Created, HOST_IMAGE, UnpackError};
+pub use database::DatabaseError;
+pub use engine::{Engine, OpenError};
+pub use exec::{ExecPlanError, ExecRequest};
+pub use filters::{FilterError, Filters};
+pub use find::FindError;
+pub use images::{ImageError, ImageRow};
+pub use list::{ListError, ListQuery};
+pub use logs::{LogLine, LogQuery, LogStream, LogsError};
+pub use options::Options;
+pub use remove::RemoveError;
+pub use rename::RenameError;
+pub use seccomp::SeccompError;
+pub use spec::SpecError;
+pub use start::{AddressError, StartError};
+pub use stop::StopError;
+pub use volumes::{Volume, VolumeError};
+pub use wait::WaitError;
+
+pub use stanza_image::{
+    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, ProgressEvent, PullError, Removed, ResolveError,
+    Silent,
+};
+pub use stanza_network::PortMap;
+pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};
+pub use stanza_snapshot::{Change, ChangeKind};

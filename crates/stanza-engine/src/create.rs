@@ -1,0 +1,703 @@
+//! `create`: from a wish to a container that can be started.
+//!
+//! Order: check what needs nothing, find the image, unpack its layers, check the rest (the whole OCI configuration is
+//! planned, so that what cannot start is refused here), then store the record, which takes the name, and make the
+//! directory. Whatever fails, nothing of the container is left.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stanza_image::{Image, Progress, PullOptions, ResolveError, StoreError};
+use stanza_snapshot::{PlanError, plan_host, plan_layers, prepare};
+use stanza_spec::oci::image::Config;
+use stanza_spec::{
+    Classify, ContainerConfig, ContainerId, Digest, ErrorKind, Isolation, MountKind, NamespaceMode, NetworkMode,
+    Platform, PullPolicy, Reference, Rootfs, UsernsMode,
+};
+
+use crate::database::{DatabaseError, Insert, InsertError, Phase, Record};
+use crate::engine::{Fresh, Lock, make_directory};
+use crate::record::{Facts, VolumeUse};
+use crate::network::NetworkError;
+use crate::spec::userns;
+use crate::spec::{self, Planned, SpecError};
+use crate::{Engine, clock, machine, names};
+
+/// The reserved image: this machine's own root file system.
+pub const HOST_IMAGE: &str = "host";
+
+/// A container that was created.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// Its id.
+    pub id: ContainerId,
+    /// Its name, perhaps an invented one.
+    pub name: String,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Why a container was not created. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// A name that no container may have.
+    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    Name(String),
+    /// A name that another container has.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The other container's id.
+        owner: String,
+    },
+    /// Something that this version or this machine cannot do.
+    #[error("{what} is not supported{}", because(.reason))]
+    Unsupported {
+        /// The option.
+        what: String,
+        /// Why not; empty when it is just not built.
+        reason: &'static str,
+    },
+    /// Wishes that exclude each other.
+    #[error("conflicting options: {0}")]
+    Conflict(&'static str),
+    /// The request cannot become a container.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The image is not in the store, and may not be pulled or cannot be named at a registry.
+    #[error(transparent)]
+    Image(#[from] ResolveError),
+    /// The image is there, for another platform.
+    #[error("image with reference {name} was found but does not provide the specified platform ({wanted})")]
+    Platform {
+        /// The image.
+        name: String,
+        /// The platform asked for.
+        wanted: String,
+    },
+    /// The image cannot be pulled.
+    #[error(transparent)]
+    Pull(#[from] Box<stanza_image::PullError>),
+    /// A layer cannot be unpacked, or the root file system not be put together.
+    #[error("cannot unpack the image `{image}`")]
+    Unpack {
+        /// The image.
+        image: String,
+        /// Why.
+        #[source]
+        source: UnpackError,
+    },
+    /// No address, or no range of user ids, is left.
+    #[error("{0}")]
+    Exhausted(&'static str),
+    /// A file or directory.
+    #[error("cannot {what} `{}`", path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The default network cannot be chosen.
+    #[error(transparent)]
+    Network(#[from] stanza_network::ChooseError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+impl From<NetworkError> for CreateError {
+    fn from(error: NetworkError) -> CreateError {
+        match error {
+            NetworkError::Choose(error) => error.into(),
+            NetworkError::Database(error) => error.into(),
+        }
+    }
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+/// Why an image's layers are not on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The layer's blob cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The layer store cannot be used.
+    #[error(transparent)]
+    Layers(#[from] stanza_snapshot::OpenError),
+    /// A layer cannot be applied.
+    #[error("cannot unpack the layer `{layer}`")]
+    Apply {
+        /// Its diff id.
+        layer: Digest,
+        /// Why.
+        #[source]
+        source: stanza_snapshot::ApplyError,
+    },
+    /// The layers do not make a root file system.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl Classify for UnpackError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            UnpackError::Store(error) => error.kind(),
+            UnpackError::Layers(error) => error.kind(),
+            UnpackError::Apply { source, .. } => source.kind(),
+            UnpackError::Plan(error) => error.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            UnpackError::Store(error) => error.hint(),
+            UnpackError::Layers(error) => error.hint(),
+            UnpackError::Apply { source, .. } => source.hint(),
+            UnpackError::Plan(error) => error.hint(),
+        }
+    }
+}
+
+impl Classify for CreateError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            CreateError::Name(_) | CreateError::Conflict(_) => ErrorKind::InvalidArgument,
+            CreateError::NameTaken { .. } => ErrorKind::AlreadyExists,
+            CreateError::Unsupported { .. } => ErrorKind::Unsupported,
+            CreateError::Spec(error) => error.kind(),
+            CreateError::Image(error) => error.kind(),
+            CreateError::Platform { .. } => ErrorKind::NotFound,
+            CreateError::Pull(error) => error.kind(),
+            CreateError::Unpack { source, .. } => source.kind(),
+            CreateError::Exhausted(_) => ErrorKind::Exhausted,
+            CreateError::File { source, .. } => ErrorKind::of_io(source),
+            CreateError::Network(error) => error.kind(),
+            CreateError::Database(error) => error.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            CreateError::NameTaken { name, .. } => {
+                Some(format!("remove it with `stanza rm -f {name}`, or choose another `--name`"))
+            }
+            CreateError::Spec(error) => error.hint(),
+            CreateError::Image(error) => error.hint(),
+            CreateError::Platform { .. } => Some("pull it with `--pull always`".to_owned()),
+            CreateError::Pull(error) => error.hint(),
+            CreateError::Unpack { source, .. } => source.hint(),
+            CreateError::Exhausted(_) => {
+                Some("remove containers that are not needed, or run `stanza system check --repair`".to_owned())
+            }
+            CreateError::Network(error) => error.hint(),
+            CreateError::Database(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// What was found under the image's name.
+struct Source {
+    id: Option<Digest>,
+    layers: Vec<Digest>,
+    config: Option<Config>,
+    image: Option<Image>,
+}
+
+impl Engine {
+    /// Creates a container. `progress` is told when the image must be pulled.
+    ///
+    /// # Errors
+    /// When the request is wrong, the image not to be had, the name taken, or the disk refuses.
+    pub fn create(
+        &mut self,
+        config: ContainerConfig,
+        progress: &mut dyn Progress,
+    ) -> Result<Created, CreateError> {
+        self.create_container(config, progress, false)
+    }
+
+    /// As [`Engine::create`] for a container that is started right afterwards: its address is taken in the same
+    /// transaction, which saves one.
+    ///
+    /// # Errors
+    /// As [`Engine::create`].
+    pub fn create_to_start(
+        &mut self,
+        config: ContainerConfig,
+        progress: &mut dyn Progress,
+    ) -> Result<Created, CreateError> {
+        self.create_container(config, progress, true)
+    }
+
+    fn create_container(
+        &mut self,
+        mut config: ContainerConfig,
+        progress: &mut dyn Progress,
+        to_start: bool,
+    ) -> Result<Created, CreateError> {
+        self.fresh = None;
+        let mut warnings = Vec::new();
+        self.check_wish(&mut config, &mut warnings)?;
+        let source = self.find_image(&config, progress, &mut warnings)?;
+        let id = names::container_id()
+            .map_err(|source| CreateError::File { what: "draw random numbers from", path: "getrandom".into(), source })?;
+        let facts = gather(&config, &source)?;
+        let state_dir = self.options.container_dir(id.as_str());
+        let unpacked = match &source.image {
+            Some(image) => Some(self.ensure_rootfs(image, &config.image, &state_dir)?),
+            None => None,
+        };
+        let lock = make_state_directory(&self.options.containers_dir(), &state_dir).map_err(|source| {
+            CreateError::File { what: "make the directory", path: state_dir.clone(), source }
+        })?;
+        let record = Record {
+            name: config.name.clone().unwrap_or_else(|| names::suggest(&id, 0)),
+            id,
+            config,
+            facts,
+            created_at: clock::now(),
+            phase: if to_start { Phase::Started } else { Phase::Created },
+            exit: None,
+            address: None,
+        };
+        match self.complete(record, unpacked, &state_dir, to_start) {
+            Ok((record, rootfs, planned)) => {
+                warnings.extend(planned.warnings.iter().cloned());
+                let created = Created { id: record.id.clone(), name: record.name.clone(), warnings };
+                let lock = if to_start { lock } else { None };
+                self.fresh = Some(Fresh { record, rootfs, planned, lock });
+                Ok(created)
+            }
+            Err(error) => {
+                self.forget(&state_dir);
+                Err(error)
+            }
+        }
+    }
+
+    /// The part of a creation that its failure must take back.
+    fn complete(
+        &mut self,
+        mut record: Record,
+        unpacked: Option<Rootfs>,
+        state_dir: &Path,
+        to_start: bool,
+    ) -> Result<(Record, Rootfs, Planned), CreateError> {
+        let rootfs = match unpacked {
+            Some(rootfs) => rootfs,
+            None => self
+                .plan_host_rootfs(state_dir)
+                .map_err(|error| CreateError::Unpack { image: HOST_IMAGE.to_owned(), source: error.into() })?,
+        };
+        if record.config.userns == UsernsMode::Private {
+            record.facts.id_base = Some(self.take_id_range(&record.id)?);
+        }
+        let planned = self.plan_spec(&record)?;
+        prepare(&rootfs).map_err(|source| CreateError::File {
+            what: "prepare the writable layer in",
+            path: state_dir.to_path_buf(),
+            source,
+        })?;
+        let record = self.store(record, to_start)?;
+        Ok((record, rootfs, planned))
+    }
+
+    /// What can be refused without looking at the image.
+    fn check_wish(&self, config: &mut ContainerConfig, warnings: &mut Vec<String>) -> Result<(), CreateError> {
+        if config.isolation == Isolation::Vm {
+            return Err(CreateError::Unsupported { what: "`--isolation vm`".into(), reason: "" });
+        }
+        if let Some(name) = &config.name {
+            let name = name.strip_prefix('/').unwrap_or(name);
+            if !stanza_spec::is_valid_container_name(name) {
+                return Err(CreateError::Name(name.to_owned()));
+            }
+            config.name = Some(name.to_owned());
+        }
+        if config.uts == NamespaceMode::Host && config.hostname.is_some() {
+            return Err(CreateError::Conflict("hostname and the UTS mode"));
+        }
+        self.check_userns(config.userns)?;
+        let network = self.network_mode(config);
+        if network == NetworkMode::Bridge && self.options.rootless {
+            return Err(CreateError::Unsupported {
+                what: "`--network bridge` without root".into(),
+                reason: "use `--network host` or `--network none`",
+            });
+        }
+        if network != NetworkMode::Bridge && !config.ports.is_empty() {
+            let mode = if network == NetworkMode::Host { "host" } else { "none" };
+            warnings.push(format!("Published ports are discarded when using {mode} network mode"));
+            config.ports.clear();
+        }
+        spec::check_mounts(&config.mounts)?;
+        config.mounts.iter().try_for_each(|mount| ensure_source(&mount.kind))
+    }
+
+    fn check_userns(&self, mode: UsernsMode) -> Result<(), CreateError> {
+        match (mode, self.options.rootless) {
+            (UsernsMode::Private, true) => Err(CreateError::Unsupported {
+                what: "`--userns private` without root".into(),
+                reason: "the kernel maps no file ids for it there",
+            }),
+            (UsernsMode::KeepId, false) => Err(CreateError::Unsupported {
+                what: "`--userns keep-id` as root".into(),
+                reason: "root is root already",
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The network a container joins when it says nothing: the bridge, or none at all where a bridge needs root.
+    pub(crate) fn network_mode(&self, config: &ContainerConfig) -> NetworkMode {
+        let default = if self.options.rootless { NetworkMode::None } else { NetworkMode::Bridge };
+        config.network.clone().unwrap_or(default)
+    }
+
+    fn find_image(
+        &mut self,
+        config: &ContainerConfig,
+        progress: &mut dyn Progress,
+        warnings: &mut Vec<String>,
+    ) -> Result<Source, CreateError> {
+        if config.image == HOST_IMAGE {
+            return Ok(Source { id: None, layers: Vec::new(), config: None, image: None });
+        }
+        let wanted = match &config.platform {
+            Some(text) => Some(text.parse::<Platform>().map_err(|_| CreateError::Unsupported {
+                what: format!("platform `{text}`"),
+                reason: "expected `os/architecture` or `os/architecture/variant`",
+            })?),
+            None => None,
+        };
+        let fits =
+            |image: &Image| wanted.as_ref().is_none_or(|wanted| image.platform().satisfies(wanted));
+        let store = self.image_store().map_err(ResolveError::from)?;
+        let found = if config.pull == PullPolicy::Always { None } else { Some(store.resolve(&config.image)) };
+        let image = match found {
+            Some(Ok(image)) if fits(&image) => image,
+            Some(Ok(_)) if config.pull == PullPolicy::Never => {
+                return Err(CreateError::Platform {
+                    name: config.image.clone(),
+                    wanted: wanted.map(|wanted| wanted.to_string()).unwrap_or_default(),
+                });
+            }
+            Some(Err(error @ ResolveError::NotFound { .. })) => match config.image.parse::<Reference>() {
+                Ok(reference) if config.pull != PullPolicy::Never => pull(store, &reference, wanted.as_ref(), progress)?,
+                _ => return Err(error.into()),
+            },
+            Some(Err(error)) => return Err(error.into()),
+            Some(Ok(_)) | None => match config.image.parse::<Reference>() {
+                Ok(reference) => pull(store, &reference, wanted.as_ref(), progress)?,
+                Err(_) => return Err(ResolveError::NotFound { name: config.image.clone() }.into()),
+            },
+        };
+        let host = Platform::host();
+        if wanted.is_none() && !image.platform().satisfies(&host) {
+            warnings.push(format!(
+                "The requested image's platform ({}) does not match the detected host platform ({host}) and no specific platform was requested",
+                image.platform()
+            ));
+        }
+        Ok(Source {
+            id: Some(image.id.clone()),
+            layers: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
+            config: image.config.config().clone(),
+            image: Some(image),
+        })
+    }
+
+    /// The root file system's plan; layers that are not unpacked yet are.
+    fn ensure_rootfs(&mut self, image: &Image, name: &str, state_dir: &Path) -> Result<Rootfs, CreateError> {
+        let failed = |source| CreateError::Unpack { image: name.to_owned(), source };
+        let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        match self.plan_image_rootfs(&layers, state_dir) {
+            Err(UnpackError::Plan(PlanError::Missing { .. })) => {}
+            other => return other.map_err(failed),
+        }
+        self.unpack(image).map_err(failed)?;
+        self.plan_image_rootfs(&layers, state_dir).map_err(failed)
+    }
+
+    pub(crate) fn plan_image_rootfs(
+        &mut self,
+        layers: &[Digest],
+        state_dir: &Path,
+    ) -> Result<Rootfs, UnpackError> {
+        let rootless = self.options.rootless;
+        Ok(plan_layers(self.layer_store()?, layers, state_dir, rootless)?)
+    }
+
+    pub(crate) fn plan_host_rootfs(&self, state_dir: &Path) -> Result<Rootfs, PlanError> {
+        let exclude = [self.options.root.clone(), self.options.runroot.clone()];
+        plan_host(state_dir, &exclude, self.options.rootless)
+    }
+
+    /// Unpacks the layers of an image that are not on disk. Processes that do the same at once help each other.
+    pub(crate) fn unpack(&mut self, image: &Image) -> Result<(), UnpackError> {
+        self.layer_store()?;
+        let mut lowers: Vec<Digest> = Vec::with_capacity(image.layers.len());
+        for layer in &image.layers {
+            if !self.layer_store()?.contains(&layer.diff_id) {
+                let mut stream = self.image_store()?.open_layer(layer)?;
+                self.layer_store()?
+                    .apply(&layer.diff_id, &lowers, &mut stream)
+                    .map_err(|source| UnpackError::Apply { layer: layer.diff_id.clone(), source })?;
+            }
+            lowers.insert(0, layer.diff_id.clone());
+        }
+        Ok(())
+    }
+
+    fn take_id_range(&mut self, id: &ContainerId) -> Result<u32, CreateError> {
+        let granted = |path: &str| fs::read_to_string(path).ok().and_then(|text| userns::pool(&text));
+        // One range serves uids and gids, so it must be granted in both files.
+        let (first, length) = match (granted("/etc/subuid"), granted("/etc/subgid")) {
+            (Some(uids), Some(gids)) if uids == gids => uids,
+            _ => userns::DEFAULT_POOL,
+        };
+        self.database()?
+            .take_id_range(id.as_str(), first, length, userns::RANGE)?
+            .ok_or(CreateError::Exhausted("no range of user ids is left for `--userns private`"))
+    }
+
+    /// The whole OCI configuration of a container on record.
+    pub(crate) fn plan_spec(&self, record: &Record) -> Result<Planned, SpecError> {
+        let config = &record.config;
+        let state_dir = self.options.container_dir(record.id.as_str());
+        let volumes_dir = self.options.volumes_dir();
+        let mut user = record.facts.user.clone();
+        let mappings = match config.userns {
+            UsernsMode::Host => None,
+            UsernsMode::Private => record.facts.id_base.map(|base| {
+                let ids = vec![userns::mapping(0, base, userns::RANGE)];
+                (ids.clone(), ids)
+            }),
+            UsernsMode::KeepId => {
+                let own = |path: &str| {
+                    fs::read_to_string(path).ok().and_then(|map| userns::outer(&map)).unwrap_or((0, 1))
+                };
+                let (uids, gids) = (own("/proc/self/uid_map"), own("/proc/self/gid_map"));
+                if config.user.is_none() {
+                    user = format!("{}:{}", uids.0, gids.0);
+                }
+                Some((userns::keep_id(uids.0, uids.1), userns::keep_id(gids.0, gids.1)))
+            }
+        };
+        let hostname = self.hostname(record);
+        let facts = if user == record.facts.user {
+            std::borrow::Cow::Borrowed(&record.facts)
+        } else {
+            std::borrow::Cow::Owned(Facts { user, ..record.facts.clone() })
+        };
+        let raise = !config.ulimits.is_empty() && machine::may_raise_limits();
+        spec::plan(spec::SpecInput {
+            config,
+            facts: &facts,
+            network: self.network_mode(config),
+            hostname: &hostname,
+            state_dir: &state_dir,
+            volumes_dir: &volumes_dir,
+            rootless: self.options.rootless,
+            mappings,
+            available_capabilities: machine::available_capabilities(),
+            cpus: if config.resources.nano_cpus.is_some() { machine::cpus() } else { 1 },
+            hard_limit: &|name| if raise { None } else { machine::hard_limit(name) },
+            host_devices: if config.security.privileged { machine::host_devices() } else { Vec::new() },
+        })
+    }
+
+    /// The name inside: the user's, the machine's where that is shared, else the short id.
+    pub(crate) fn hostname(&self, record: &Record) -> String {
+        let config = &record.config;
+        match &config.hostname {
+            Some(name) => name.clone(),
+            None if config.uts == NamespaceMode::Host || self.network_mode(config) == NetworkMode::Host => {
+                machine::host_name()
+            }
+            None => record.id.short().to_owned(),
+        }
+    }
+
+    /// Makes the volumes and stores the record; gives it with the name and address that it got.
+    fn store(&mut self, mut record: Record, to_start: bool) -> Result<Record, CreateError> {
+        let id = record.id.clone();
+        let invent = |attempt| names::suggest(&id, attempt);
+        let network = if to_start && self.network_mode(&record.config) == NetworkMode::Bridge {
+            Some(self.network()?)
+        } else {
+            None
+        };
+        let volumes: Vec<(String, bool)> =
+            record.facts.volumes.iter().map(|volume| (volume.name.clone(), volume.anonymous)).collect();
+        self.make_volumes(&record)?;
+        let insert = Insert {
+            record: &record,
+            invent: if record.config.name.is_none() { Some(&invent) } else { None },
+            lease: network.as_ref(),
+            volumes: &volumes,
+        };
+        let mut outcome = self.database()?.insert(&insert);
+        if matches!(outcome, Err(InsertError::NoAddress)) && self.reclaim_addresses() > 0 {
+            outcome = self.database()?.insert(&insert);
+        }
+        let stored = outcome.map_err(|error| match error {
+            InsertError::NameTaken { name, owner } => CreateError::NameTaken { name, owner },
+            InsertError::NoAddress => CreateError::Exhausted("no address is left on the default bridge"),
+            InsertError::Database(error) => CreateError::Database(error),
+        });
+        match stored {
+            Ok((name, address)) => {
+                (record.name, record.address) = (name, address);
+                Ok(record)
+            }
+            Err(error) => {
+                for volume in record.facts.volumes.iter().filter(|volume| volume.anonymous) {
+                    let _ = stanza_snapshot::remove_tree(&self.options.volumes_dir().join(&volume.name));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn make_volumes(&self, record: &Record) -> Result<(), CreateError> {
+        record.facts.volumes.iter().try_for_each(|volume| {
+            let data = spec::volume_dir(&self.options.volumes_dir(), &volume.name);
+            make_directory(&data, 0o755)
+                .map_err(|source| CreateError::File { what: "make the volume", path: data, source })
+        })
+    }
+
+    /// Takes the directory of a container away that did not come to be, and its id range.
+    fn forget(&mut self, state_dir: &Path) {
+        // Nothing can be done about a failure here that `system check --repair` does not do later.
+        let _ = stanza_snapshot::remove_tree(state_dir);
+        if let Ok(database) = self.database() {
+            let _ = database.free_orphans();
+        }
+    }
+}
+
+/// Makes a container's directory so that it appears with its lock taken: a directory without a record, or a record
+/// that says "started" beside a directory that nobody holds, means a dead door, and others may clear it.
+fn make_state_directory(containers: &Path, state_dir: &Path) -> io::Result<Option<Lock>> {
+    let mut name = std::ffi::OsString::from(".");
+    name.push(state_dir.file_name().unwrap_or_default());
+    let draft = containers.join(name);
+    make_directory(&draft, 0o711)?;
+    let lock = Lock::take(&draft)?;
+    fs::rename(&draft, state_dir)?;
+    Ok(lock)
+}
+
+/// What of the image and the wish becomes the record.
+fn gather(config: &ContainerConfig, source: &Source) -> Result<Facts, CreateError> {
+    let image = source.config.as_ref();
+    let mut labels: BTreeMap<String, String> =
+        image.and_then(|image| image.labels().clone()).unwrap_or_default().into_iter().collect();
+    labels.extend(config.labels.clone());
+    let mut exposed = image.and_then(|image| image.exposed_ports().clone()).unwrap_or_default();
+    exposed.sort();
+    let image_signal = || image?.stop_signal().as_deref().and_then(stanza_spec::signal::parse);
+    let image_user = || image.and_then(|image| image.user().clone()).unwrap_or_default();
+    let argv = if source.image.is_none() && config.command.is_empty() && config.entrypoint.is_none() {
+        vec!["/bin/sh".to_owned()]
+    } else {
+        spec::process::argv(config, image)?
+    };
+    Ok(Facts {
+        image: source.id.clone(),
+        layers: source.layers.clone(),
+        argv,
+        env: spec::process::environment(config, image),
+        workdir: spec::process::workdir(config, image)?,
+        user: config.user.clone().unwrap_or_else(image_user),
+        labels,
+        exposed,
+        stop_signal: config.stop_signal.or_else(image_signal).unwrap_or(15),
+        volumes: volumes(config, image)?,
+        id_base: None,
+    })
+}
+
+/// The container's volumes: those asked for, and an anonymous one for each place that the image keeps data in.
+fn volumes(config: &ContainerConfig, image: Option<&Config>) -> Result<Vec<VolumeUse>, CreateError> {
+    let anonymous_name = || {
+        names::volume_name().map_err(|source| CreateError::File {
+            what: "draw random numbers from",
+            path: "getrandom".into(),
+            source,
+        })
+    };
+    let mut volumes = Vec::new();
+    for mount in &config.mounts {
+        let MountKind::Volume { name, no_copy } = &mount.kind else { continue };
+        volumes.push(VolumeUse {
+            name: name.clone().map_or_else(anonymous_name, Ok)?,
+            destination: mount.destination.clone(),
+            read_only: mount.read_only,
+            anonymous: name.is_none(),
+            no_copy: *no_copy,
+        });
+    }
+    let mut declared = image.and_then(|image| image.volumes().clone()).unwrap_or_default();
+    declared.sort();
+    for destination in declared {
+        // A hostile or careless image does not get to hide the root or to name a relative place.
+        let legal = destination.starts_with('/')
+            && destination.trim_matches('/') != ""
+            && !destination.split('/').any(|part| part == "..");
+        if legal && !spec::is_covered(&config.mounts, &destination) {
+            volumes.push(VolumeUse {
+                name: anonymous_name()?,
+                destination,
+                read_only: false,
+                anonymous: true,
+                no_copy: false,
+            });
+        }
+    }
+    Ok(volumes)
+}
+
+/// A bind mount's source must be there, or is made when the wish says so.
+fn ensure_source(kind: &MountKind) -> Result<(), CreateError> {
+    let MountKind::Bind { source, create_source, .. } = kind else { return Ok(()) };
+    let path = Path::new(source);
+    let failed = |what, error| CreateError::File { what, path: path.to_path_buf(), source: error };
+    match fs::metadata(path) {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if *create_source {
+                make_directory(path, 0o755).map_err(|error| failed("make the bind mount's source", error))
+            } else {
+                Err(SpecError::SourceMissing(source.clone()).into())
+            }
+        }
+        Err(error) => Err(failed("look at the bind mount's source", error)),
+    }
+}
+
+fn pull(
+    store: &stanza_image::ImageStore,
+    reference: &Reference,
+    platform: Option<&Platform>,
+    progress: &mut dyn Progress,
+) -> Result<Image, CreateError> {
+    let platform = platform.cloned().unwrap_or_else(Platform::host);
+    let mut options = PullOptions { platform, tls_verify: true, progress };
+    stanza_image::pull(store, reference, &mut options).map_err(|error| CreateError::Pull(Box::new(error)))
+}

@@ -1,0 +1,60 @@
+//! `rename`: another name for a container.
+
+use stanza_spec::{Classify, ContainerId, ErrorKind, is_valid_container_name};
+
+use crate::Engine;
+use crate::database::DatabaseError;
+
+/// Why a container was not renamed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenameError {
+    /// A name that no container may have.
+    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    Name(String),
+    /// A name that another container has.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The other container's id.
+        owner: String,
+    },
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+impl Classify for RenameError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            RenameError::Name(_) => ErrorKind::InvalidArgument,
+            RenameError::NameTaken { .. } => ErrorKind::AlreadyExists,
+            RenameError::Database(error) => error.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            RenameError::Database(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl Engine {
+    /// Gives a container another name.
+    ///
+    /// # Errors
+    /// When the name is not one, or belongs to another container.
+    pub fn rename(&mut self, id: &ContainerId, name: &str) -> Result<(), RenameError> {
+        let name = name.strip_prefix('/').unwrap_or(name);
+        if !is_valid_container_name(name) {
+            return Err(RenameError::Name(name.to_owned()));
+        }
+        self.database()?
+            .rename(id.as_str(), name)?
+            .map_err(|owner| RenameError::NameTaken { name: name.to_owned(), owner })
+    }
+}

@@ -1,0 +1,405 @@
+//! `start`: from a record to a running container.
+//!
+//! Everything is planned here, as plain data; the monitor applies it. The order keeps what a crash may leave small:
+//! the record says "started" (and holds the address) before anything exists that would have to be cleared.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use stanza_cgroup::CgroupPlan;
+use stanza_container::CopyUp;
+use stanza_network::NetworkPlan;
+use stanza_sandbox::{LogPlan, SandboxPlan, Spawned, Started, Status};
+use stanza_spec::oci::runtime::Spec;
+use stanza_spec::{Classify, ContainerId, ErrorKind, LogDriver, NetworkMode, Rootfs};
+
+use crate::create::UnpackError;
+use crate::database::{DatabaseError, Phase, Record};
+use crate::engine::{Fresh, Lock, make_directory};
+use crate::network::NetworkError;
+use crate::seccomp::SeccompError;
+use crate::spec::{self, FILES, Planned, SpecError};
+use crate::{Engine, HOST_IMAGE};
+
+/// One log file's size in bytes when nothing is said.
+pub(crate) const LOG_SIZE: u64 = 20 << 20;
+/// Log files kept when nothing is said.
+pub(crate) const LOG_FILES: u32 = 5;
+
+/// Why a container was not started. It is as it was before.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// There is none.
+    #[error("No such container: {0}")]
+    NotFound(String),
+    /// It runs already.
+    #[error("container {0} is already running")]
+    Running(String),
+    /// Its directory is gone.
+    #[error("the directory `{}` of the container is gone", .0.display())]
+    Directory(PathBuf),
+    /// Its configuration does not fit this machine any more.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// Its layers are not there.
+    #[error("cannot put the root file system together")]
+    Rootfs(#[source] UnpackError),
+    /// Its system call filter.
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
+    /// Its control groups.
+    #[error(transparent)]
+    Cgroup(#[from] stanza_cgroup::PlanError),
+    /// No network, or no address left in it.
+    #[error("cannot join the default bridge")]
+    Network(#[source] AddressError),
+    /// A file or directory.
+    #[error("cannot {what} `{}`", path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The monitor or the container's first process.
+    #[error(transparent)]
+    Sandbox(#[from] stanza_sandbox::StartError),
+    /// Its state cannot be read.
+    #[error(transparent)]
+    Status(#[from] stanza_sandbox::StatusError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+/// Why there is no address.
+#[derive(Debug, thiserror::Error)]
+pub enum AddressError {
+    /// No subnet for the bridge.
+    #[error(transparent)]
+    Choose(#[from] stanza_network::ChooseError),
+    /// All are taken.
+    #[error("no address is left")]
+    NoneLeft,
+}
+
+impl Classify for StartError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            StartError::NotFound(_) => ErrorKind::NotFound,
+            StartError::Running(_) => ErrorKind::Conflict,
+            StartError::Directory(_) => ErrorKind::Corrupt,
+            StartError::Spec(error) => error.kind(),
+            StartError::Rootfs(error) => error.kind(),
+            StartError::Seccomp(error) => error.kind(),
+            StartError::Cgroup(error) => error.kind(),
+            StartError::Network(AddressError::Choose(error)) => error.kind(),
+            StartError::Network(AddressError::NoneLeft) => ErrorKind::Exhausted,
+            StartError::File { source, .. } => ErrorKind::of_io(source),
+            StartError::Sandbox(error) => error.kind(),
+            StartError::Status(error) => error.kind(),
+            StartError::Database(error) => error.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            StartError::NotFound(_) => Some("`stanza ps -a` lists all containers".to_owned()),
+            StartError::Directory(_) => Some("remove the container with `stanza rm`".to_owned()),
+            StartError::Spec(error) => error.hint(),
+            StartError::Rootfs(error) => error.hint(),
+            StartError::Seccomp(error) => error.hint(),
+            StartError::Cgroup(error) => error.hint(),
+            StartError::Network(AddressError::Choose(error)) => error.hint(),
+            StartError::Network(AddressError::NoneLeft) => {
+                Some("remove containers that are not needed, or run `stanza system check --repair`".to_owned())
+            }
+            StartError::Sandbox(error) => error.hint(),
+            StartError::Status(error) => error.hint(),
+            StartError::Database(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl From<NetworkError> for StartError {
+    fn from(error: NetworkError) -> StartError {
+        match error {
+            NetworkError::Choose(error) => StartError::Network(error.into()),
+            NetworkError::Database(error) => error.into(),
+        }
+    }
+}
+
+/// A container whose lock is held, with what its start needs.
+struct Ready {
+    record: Record,
+    rootfs: Rootfs,
+    planned: Planned,
+    _lock: Lock,
+}
+
+impl Engine {
+    /// Starts a container: `monitor` waits for the plan that is made here. `attached` says that the caller stays with
+    /// it through [`Started::connection`]; `console_size` holds rows and columns of its terminal.
+    ///
+    /// The second part of the answer are warnings.
+    ///
+    /// # Errors
+    /// When there is no such container, when it runs, or when it cannot be started: then it is as before, and gone
+    /// when it was to be removed at its end.
+    pub fn start(
+        &mut self,
+        id: &ContainerId,
+        monitor: Spawned,
+        attached: bool,
+        console_size: Option<(u16, u16)>,
+    ) -> Result<(Started, Vec<String>), StartError> {
+        let mut ready = self.ready(id)?;
+        let before = (ready.record.phase, ready.record.exit.clone());
+        let result = self.launch(&mut ready, monitor, attached, console_size);
+        if result.is_err() {
+            self.take_back(&ready.record, before);
+        }
+        result
+    }
+
+    fn launch(
+        &mut self,
+        ready: &mut Ready,
+        monitor: Spawned,
+        attached: bool,
+        console_size: Option<(u16, u16)>,
+    ) -> Result<(Started, Vec<String>), StartError> {
+        self.note_start(&mut ready.record)?;
+        let mut warnings = Vec::new();
+        let plan = self.sandbox_plan(ready, attached, console_size, &mut warnings)?;
+        let started = monitor.start(&plan)?;
+        Ok((started, warnings))
+    }
+
+    /// The container that was just created, or the one on record; locked, and not running.
+    fn ready(&mut self, id: &ContainerId) -> Result<Ready, StartError> {
+        let fresh = self.fresh.take().filter(|fresh| fresh.record.id == *id);
+        let state_dir = self.options.container_dir(id.as_str());
+        if let Some(Fresh { record, rootfs, planned, lock: Some(lock) }) = fresh {
+            return Ok(Ready { record, rootfs, planned, _lock: lock });
+        }
+        let locked = self.lock(id.as_str());
+        let lock = locked.map_err(|source| StartError::File { what: "lock", path: state_dir.clone(), source })?;
+        let found = self.database()?.container(id)?;
+        let Some(mut record) = found else { return Err(StartError::NotFound(id.to_string())) };
+        let Some(lock) = lock else { return Err(StartError::Directory(state_dir)) };
+        if let Some(fresh) = fresh.filter(|fresh| fresh.record == record) {
+            let Fresh { record, rootfs, planned, .. } = fresh;
+            return Ok(Ready { record, rootfs, planned, _lock: lock });
+        }
+        if record.phase != Phase::Created {
+            match stanza_sandbox::status(&self.options.run_dir(id.as_str()), &state_dir)? {
+                Status::Running(_) => return Err(StartError::Running(record.name)),
+                Status::Lost(_) => {
+                    self.clear_lost(&record, &lock);
+                    record.address = None;
+                }
+                Status::Created | Status::Exited(_) => {}
+            }
+            // The exit record of the last run must not be taken for this one's.
+            match fs::remove_file(state_dir.join("exit.json")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(StartError::File {
+                        what: "remove",
+                        path: state_dir.join("exit.json"),
+                        source: error,
+                    });
+                }
+                _ => {}
+            }
+        }
+        let rootfs = if record.config.image == HOST_IMAGE {
+            self.plan_host_rootfs(&state_dir).map_err(UnpackError::from)
+        } else {
+            self.plan_image_rootfs(&record.facts.layers, &state_dir)
+        };
+        let planned = self.plan_spec(&record)?;
+        Ok(Ready { rootfs: rootfs.map_err(StartError::Rootfs)?, record, planned, _lock: lock })
+    }
+
+    /// Notes the start and takes an address, unless creation did both.
+    fn note_start(&mut self, record: &mut Record) -> Result<(), StartError> {
+        let bridged = self.network_mode(&record.config) == NetworkMode::Bridge;
+        if record.phase == Phase::Started && bridged == record.address.is_some() {
+            return Ok(());
+        }
+        if !bridged {
+            self.database()?.set_started(record.id.as_str())?;
+            return Ok(());
+        }
+        let network = self.network()?;
+        let mut address = self.database()?.start_with_lease(record.id.as_str(), &network)?;
+        if address.is_none() && self.reclaim_addresses() > 0 {
+            address = self.database()?.start_with_lease(record.id.as_str(), &network)?;
+        }
+        record.address = address;
+        if address.is_none() { Err(StartError::Network(AddressError::NoneLeft)) } else { Ok(()) }
+    }
+
+    /// After a failed start: the container is as before, or gone when it was to go at its end.
+    fn take_back(&mut self, record: &Record, (phase, exit): (Phase, Option<String>)) {
+        // The start's own failure is what the caller must hear; what fails here is found by `system check`.
+        if record.config.auto_remove {
+            let _ = self.erase(record, true);
+        } else {
+            let phase = if phase == Phase::Started { Phase::Created } else { phase };
+            if let Ok(database) = self.database() {
+                let _ = database.set_unstarted(record.id.as_str(), phase, exit.as_deref());
+            }
+        }
+    }
+
+    fn sandbox_plan(
+        &mut self,
+        ready: &mut Ready,
+        attached: bool,
+        console_size: Option<(u16, u16)>,
+        warnings: &mut Vec<String>,
+    ) -> Result<SandboxPlan, StartError> {
+        let record = &ready.record;
+        let config = &record.config;
+        let state_dir = self.options.container_dir(record.id.as_str());
+        let run_dirs = self.options.run_dirs();
+        make_directory(&run_dirs, 0o711)
+            .map_err(|source| StartError::File { what: "make the directory", path: run_dirs, source })?;
+        let network = self.network_plan(record)?;
+        let cgroup = self.cgroup_plan(record, &ready.planned.spec, warnings)?;
+        let seccomp = self.ensure_filter(config, &ready.planned.capabilities)?;
+        self.write_files(record, &network, &state_dir)?;
+        let log = self.log_plan(record, &state_dir)?;
+        Ok(SandboxPlan {
+            id: record.id.clone(),
+            run_dir: self.options.run_dir(record.id.as_str()),
+            spec: std::mem::take(&mut ready.planned.spec),
+            rootfs: ready.rootfs.clone(),
+            seccomp,
+            cgroup,
+            network,
+            copy_up: self.copy_up(record),
+            tty: config.tty,
+            open_stdin: config.open_stdin,
+            console_size,
+            log,
+            on_exit: config.auto_remove.then(|| self.reap_command(&record.id)),
+            attached,
+            state_dir,
+        })
+    }
+
+    /// The control groups of a container: `stanza/<id>` in each hierarchy.
+    pub(crate) fn cgroup_plan(
+        &self,
+        record: &Record,
+        spec: &Spec,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<CgroupPlan>, stanza_cgroup::PlanError> {
+        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let Ok(layout) = stanza_cgroup::detect() else {
+            warnings.push("this machine has no control groups: limits do not apply".to_owned());
+            return Ok(None);
+        };
+        let path = format!("stanza/{}", record.id);
+        let (plan, told) = stanza_cgroup::plan(&layout, &path, &resources, self.options.rootless)?;
+        warnings.extend(told.iter().map(ToString::to_string));
+        Ok(Some(plan))
+    }
+
+    fn log_plan(&self, record: &Record, state_dir: &Path) -> Result<LogPlan, StartError> {
+        let log = &record.config.log;
+        let directory = state_dir.join("log");
+        if log.driver != LogDriver::None {
+            make_directory(&directory, 0o700)
+                .map_err(|source| StartError::File { what: "make the directory", path: directory.clone(), source })?;
+        }
+        Ok(LogPlan {
+            driver: log.driver,
+            path: directory.join("container.log"),
+            max_size: log.max_size.unwrap_or(LOG_SIZE),
+            max_files: log.max_files.unwrap_or(LOG_FILES).max(1),
+        })
+    }
+
+    /// Empty volumes that are to be filled with what the image has at their place.
+    fn copy_up(&self, record: &Record) -> Vec<CopyUp> {
+        let volumes_dir = self.options.volumes_dir();
+        let volumes = record.facts.volumes.iter().filter(|volume| !volume.no_copy);
+        volumes
+            .map(|volume| CopyUp {
+                source: spec::volume_dir(&volumes_dir, &volume.name),
+                destination: PathBuf::from(&volume.destination),
+            })
+            .filter(|copy| fs::read_dir(&copy.source).is_ok_and(|mut entries| entries.next().is_none()))
+            .collect()
+    }
+
+    /// What a monitor turns itself into when a container that is to be removed has ended.
+    fn reap_command(&self, id: &ContainerId) -> Vec<String> {
+        let path = |path: &Path| path.to_string_lossy().into_owned();
+        let options = &self.options;
+        let words = ["--root", &path(&options.root), "--runroot", &path(&options.runroot), "system", "reap"];
+        std::iter::once("/proc/self/exe").chain(words).chain([id.as_str()]).map(str::to_owned).collect()
+    }
+
+    /// Writes `hostname`, `hosts` and `resolv.conf`, but for those in whose place the user mounts something.
+    fn write_files(
+        &self,
+        record: &Record,
+        network: &NetworkPlan,
+        state_dir: &Path,
+    ) -> Result<(), StartError> {
+        let hostname = self.hostname(record);
+        let host = *network == NetworkPlan::Host;
+        for (name, destination) in FILES {
+            if spec::is_covered(&record.config.mounts, destination) {
+                continue;
+            }
+            let path = state_dir.join(name);
+            let text = match name {
+                "hostname" => format!("{hostname}\n"),
+                "hosts" if host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+                "hosts" => stanza_network::files::hosts(&hostname, address_of(network)),
+                _ => resolv_conf(host),
+            };
+            let owned = fs::write(&path, text).and_then(|()| match record.facts.id_base {
+                Some(base) => std::os::unix::fs::chown(&path, Some(base), Some(base)),
+                None => Ok(()),
+            });
+            owned.map_err(|source| StartError::File { what: "write", path, source })?;
+        }
+        Ok(())
+    }
+}
+
+fn address_of(network: &NetworkPlan) -> Option<std::net::IpAddr> {
+    match network {
+        NetworkPlan::Bridge(plan) => Some(plan.address.into()),
+        NetworkPlan::None | NetworkPlan::Host => None,
+    }
+}
+
+/// The host's resolvers: as they are for its own network, else those that can be reached from another one.
+fn resolv_conf(host_network: bool) -> String {
+    use stanza_network::files;
+    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    if host_network {
+        return host;
+    }
+    let text = files::resolv_conf(&host, None, &[]);
+    if text.contains("nameserver") {
+        return text;
+    }
+    let upstream = fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
+    files::resolv_conf(&host, upstream.as_deref(), &files::FALLBACK_RESOLVERS)
+}
+

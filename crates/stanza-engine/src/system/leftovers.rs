@@ -1,0 +1,178 @@
+//! What dead processes left, found by looking: directories, records, addresses, network devices, control groups.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use stanza_network::{Live, clear_leftovers, veth_of};
+use stanza_snapshot::remove_tree;
+use stanza_spec::ContainerId;
+
+use super::check::{Finding, FindingStatus};
+use crate::database::{DatabaseError, Phase};
+use crate::{Engine, size};
+
+fn leftover(what: String, repaired: bool) -> Finding {
+    let advice = if repaired { "cleared" } else { "run `stanza system check --repair`" };
+    let status = if repaired { FindingStatus::Repaired } else { FindingStatus::Leftover };
+    Finding { area: "leftovers", status, what, advice: Some(advice.to_owned()) }
+}
+
+fn names_in(directory: &std::path::Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+impl Engine {
+    /// Looks for leftovers, and clears them with `repair`.
+    pub(super) fn leftovers(&mut self, repair: bool) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let rows = match self.database().and_then(|database| database.verify().and_then(|()| database.rows())) {
+            Ok(rows) => rows,
+            Err(error) => return vec![damaged(&error)],
+        };
+        let mut known = BTreeSet::new();
+        for row in &rows {
+            known.insert(row.id.clone());
+            match self.database().and_then(|database| database.decode(row)) {
+                Ok(record) => self.leftovers_of_record(&record, repair, &mut findings),
+                Err(error) => {
+                    let cleared = repair && self.remove_damaged(&row.id);
+                    findings.push(if cleared { leftover(error.to_string(), true) } else { damaged(&error) });
+                }
+            }
+        }
+        self.stray_directories(&known, repair, &mut findings);
+        self.stray_resources(&known, repair, &mut findings);
+        findings
+    }
+
+    fn leftovers_of_record(
+        &mut self,
+        record: &crate::database::Record,
+        repair: bool,
+        findings: &mut Vec<Finding>,
+    ) {
+        let id = record.id.as_str();
+        if !self.options.container_dir(id).exists() {
+            let done = repair && self.erase(record, true).is_ok();
+            findings.push(leftover(format!("container `{}` has no directory", record.name), done));
+            return;
+        }
+        let looked = self.look(record);
+        let dead = record.phase == Phase::Started && matches!(looked, Ok(stanza_sandbox::Status::Lost(_)));
+        if dead {
+            let done = repair && self.settle(record).is_ok();
+            findings.push(leftover(format!("container `{}` lost its monitor", record.name), done));
+        }
+        if let Err(error) = looked {
+            findings.push(Finding {
+                area: "containers",
+                status: FindingStatus::Warning,
+                what: format!("the state of container `{}` cannot be read: {error}", record.name),
+                advice: Some(format!("remove it with `stanza rm -f {}`", record.name)),
+            });
+        }
+    }
+
+    fn remove_damaged(&mut self, id: &str) -> bool {
+        match id.parse::<ContainerId>() {
+            Ok(id) => self.remove(&id, true, false).is_ok(),
+            Err(_) => self.database().is_ok_and(|database| database.delete(id).is_ok()),
+        }
+    }
+
+    fn stray_directories(&mut self, known: &BTreeSet<String>, repair: bool, findings: &mut Vec<Finding>) {
+        for directory in [self.options.containers_dir(), self.options.run_dirs()] {
+            for name in names_in(&directory) {
+                let path = directory.join(&name);
+                if known.contains(&name) || !self.is_stray(&directory, &name) {
+                    continue;
+                }
+                let done = repair && remove_tree(&path).is_ok();
+                findings.push(leftover(format!("`{}` belongs to no container", path.display()), done));
+            }
+        }
+        for name in self.stray_volumes().unwrap_or_default() {
+            // The data of a volume is the user's: named here, removed by nobody but them.
+            findings.push(Finding {
+                area: "volumes",
+                status: FindingStatus::Warning,
+                what: format!("the directory of volume `{name}` has no record"),
+                advice: Some(format!("use it by name, as `-v {name}:/data`, or remove it")),
+            });
+        }
+    }
+
+    /// Whether nobody is at work on a directory without record.
+    fn is_stray(&self, directory: &std::path::Path, name: &str) -> bool {
+        if directory == self.options.containers_dir() {
+            return matches!(self.try_lock(name), Ok(Some(_)));
+        }
+        let status = stanza_sandbox::status(&directory.join(name), &self.options.container_dir(name));
+        !matches!(status, Ok(stanza_sandbox::Status::Running(_)))
+    }
+
+    /// Removes directories of containers that have no record; gives the bytes reclaimed.
+    pub(super) fn clear_stray_directories(&mut self) -> u64 {
+        let Ok(rows) = self.database().and_then(|database| database.rows()) else { return 0 };
+        let known: BTreeSet<String> = rows.into_iter().map(|row| row.id).collect();
+        let directory = self.options.containers_dir();
+        let mut reclaimed = 0;
+        for name in names_in(&directory) {
+            let path = directory.join(&name);
+            if !known.contains(&name) && self.is_stray(&directory, &name) {
+                let bytes = size::of_tree(&path);
+                if remove_tree(&path).is_ok() {
+                    reclaimed += bytes;
+                }
+            }
+        }
+        reclaimed
+    }
+
+    fn stray_resources(&mut self, known: &BTreeSet<String>, repair: bool, findings: &mut Vec<Finding>) {
+        let orphans = self.database().and_then(|database| database.leases()).map_or(0, |leases| {
+            leases.iter().filter(|(_, container)| !known.contains(container)).count()
+        });
+        if orphans > 0 {
+            let done = repair && self.database().is_ok_and(|database| database.free_orphans().is_ok());
+            findings.push(leftover(format!("{orphans} addresses belong to no container"), done));
+        }
+        let ingest = names_in(&self.options.root.join("layers/ingest")).len();
+        if ingest > 0 {
+            let done = repair && self.layer_store().is_ok_and(|store| store.clear_leftovers().is_ok());
+            findings.push(leftover(format!("{ingest} files or directories of layers that were being unpacked"), done));
+        }
+        let partial = self.image_store().ok().and_then(|store| store.disk_usage().ok());
+        if let Some(usage) = partial.filter(|usage| usage.partial > 0 || usage.unreferenced > 0) {
+            let bytes = stanza_spec::units::human_size(usage.partial + usage.unreferenced);
+            let done = repair && self.image_store().is_ok_and(|store| store.prune(&|_| false).is_ok());
+            findings.push(leftover(format!("{bytes} of blobs that belong to no image, or are not whole"), done));
+        }
+        if repair && !self.options.rootless {
+            self.clear_network();
+        }
+    }
+
+    /// Removes network devices and published ports of containers that are gone.
+    fn clear_network(&mut self) {
+        let Some(network) = self.database().ok().and_then(|database| database.network().ok().flatten()) else {
+            return;
+        };
+        let leases = |engine: &mut Engine| {
+            let leases = engine.database().and_then(|database| database.leases()).unwrap_or_default();
+            let ids = leases.iter().filter_map(|(_, id)| id.parse::<ContainerId>().ok());
+            Live {
+                veths: ids.map(|id| veth_of(&id)).collect(),
+                addresses: leases.iter().map(|(address, _)| *address).collect(),
+            }
+        };
+        // What cannot be cleared needs rights that the findings about the machine tell of.
+        let _ = clear_leftovers(&network, || leases(self));
+    }
+}
+
+fn damaged(error: &DatabaseError) -> Finding {
+    use stanza_spec::Classify;
+    Finding { area: "database", status: FindingStatus::Missing, what: error.to_string(), advice: error.hint() }
+}
