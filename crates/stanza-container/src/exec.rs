@@ -17,6 +17,7 @@ use crate::error::{During, Failure, LaunchError};
 use crate::launch::{Init, Stdio, hear, reap, report, send_controller};
 use crate::process::{CgroupEntry, Program, give_up, set_standard_descriptors};
 use crate::root::Root;
+use crate::seccomp::Filter;
 use crate::terminal;
 
 /// A process to start in a running container.
@@ -28,7 +29,7 @@ pub struct ExecTarget<'a> {
     /// What to run.
     pub process: &'a Process,
     /// The compiled system call filter.
-    pub filter: Option<&'a [u8]>,
+    pub filter: Option<&'a Filter>,
     /// The container's control groups.
     pub cgroup: CgroupEntry,
     /// Standard input, output and error.
@@ -110,5 +111,5 @@ fn run(target: &ExecTarget<'_>, sync: &UnixStream) -> Result<std::convert::Infal
             set_standard_descriptors([&terminal.user, &terminal.user, &terminal.user])?;
         }
     }
-    Program { process: target.process, filter: target.filter, filter_flags: 0 }.run(3, false)
+    Program { process: target.process, filter: target.filter }.run(3, false)
 }

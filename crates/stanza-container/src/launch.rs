@@ -13,6 +13,7 @@ use stanza_sys::{CloneFlags, Cloned, clone_process, receive_descriptors, send_de
 use crate::copy_up::CopyUp;
 use crate::error::{Failure, LaunchError};
 use crate::process::{CgroupEntry, give_up};
+use crate::seccomp::Filter;
 
 /// What the first process has as standard input, output and error.
 #[derive(Debug)]
@@ -35,9 +36,7 @@ pub struct Launch<'a> {
     /// Volumes to fill first.
     pub copy_up: &'a [CopyUp],
     /// The compiled system call filter.
-    pub filter: Option<&'a [u8]>,
-    /// Its `SECCOMP_FILTER_FLAG_*`.
-    pub filter_flags: u32,
+    pub filter: Option<&'a Filter>,
     /// The control groups to be in.
     pub cgroup: CgroupEntry,
     /// Standard input, output and error.

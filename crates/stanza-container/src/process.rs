@@ -17,6 +17,7 @@ use stanza_sys::{CStringArray, close_descriptors_from, execute, set_close_on_exe
 
 use crate::capabilities::{ALL_CAPABILITIES, capability_set};
 use crate::error::{During, Failure, What};
+use crate::seccomp::Filter;
 use crate::user::{self, Identity};
 
 /// How a child gets into its control groups.
@@ -42,8 +43,7 @@ impl CgroupEntry {
 /// What a child needs to become the container's program, made before the clone.
 pub(crate) struct Program<'a> {
     pub(crate) process: &'a Process,
-    pub(crate) filter: Option<&'a [u8]>,
-    pub(crate) filter_flags: u32,
+    pub(crate) filter: Option<&'a Filter>,
 }
 
 impl Program<'_> {
@@ -90,7 +90,7 @@ impl Program<'_> {
 
     fn install_filter(&self) -> Result<(), Failure> {
         match self.filter {
-            Some(filter) => stanza_sys::install_seccomp(filter, self.filter_flags)
+            Some(filter) => stanza_sys::install_seccomp(filter.program(), filter.flags())
                 .during("install the system call filter")
                 .map(drop),
             None => Ok(()),

@@ -206,10 +206,7 @@ mod tests {
         for text in ["2026-01-02T03:04:05+01:00", "2026-01-01T21:34:05.0-04:30", "2026-01-02 02:04:05"] {
             assert_eq!(Instant::parse_rfc3339(text), Ok(expected), "{text}");
         }
-        assert_eq!(
-            Instant::parse_rfc3339("2026-01-02").unwrap().rfc3339(),
-            "2026-01-02T00:00:00.000000000Z"
-        );
+        assert_eq!(Instant::parse_rfc3339("2026-01-02").unwrap().rfc3339(), "2026-01-02T00:00:00.000000000Z");
     }
 
     #[test]

@@ -13,14 +13,14 @@ use stanza_image::{Image, Progress, PullOptions, ResolveError, StoreError};
 use stanza_snapshot::{PlanError, plan_host, plan_layers, prepare};
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
-    Classify, ContainerConfig, ContainerId, Digest, ErrorKind, Isolation, MountKind, NamespaceMode, NetworkMode,
-    Platform, PullPolicy, Reference, Rootfs, UsernsMode,
+    Classify, ContainerConfig, ContainerId, Digest, ErrorKind, Isolation, MountKind, NamespaceMode,
+    NetworkMode, Platform, PullPolicy, Reference, Rootfs, UsernsMode,
 };
 
 use crate::database::{DatabaseError, Insert, InsertError, Phase, Record};
 use crate::engine::{Fresh, Lock, make_directory};
-use crate::record::{Facts, VolumeUse};
 use crate::network::NetworkError;
+use crate::record::{Facts, VolumeUse};
 use crate::spec::userns;
 use crate::spec::{self, Planned, SpecError};
 use crate::{Engine, clock, machine, names};
@@ -198,9 +198,9 @@ impl Classify for CreateError {
             CreateError::Platform { .. } => Some("pull it with `--pull always`".to_owned()),
             CreateError::Pull(error) => error.hint(),
             CreateError::Unpack { source, .. } => source.hint(),
-            CreateError::Exhausted(_) => {
-                Some("remove containers that are not needed, or run `stanza system check --repair`".to_owned())
-            }
+            CreateError::Exhausted(_) => Some(
+                "remove containers that are not needed, or run `stanza system check --repair`".to_owned(),
+            ),
             CreateError::Network(error) => error.hint(),
             CreateError::Database(error) => error.hint(),
             _ => None,
@@ -252,8 +252,11 @@ impl Engine {
         let mut warnings = Vec::new();
         self.check_wish(&mut config, &mut warnings)?;
         let source = self.find_image(&config, progress, &mut warnings)?;
-        let id = names::container_id()
-            .map_err(|source| CreateError::File { what: "draw random numbers from", path: "getrandom".into(), source })?;
+        let id = names::container_id().map_err(|source| CreateError::File {
+            what: "draw random numbers from",
+            path: "getrandom".into(),
+            source,
+        })?;
         let facts = gather(&config, &source)?;
         let state_dir = self.options.container_dir(id.as_str());
         let unpacked = match &source.image {
@@ -298,9 +301,10 @@ impl Engine {
     ) -> Result<(Record, Rootfs, Planned), CreateError> {
         let rootfs = match unpacked {
             Some(rootfs) => rootfs,
-            None => self
-                .plan_host_rootfs(state_dir)
-                .map_err(|error| CreateError::Unpack { image: HOST_IMAGE.to_owned(), source: error.into() })?,
+            None => self.plan_host_rootfs(state_dir).map_err(|error| CreateError::Unpack {
+                image: HOST_IMAGE.to_owned(),
+                source: error.into(),
+            })?,
         };
         if record.config.userns == UsernsMode::Private {
             record.facts.id_base = Some(self.take_id_range(&record.id)?);
@@ -316,7 +320,11 @@ impl Engine {
     }
 
     /// What can be refused without looking at the image.
-    fn check_wish(&self, config: &mut ContainerConfig, warnings: &mut Vec<String>) -> Result<(), CreateError> {
+    fn check_wish(
+        &self,
+        config: &mut ContainerConfig,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), CreateError> {
         if config.isolation == Isolation::Vm {
             return Err(CreateError::Unsupported { what: "`--isolation vm`".into(), reason: "" });
         }
@@ -383,8 +391,7 @@ impl Engine {
             })?),
             None => None,
         };
-        let fits =
-            |image: &Image| wanted.as_ref().is_none_or(|wanted| image.platform().satisfies(wanted));
+        let fits = |image: &Image| wanted.as_ref().is_none_or(|wanted| image.platform().satisfies(wanted));
         let store = self.image_store().map_err(ResolveError::from)?;
         let found = if config.pull == PullPolicy::Always { None } else { Some(store.resolve(&config.image)) };
         let image = match found {
@@ -396,7 +403,9 @@ impl Engine {
                 });
             }
             Some(Err(error @ ResolveError::NotFound { .. })) => match config.image.parse::<Reference>() {
-                Ok(reference) if config.pull != PullPolicy::Never => pull(store, &reference, wanted.as_ref(), progress)?,
+                Ok(reference) if config.pull != PullPolicy::Never => {
+                    pull(store, &reference, wanted.as_ref(), progress)?
+                }
                 _ => return Err(error.into()),
             },
             Some(Err(error)) => return Err(error.into()),
@@ -576,8 +585,11 @@ impl Engine {
     fn make_volumes(&self, record: &Record) -> Result<(), CreateError> {
         record.facts.volumes.iter().try_for_each(|volume| {
             let data = spec::volume_dir(&self.options.volumes_dir(), &volume.name);
-            make_directory(&data, 0o755)
-                .map_err(|source| CreateError::File { what: "make the volume", path: data, source })
+            make_directory(&data, 0o755).map_err(|source| CreateError::File {
+                what: "make the volume",
+                path: data,
+                source,
+            })
         })
     }
 
@@ -658,7 +670,7 @@ fn volumes(config: &ContainerConfig, image: Option<&Config>) -> Result<Vec<Volum
     for destination in declared {
         // A hostile or careless image does not get to hide the root or to name a relative place.
         let legal = destination.starts_with('/')
-            && destination.trim_matches('/') != ""
+            && !destination.trim_matches('/').is_empty()
             && !destination.split('/').any(|part| part == "..");
         if legal && !spec::is_covered(&config.mounts, &destination) {
             volumes.push(VolumeUse {

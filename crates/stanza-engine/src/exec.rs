@@ -132,15 +132,13 @@ impl Engine {
         let seccomp = self.ensure_filter(&record.config, &planned.capabilities)?;
         if request.privileged {
             let every = Security { privileged: true, ..Security::default() };
-            let own_namespace = planned.spec.linux().as_ref().is_some_and(|linux| linux.uid_mappings().is_some());
+            let own_namespace =
+                planned.spec.linux().as_ref().is_some_and(|linux| linux.uid_mappings().is_some());
             let available = if own_namespace { u64::MAX } else { machine::available_capabilities() };
             planned.capabilities = spec::capabilities::choose(&every, available)?.0;
             process.set_capabilities(Some(spec::process::capability_sets(&planned.capabilities)));
         }
-        process
-            .set_args(Some(request.command.clone()))
-            .set_env(Some(env))
-            .set_terminal(Some(request.tty));
+        process.set_args(Some(request.command.clone())).set_env(Some(env)).set_terminal(Some(request.tty));
         Ok(ExecPlan {
             run_dir: self.options.run_dir(id.as_str()),
             state_dir: self.options.container_dir(id.as_str()),

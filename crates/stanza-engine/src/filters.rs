@@ -128,7 +128,9 @@ mod tests {
         assert!(filters.any("name", |value| value == "db") && !filters.any("name", |value| value == "x"));
         assert!(filters.any("status", |_| false));
         let labels = |list: &[(&str, &str)]| {
-            list.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect::<BTreeMap<_, _>>()
+            list.iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect::<BTreeMap<_, _>>()
         };
         assert!(filters.labels(&labels(&[("a", "1")])));
         assert!(!filters.labels(&labels(&[("a", "2")])));

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, PullError, PullOptions, Removed, ResolveError,
-    StoreError,
+    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, PullError, PullOptions, Removed,
+    ResolveError, StoreError,
 };
 use stanza_spec::{Classify, Digest, ErrorKind, Platform, Reference};
 
@@ -87,7 +87,9 @@ impl Classify for ImageError {
             ImageError::Resolve(error) => error.hint(),
             ImageError::Store(error) => error.hint(),
             ImageError::Remove(error) => error.hint(),
-            ImageError::InUse { container, .. } => Some(format!("remove it with `stanza rm {container}`, or use `rmi -f`")),
+            ImageError::InUse { container, .. } => {
+                Some(format!("remove it with `stanza rm {container}`, or use `rmi -f`"))
+            }
             ImageError::Running { container, .. } => Some(format!("stop it with `stanza rm -f {container}`")),
             ImageError::Filter(error) => error.hint(),
             ImageError::Database(error) => error.hint(),
@@ -180,10 +182,10 @@ impl Engine {
         let (before, since) = (bound(self, "before")?, bound(self, "since")?);
         let until = match filters.values("until").last() {
             None => None,
-            Some(text) => Some(Instant::parse(text, now).map_err(|_| FilterError::Value {
-                key: "until".to_owned(),
-                value: text.clone(),
-            })?),
+            Some(text) => Some(
+                Instant::parse(text, now)
+                    .map_err(|_| FilterError::Value { key: "until".to_owned(), value: text.clone() })?,
+            ),
         };
         let used = self.used_images()?;
         let mut rows: Vec<ImageRow> = self
@@ -306,7 +308,9 @@ fn pattern_matches(pattern: &[u8], text: &[u8]) -> bool {
         (None, None) => true,
         (Some((b'*', rest)), _) => {
             pattern_matches(rest, text)
-                || text.split_first().is_some_and(|(byte, text)| *byte != b'/' && pattern_matches(pattern, text))
+                || text
+                    .split_first()
+                    .is_some_and(|(byte, text)| *byte != b'/' && pattern_matches(pattern, text))
         }
         (Some((b'?', rest)), Some((byte, text))) => *byte != b'/' && pattern_matches(rest, text),
         (Some((wanted, rest)), Some((byte, text))) => wanted == byte && pattern_matches(rest, text),

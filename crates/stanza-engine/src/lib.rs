@@ -46,7 +46,7 @@ mod size;
 mod spec;
 mod start;
 mod stop;
-pub mod system;
+mod system;
 mod volumes;
 mod wait;
 
@@ -69,13 +69,17 @@ pub use seccomp::SeccompError;
 pub use spec::SpecError;
 pub use start::{AddressError, StartError};
 pub use stop::StopError;
+pub use system::{Facts, Finding, FindingStatus, Part, PruneOptions, Pruned, SystemError, Usage};
 pub use volumes::{Volume, VolumeError};
 pub use wait::WaitError;
 
 pub use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, ProgressEvent, PullError, Removed, ResolveError,
-    Silent,
+    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, ProgressEvent, PullError, Removed,
+    ResolveError, Silent,
 };
 pub use stanza_network::PortMap;
 pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};
 pub use stanza_snapshot::{Change, ChangeKind};
+
+#[cfg(test)]
+mod tests;

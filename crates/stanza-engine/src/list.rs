@@ -13,7 +13,7 @@ use crate::database::{DatabaseError, Phase, Record};
 use crate::filters::{FilterError, Filters};
 use crate::find::FindError;
 use crate::reconcile::SettleError;
-use crate::{Engine, clock, size, spec};
+use crate::{Engine, size, spec};
 
 /// Which containers to list.
 #[derive(Clone, Debug, Default)]
@@ -136,7 +136,8 @@ impl Engine {
             return Err(FindError::NotFound(id.to_string()).into());
         };
         // The address may have been freed by what was just settled.
-        let record = if matches!(state, State::Running(_)) { record } else { Record { address: None, ..record } };
+        let record =
+            if matches!(state, State::Running(_)) { record } else { Record { address: None, ..record } };
         let network = self.known_network();
         Ok(self.describe(record, state, network.as_ref()))
     }
@@ -181,10 +182,7 @@ impl Engine {
     fn sizes(&mut self, container: &Container) -> (u64, u64) {
         let state_dir = self.options.container_dir(container.id.as_str());
         let written = size::of_tree(&state_dir.join("upper"));
-        let layers: Vec<_> = self
-            .record(&container.id)
-            .map(|record| record.facts.layers)
-            .unwrap_or_default();
+        let layers: Vec<_> = self.record(&container.id).map(|record| record.facts.layers).unwrap_or_default();
         let read_only: u64 = match self.layer_store() {
             Ok(store) => layers.iter().map(|layer| size::of_tree(&store.path(layer))).sum(),
             Err(_) => 0,
@@ -295,9 +293,10 @@ fn matches(container: &Container, filters: &Filters) -> Result<bool, FilterError
     Ok(filters.any("id", |value| container.id.as_str().starts_with(value))
         && filters.any("name", |value| name_matches(&container.name, value))
         && filters.any("status", |value| container.state.word() == value)
-        && filters.any("exited", |value| {
-            matches!(&container.state, State::Exited(exit) if value.parse() == Ok(exit.code))
-        })
+        && filters.any(
+            "exited",
+            |value| matches!(&container.state, State::Exited(exit) if value.parse() == Ok(exit.code)),
+        )
         && filters.any("ancestor", |value| is_ancestor(container, value))
         && filters.any("network", |value| value == network)
         && filters.any("publish", |value| ports.contains(value))
@@ -306,7 +305,10 @@ fn matches(container: &Container, filters: &Filters) -> Result<bool, FilterError
                 || ports.contains(value)
         })
         && filters.any("volume", |value| {
-            container.mounts.iter().any(|mount| mount.name.as_deref() == Some(value) || mount.destination == value)
+            container
+                .mounts
+                .iter()
+                .any(|mount| mount.name.as_deref() == Some(value) || mount.destination == value)
         })
         && filters.labels(&container.labels))
 }
@@ -334,12 +336,6 @@ fn is_ancestor(container: &Container, value: &str) -> bool {
     by_id
         || container.image_name == value
         || matches!((normal(&container.image_name), normal(value)), (Ok(a), Ok(b)) if a == b)
-}
-
-/// Seconds since a time that was stored; 0 when it cannot be read.
-pub(crate) fn age(created_at: &str) -> u64 {
-    clock::Instant::parse_rfc3339(created_at)
-        .map_or(0, |created| clock::Instant::now().seconds_since(created))
 }
 
 #[cfg(test)]

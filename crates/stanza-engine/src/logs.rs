@@ -159,9 +159,7 @@ fn window(query: &LogQuery) -> Result<Window, LogsError> {
     let now = Instant::now();
     let parse = |option, text: &Option<String>, default| match text {
         None => Ok(default),
-        Some(text) => {
-            Instant::parse(text, now).map_err(|source| LogsError::Time { option, source })
-        }
+        Some(text) => Instant::parse(text, now).map_err(|source| LogsError::Time { option, source }),
     };
     Ok(Window {
         since: parse("since", &query.since, Instant(i128::MIN))?,
@@ -234,8 +232,10 @@ impl Follower<'_> {
 
     /// Files that were rotated away, the oldest first.
     fn rotated(&self) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> =
-            (1u32..).map(|n| self.directory.join(format!("container.log.{n}"))).take_while(|path| path.exists()).collect();
+        let mut files: Vec<PathBuf> = (1u32..)
+            .map(|n| self.directory.join(format!("container.log.{n}")))
+            .take_while(|path| path.exists())
+            .collect();
         files.reverse();
         files
     }
@@ -296,9 +296,12 @@ impl Follower<'_> {
             path: self.directory.to_path_buf(),
             source: source.into(),
         };
-        let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(failed)?;
+        let watch =
+            inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK).map_err(failed)?;
         let names = inotify::WatchFlags::CREATE | inotify::WatchFlags::MOVED_TO;
-        for (directory, flags) in [(self.directory, names | inotify::WatchFlags::MODIFY), (self.state_dir, names)] {
+        for (directory, flags) in
+            [(self.directory, names | inotify::WatchFlags::MODIFY), (self.state_dir, names)]
+        {
             match inotify::add_watch(&watch, directory, flags) {
                 // Not started yet: the log directory comes with the start, which the state directory shows.
                 Ok(_) | Err(rustix::io::Errno::NOENT) => {}
@@ -351,11 +354,14 @@ mod tests {
     use super::*;
 
     fn line(n: u32) -> String {
-        format!("{{\"log\":\"{n}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:{n:02}.000000000Z\"}}\n")
+        format!(
+            "{{\"log\":\"{n}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:{n:02}.000000000Z\"}}\n"
+        )
     }
 
     fn collect(dir: &Path, query: &LogQuery, runs: &dyn Fn() -> Result<bool, LogsError>) -> Vec<String> {
-        let follower = Follower { directory: &dir.join("log"), state_dir: dir, window: window(query).unwrap() };
+        let follower =
+            Follower { directory: &dir.join("log"), state_dir: dir, window: window(query).unwrap() };
         let mut lines = Vec::new();
         follower.run(query, runs, &mut |line| lines.push(line.text.trim_end().to_owned())).unwrap();
         lines
@@ -364,7 +370,8 @@ mod tests {
     fn files() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("log")).unwrap();
-        for (name, numbers) in [("container.log.2", 0..2), ("container.log.1", 2..4), ("container.log", 4..6)] {
+        for (name, numbers) in [("container.log.2", 0..2), ("container.log.1", 2..4), ("container.log", 4..6)]
+        {
             fs::write(dir.path().join("log").join(name), numbers.map(line).collect::<String>()).unwrap();
         }
         dir
@@ -376,8 +383,14 @@ mod tests {
         let stopped = || Ok(false);
         let all = LogQuery::default();
         assert_eq!(collect(dir.path(), &all, &stopped), ["0", "1", "2", "3", "4", "5"]);
-        assert_eq!(collect(dir.path(), &LogQuery { tail: Some(3), ..all.clone() }, &stopped), ["3", "4", "5"]);
-        assert_eq!(collect(dir.path(), &LogQuery { tail: Some(0), ..all.clone() }, &stopped), Vec::<String>::new());
+        assert_eq!(
+            collect(dir.path(), &LogQuery { tail: Some(3), ..all.clone() }, &stopped),
+            ["3", "4", "5"]
+        );
+        assert_eq!(
+            collect(dir.path(), &LogQuery { tail: Some(0), ..all.clone() }, &stopped),
+            Vec::<String>::new()
+        );
         let window = LogQuery {
             since: Some("2026-01-01T00:00:01Z".into()),
             until: Some("2026-01-01T00:00:04Z".into()),

@@ -4,7 +4,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
-use stanza_network::{BridgePlan, ChooseError, DEFAULT_BRIDGE, Network, NetworkPlan, PortMap, choose_network};
+use stanza_network::{
+    BridgePlan, ChooseError, DEFAULT_BRIDGE, Network, NetworkPlan, PortMap, choose_network,
+};
 use stanza_spec::NetworkMode;
 
 use crate::Engine;
@@ -74,7 +76,8 @@ impl Engine {
                 let _ = database.free_address(container);
             }
         }
-        let after = self.database().and_then(|database| database.leases()).map_or(before.len(), |after| after.len());
+        let after =
+            self.database().and_then(|database| database.leases()).map_or(before.len(), |after| after.len());
         before.len().saturating_sub(after)
     }
 }

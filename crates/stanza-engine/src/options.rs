@@ -22,9 +22,8 @@ impl Options {
     /// two engines never share one.
     #[must_use]
     pub fn resolve(root: Option<PathBuf>, runroot: Option<PathBuf>, uid: u32) -> Options {
-        let variable = |name: &str| {
-            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
-        };
+        let variable =
+            |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         resolve_with(root, runroot, uid, &variable)
     }
 
@@ -92,7 +91,12 @@ fn absolute(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn resolve(root: Option<&str>, runroot: Option<&str>, uid: u32, env: &[(&str, &str)]) -> (String, String) {
+    fn resolve(
+        root: Option<&str>,
+        runroot: Option<&str>,
+        uid: u32,
+        env: &[(&str, &str)],
+    ) -> (String, String) {
         let variable =
             |name: &str| env.iter().find(|(key, _)| *key == name).map(|(_, value)| PathBuf::from(value));
         let options = resolve_with(root.map(PathBuf::from), runroot.map(PathBuf::from), uid, &variable);
@@ -104,10 +108,7 @@ mod tests {
         let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
         assert_eq!(resolve(None, None, 0, &[]), pair("/var/lib/stanza", "/run/stanza"));
         let user = [("HOME", "/home/a"), ("XDG_RUNTIME_DIR", "/run/user/7")];
-        assert_eq!(
-            resolve(None, None, 7, &user),
-            pair("/home/a/.local/share/stanza", "/run/user/7/stanza")
-        );
+        assert_eq!(resolve(None, None, 7, &user), pair("/home/a/.local/share/stanza", "/run/user/7/stanza"));
         assert_eq!(resolve(None, None, 7, &[("XDG_DATA_HOME", "/d")]), pair("/d/stanza", "/tmp/stanza-7"));
         assert_eq!(resolve(Some("/x"), None, 0, &[("STANZA_ROOT", "/y")]), pair("/x", "/x/run"));
         assert_eq!(resolve(None, Some("/r"), 0, &[("STANZA_ROOT", "/y")]), pair("/y", "/r"));

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use stanza_spec::{Classify, ContainerId, ErrorKind};
 
+use crate::Engine;
 use crate::container::State;
 use crate::database::DatabaseError;
 use crate::find::FindError;
 use crate::reconcile::SettleError;
 use crate::stop::StopError;
-use crate::Engine;
 
 /// How long a killed container may take to end.
 const AFTER_KILL: Duration = Duration::from_secs(30);
@@ -72,7 +72,9 @@ impl Classify for RemoveError {
     fn hint(&self) -> Option<String> {
         match self {
             RemoveError::Find(error) => error.hint(),
-            RemoveError::Running { name } => Some(format!("stop it with `stanza stop {name}`, or use `rm -f`")),
+            RemoveError::Running { name } => {
+                Some(format!("stop it with `stanza stop {name}`, or use `rm -f`"))
+            }
             RemoveError::Kill { source, .. } => source.hint(),
             RemoveError::Lock { .. } => None,
             RemoveError::Status(error) => error.hint(),
@@ -118,9 +120,8 @@ impl Engine {
             self.end(id, 9, Some(AFTER_KILL))
                 .map_err(|source| RemoveError::Kill { name: name.clone(), source: Box::new(source) })?;
         }
-        let lock = self
-            .lock(id.as_str())
-            .map_err(|source| RemoveError::Lock { name: name.clone(), source })?;
+        let lock =
+            self.lock(id.as_str()).map_err(|source| RemoveError::Lock { name: name.clone(), source })?;
         // Removed by somebody else while we waited: what was asked for is done.
         let Some(record) = self.database()?.container(id)? else { return Ok(()) };
         if let Some(lock) = &lock {

@@ -115,9 +115,9 @@ impl Classify for StartError {
             StartError::Seccomp(error) => error.hint(),
             StartError::Cgroup(error) => error.hint(),
             StartError::Network(AddressError::Choose(error)) => error.hint(),
-            StartError::Network(AddressError::NoneLeft) => {
-                Some("remove containers that are not needed, or run `stanza system check --repair`".to_owned())
-            }
+            StartError::Network(AddressError::NoneLeft) => Some(
+                "remove containers that are not needed, or run `stanza system check --repair`".to_owned(),
+            ),
             StartError::Sandbox(error) => error.hint(),
             StartError::Status(error) => error.hint(),
             StartError::Database(error) => error.hint(),
@@ -190,7 +190,8 @@ impl Engine {
             return Ok(Ready { record, rootfs, planned, _lock: lock });
         }
         let locked = self.lock(id.as_str());
-        let lock = locked.map_err(|source| StartError::File { what: "lock", path: state_dir.clone(), source })?;
+        let lock =
+            locked.map_err(|source| StartError::File { what: "lock", path: state_dir.clone(), source })?;
         let found = self.database()?.container(id)?;
         let Some(mut record) = found else { return Err(StartError::NotFound(id.to_string())) };
         let Some(lock) = lock else { return Err(StartError::Directory(state_dir)) };
@@ -271,8 +272,11 @@ impl Engine {
         let config = &record.config;
         let state_dir = self.options.container_dir(record.id.as_str());
         let run_dirs = self.options.run_dirs();
-        make_directory(&run_dirs, 0o711)
-            .map_err(|source| StartError::File { what: "make the directory", path: run_dirs, source })?;
+        make_directory(&run_dirs, 0o711).map_err(|source| StartError::File {
+            what: "make the directory",
+            path: run_dirs,
+            source,
+        })?;
         let network = self.network_plan(record)?;
         let cgroup = self.cgroup_plan(record, &ready.planned.spec, warnings)?;
         let seccomp = self.ensure_filter(config, &ready.planned.capabilities)?;
@@ -319,8 +323,11 @@ impl Engine {
         let log = &record.config.log;
         let directory = state_dir.join("log");
         if log.driver != LogDriver::None {
-            make_directory(&directory, 0o700)
-                .map_err(|source| StartError::File { what: "make the directory", path: directory.clone(), source })?;
+            make_directory(&directory, 0o700).map_err(|source| StartError::File {
+                what: "make the directory",
+                path: directory.clone(),
+                source,
+            })?;
         }
         Ok(LogPlan {
             driver: log.driver,
@@ -402,4 +409,3 @@ fn resolv_conf(host_network: bool) -> String {
     let upstream = fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
     files::resolv_conf(&host, upstream.as_deref(), &files::FALLBACK_RESOLVERS)
 }
-

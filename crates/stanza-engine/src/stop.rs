@@ -5,11 +5,11 @@ use std::time::Duration;
 use stanza_sandbox::{ExitRecord, SignalError, WaitError};
 use stanza_spec::{Classify, ContainerId, ErrorKind};
 
+use crate::Engine;
 use crate::container::State;
 use crate::database::DatabaseError;
 use crate::find::FindError;
 use crate::reconcile::SettleError;
-use crate::Engine;
 
 /// Seconds between the stop signal and SIGKILL when nothing is said.
 const TIMEOUT: i64 = 10;
@@ -65,7 +65,9 @@ impl Classify for StopError {
         match self {
             StopError::Find(error) => error.hint(),
             StopError::NotRunning { .. } => Some("`stanza ps -a` shows how it ended".to_owned()),
-            StopError::Stuck(_) => Some("one of its processes hangs in a system call, as on a dead disk".to_owned()),
+            StopError::Stuck(_) => {
+                Some("one of its processes hangs in a system call, as on a dead disk".to_owned())
+            }
             StopError::Database(error) => error.hint(),
             _ => None,
         }

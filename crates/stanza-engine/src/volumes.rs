@@ -86,7 +86,11 @@ impl Engine {
         }
         let volumes = self.database()?.volumes()?.into_iter().map(|row| Volume {
             path: spec::volume_dir(&volumes_dir, &row.name),
-            used_by: uses.iter().filter(|(name, _)| *name == row.name).map(|(_, user)| user.clone()).collect(),
+            used_by: uses
+                .iter()
+                .filter(|(name, _)| *name == row.name)
+                .map(|(_, user)| user.clone())
+                .collect(),
             name: row.name,
             anonymous: row.anonymous,
             created_at: row.created_at,
@@ -117,12 +121,11 @@ impl Engine {
         }
     }
 
-    /// Removes volumes that no container has: anonymous ones, and with `named` all of them. Gives their names and the
-    /// bytes reclaimed.
-    pub(crate) fn prune_volumes(&mut self, named: bool) -> Result<(Vec<String>, u64), DatabaseError> {
+    /// Removes anonymous volumes that no container has; gives their names and the bytes reclaimed.
+    pub(crate) fn prune_volumes(&mut self) -> Result<(Vec<String>, u64), DatabaseError> {
         let mut pruned = (Vec::new(), 0);
         for volume in self.volumes()? {
-            if !volume.used_by.is_empty() || !(named || volume.anonymous) {
+            if !volume.used_by.is_empty() || !volume.anonymous {
                 continue;
             }
             let bytes = size::of_tree(&volume.path);
@@ -138,7 +141,8 @@ impl Engine {
     pub(crate) fn stray_volumes(&mut self) -> Result<Vec<String>, DatabaseError> {
         let known: BTreeSet<String> = self.database()?.volumes()?.into_iter().map(|row| row.name).collect();
         let entries = std::fs::read_dir(self.options.volumes_dir());
-        let names = entries.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        let names =
+            entries.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok());
         Ok(names.filter(|name| !known.contains(name)).collect())
     }
 }

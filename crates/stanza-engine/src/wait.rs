@@ -3,11 +3,11 @@
 use stanza_sandbox::{ExitRecord, WaitError as SandboxWait};
 use stanza_spec::{Classify, ContainerId, ErrorKind};
 
+use crate::Engine;
 use crate::container::State;
 use crate::database::DatabaseError;
 use crate::find::FindError;
 use crate::reconcile::SettleError;
-use crate::Engine;
 
 /// Why waiting failed.
 #[derive(Debug, thiserror::Error)]

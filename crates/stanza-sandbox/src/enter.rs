@@ -8,7 +8,6 @@
 //! A pipe, a socket or /dev/null is handed in as it is, so that nothing has to be copied. A terminal or a file of the
 //! host is not: inside, `/proc/self/fd` would open it anew with other rights. Those are copied through pipes.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -425,19 +424,15 @@ fn enter(order: &Order, descriptors: Vec<OwnedFd>) -> Result<Init, Refusal> {
         },
         None => CgroupEntry::default(),
     };
-    let filter = match &plan.seccomp {
-        Some(path) => {
-            Some(fs::read(path).map_err(|error| refuse("failed to read the system call filter", &error))?)
-        }
-        None => None,
-    };
+    let filter = crate::paths::read_filter(plan.seccomp.as_deref())
+        .map_err(|error| refuse("failed to read the system call filter", &error))?;
     let stdio = match <[OwnedFd; 3]>::try_from(descriptors) {
         Ok(descriptors) => Stdio::Descriptors(descriptors),
         Err(_) => Stdio::Terminal { size: plan.console_size },
     };
     let process = &plan.process;
     let target =
-        ExecTarget { pid, pidfd: pidfd.as_fd(), process, filter: filter.as_deref(), cgroup: entry, stdio };
+        ExecTarget { pid, pidfd: pidfd.as_fd(), process, filter: filter.as_ref(), cgroup: entry, stdio };
     stanza_container::exec(&target).map_err(|error| Refusal {
         message: launch_message(&error),
         kind: kind_name(error.kind()).to_owned(),

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use stanza_container::seccomp::Filter;
+
 pub(crate) fn monitor_lock(run_dir: &Path) -> PathBuf {
     run_dir.join("monitor.lock")
 }
@@ -39,4 +41,10 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
+}
+
+/// A compiled system call filter, as the engine keeps it.
+pub(crate) fn read_filter(path: Option<&Path>) -> io::Result<Option<Filter>> {
+    let Some(path) = path else { return Ok(None) };
+    Filter::from_bytes(&fs::read(path)?).map(Some).map_err(io::Error::other)
 }

@@ -24,9 +24,8 @@ impl SignalDescriptor {
     pub fn new(signals: &[i32]) -> io::Result<SignalDescriptor> {
         let set = signal_set(signals);
         // SAFETY: `set` is an initialised signal set; the old one is not asked for.
-        super::check(
-            unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) }.into(),
-        )?;
+        let blocked = unsafe { libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+        super::check(blocked.into())?;
         // SAFETY: as above; -1 asks for a new descriptor.
         let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         super::check(fd.into())?;
@@ -94,8 +93,8 @@ pub fn reset_signals() -> io::Result<()> {
     }
     let set = signal_set(&[]);
     // SAFETY: as in `SignalDescriptor::new`.
-    super::check(unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) }.into())
-        .map(drop)
+    let set_mask = unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
+    super::check(set_mask.into()).map(drop)
 }
 
 /// Sends any signal, real-time ones included, to the process that a descriptor names.

@@ -102,7 +102,7 @@ pub(crate) fn run(
     }
     rustix::process::umask(Mode::from_raw_mode(process.user().umask().unwrap_or(0o022)));
     use_stdio(launch, terminal, sync)?;
-    Program { process, filter: launch.filter, filter_flags: launch.filter_flags }.run(3, true)
+    Program { process, filter: launch.filter }.run(3, true)
 }
 
 /// Waits for the parent's word; its end of the socket closed means that it has gone or given up.

@@ -214,8 +214,10 @@ impl Database {
     pub(crate) fn set_started(&mut self, id: &str) -> Result<(), DatabaseError> {
         self.write("note a start", |transaction| {
             let number = Phase::Started.number();
-            transaction
-                .execute("UPDATE containers SET phase = ?2, exit = NULL WHERE id = ?1", params![id, number])?;
+            transaction.execute(
+                "UPDATE containers SET phase = ?2, exit = NULL WHERE id = ?1",
+                params![id, number],
+            )?;
             Ok(())
         })
     }

@@ -24,12 +24,14 @@ impl Database {
             let mut statement = transaction.prepare("SELECT base FROM id_ranges ORDER BY base")?;
             let taken: Vec<u32> =
                 statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-            let free = (0..length / size).map(|n| first + n * size).find(|base| {
-                taken.iter().all(|other| base.abs_diff(*other) >= size)
-            });
+            let free = (0..length / size)
+                .map(|n| first + n * size)
+                .find(|base| taken.iter().all(|other| base.abs_diff(*other) >= size));
             if let Some(base) = free {
-                transaction
-                    .execute("INSERT INTO id_ranges(base, container) VALUES(?, ?)", params![base, container])?;
+                transaction.execute(
+                    "INSERT INTO id_ranges(base, container) VALUES(?, ?)",
+                    params![base, container],
+                )?;
             }
             Ok(free)
         })

@@ -78,7 +78,8 @@ impl Database {
     /// Every lease: address and container.
     pub(crate) fn leases(&self) -> Result<Vec<(Ipv4Addr, String)>, DatabaseError> {
         self.read("list the addresses", |connection| {
-            let mut statement = connection.prepare("SELECT address, container FROM leases ORDER BY address")?;
+            let mut statement =
+                connection.prepare("SELECT address, container FROM leases ORDER BY address")?;
             let leases =
                 statement.query_map([], |row| Ok((Ipv4Addr::from(row.get::<_, u32>(0)?), row.get(1)?)))?;
             leases.collect()

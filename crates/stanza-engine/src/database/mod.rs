@@ -236,8 +236,9 @@ impl Database {
     fn prepare(&self) -> rusqlite::Result<()> {
         self.connection.busy_timeout(BUSY)?;
         self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        self.connection
-            .execute_batch(&format!("PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES};"))
+        self.connection.execute_batch(&format!(
+            "PRAGMA synchronous=NORMAL; PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES};"
+        ))
     }
 
     /// Brings an older schema up to date; whoever comes second finds it done.
@@ -308,6 +309,16 @@ impl Database {
     }
 }
 
+#[cfg(test)]
+impl Database {
+    /// Makes a record unreadable, for tests.
+    pub(crate) fn damage(&self, id: &str) {
+        self.connection
+            .execute("UPDATE containers SET config = '{' WHERE id = ?", [id])
+            .expect("the table is there");
+    }
+}
+
 /// Makes the file under a name of its own and links it to `path`; that another process was faster is a success.
 fn create(path: &Path) -> std::io::Result<()> {
     let draft = path.with_extension(format!("db.{}", crate::names::container_id()?.short()));
@@ -332,9 +343,7 @@ fn create(path: &Path) -> std::io::Result<()> {
         connection.close().map_err(|(_, error)| error)
     };
     let result = fill()
-        .map_err(|source| {
-            std::io::Error::other(DatabaseError::Open { path: path.to_path_buf(), source })
-        })
+        .map_err(|source| std::io::Error::other(DatabaseError::Open { path: path.to_path_buf(), source }))
         .and_then(|()| match fs::hard_link(&draft, path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
             other => other,

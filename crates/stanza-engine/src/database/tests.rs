@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use super::containers::compact;
 use super::*;
 use crate::names;
-use super::containers::compact;
 use crate::record::Facts;
 
 const CHILD: &str = "STANZA_TEST_DATABASE_CHILD";
@@ -28,7 +28,10 @@ fn record(name: &str) -> Record {
     }
 }
 
-fn insert(database: &mut Database, record: &Record) -> Result<(String, Option<std::net::Ipv4Addr>), InsertError> {
+fn insert(
+    database: &mut Database,
+    record: &Record,
+) -> Result<(String, Option<std::net::Ipv4Addr>), InsertError> {
     database.insert(&Insert { record, invent: None, lease: None, volumes: &[] })
 }
 
@@ -45,8 +48,7 @@ fn subnet(prefix: u8) -> stanza_network::Network {
 fn a_record_comes_back_as_it_was_stored() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new/stanza.db");
-    let mut database =
-        Database::open(&path, || fs::create_dir(dir.path().join("new"))).unwrap();
+    let mut database = Database::open(&path, || fs::create_dir(dir.path().join("new"))).unwrap();
     let mut first = record("web");
     first.config.resources.memory = Some(1 << 20);
     first.config.security.seccomp = stanza_spec::SeccompChoice::Profile("{}".into());
@@ -62,7 +64,9 @@ fn a_record_comes_back_as_it_was_stored() {
     assert_eq!(mode & 0o777, 0o600);
     let files: BTreeSet<_> =
         fs::read_dir(path.parent().unwrap()).unwrap().map(|e| e.unwrap().file_name()).collect();
-    assert!(files.iter().all(|f| ["stanza.db", "stanza.db-wal", "stanza.db-shm"].map(Into::into).contains(f)));
+    assert!(
+        files.iter().all(|f| ["stanza.db", "stanza.db-wal", "stanza.db-shm"].map(Into::into).contains(f))
+    );
 }
 
 #[test]
@@ -156,9 +160,8 @@ fn threads_that_create_the_file_and_race_for_a_name_have_one_winner() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.db");
     let won: Vec<bool> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..8)
-            .map(|_| scope.spawn(|| insert(&mut open(&path), &record("same")).is_ok()))
-            .collect();
+        let threads: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| insert(&mut open(&path), &record("same")).is_ok())).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert_eq!(won.iter().filter(|won| **won).count(), 1);

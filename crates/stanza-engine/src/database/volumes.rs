@@ -1,7 +1,5 @@
 //! The table `volumes`.
 
-use rusqlite::OptionalExtension;
-
 use super::{Database, DatabaseError};
 
 /// One volume as recorded.
@@ -13,16 +11,6 @@ pub(crate) struct VolumeRow {
 }
 
 impl Database {
-    /// The volume of this name.
-    #[cfg(test)]
-    pub(crate) fn volume(&self, name: &str) -> Result<Option<VolumeRow>, DatabaseError> {
-        self.read("look up a volume", |connection| {
-            connection
-                .query_row("SELECT name, anonymous, created_at FROM volumes WHERE name = ?", [name], volume)
-                .optional()
-        })
-    }
-
     /// Every volume, by name.
     pub(crate) fn volumes(&self) -> Result<Vec<VolumeRow>, DatabaseError> {
         self.read("list the volumes", |connection| {

@@ -90,7 +90,9 @@ pub enum SpecError {
     #[error("invalid mount config: `{0}` is not a propagation")]
     Propagation(String),
     /// A name that no volume may have.
-    #[error("`{0}` includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed")]
+    #[error(
+        "`{0}` includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed"
+    )]
     VolumeName(String),
     /// Two mounts at one place.
     #[error("Duplicate mount point: {0}")]
@@ -104,7 +106,9 @@ impl Classify for SpecError {
 
     fn hint(&self) -> Option<String> {
         match self {
-            SpecError::NoCommand => Some("name a command after the image, as `stanza run IMAGE sh`".to_owned()),
+            SpecError::NoCommand => {
+                Some("name a command after the image, as `stanza run IMAGE sh`".to_owned())
+            }
             SpecError::VolumeName(_) => {
                 Some("a host directory is given by an absolute path, as `-v /srv/data:/data`".to_owned())
             }
@@ -264,10 +268,7 @@ fn namespaces(input: &SpecInput<'_>) -> Vec<LinuxNamespace> {
     if input.mappings.is_some() {
         kinds.push(T::User);
     }
-    kinds
-        .into_iter()
-        .filter_map(|kind| LinuxNamespaceBuilder::default().typ(kind).build().ok())
-        .collect()
+    kinds.into_iter().filter_map(|kind| LinuxNamespaceBuilder::default().typ(kind).build().ok()).collect()
 }
 
 fn bind_device(device: &LinuxDevice) -> Mount {

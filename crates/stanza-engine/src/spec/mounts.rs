@@ -53,32 +53,19 @@ pub(crate) fn plan(input: &MountInput<'_>) -> Result<Vec<Mount>, SpecError> {
     let taken: BTreeSet<PathBuf> = user.iter().map(|mount| mount.destination().clone()).collect();
     let mut mounts = kernel_mounts(input);
     // A mount of the user's own takes the place of stanza's, and of all below it.
-    mounts.retain(|mount| {
-        !taken.iter().any(|path| mount.destination() == path || (path != Path::new("/dev") || !is_in_dev(mount)) && mount.destination().starts_with(path))
-            && !(taken.contains(Path::new("/dev")) && is_in_dev(mount))
-    });
+    mounts.retain(|mount| !taken.iter().any(|path| mount.destination().starts_with(path)));
     for (name, destination) in FILES {
         if !taken.contains(Path::new(destination)) {
             let mut options = vec!["bind", "rprivate"];
             if input.config.read_only {
                 options.push("ro");
             }
-            mounts.push(mount(destination, "bind", file_source(input, name, destination), &options));
+            mounts.push(mount(destination, "bind", input.state_dir.join(name), &options));
         }
     }
     user.sort_by_key(|mount| mount.destination().components().count());
     mounts.extend(user);
     Ok(mounts)
-}
-
-/// Where one of stanza's files comes from: with the host's network its own names are true inside, too. A copy of
-/// them is used all the same, because the host may replace its file by rename, and the container may write to it.
-fn file_source(input: &MountInput<'_>, name: &str, _destination: &str) -> PathBuf {
-    input.state_dir.join(name)
-}
-
-fn is_in_dev(mount: &Mount) -> bool {
-    mount.destination().starts_with("/dev")
 }
 
 fn kernel_mounts(input: &MountInput<'_>) -> Vec<Mount> {
@@ -129,7 +116,8 @@ fn user_mounts(input: &MountInput<'_>) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = input.config.mounts.iter().filter_map(user_mount).collect();
     for volume in input.volumes {
         let source = volume_dir(input.volumes_dir, &volume.name);
-        let options: &[&str] = if volume.read_only { &["rbind", "rprivate", "ro"] } else { &["rbind", "rprivate"] };
+        let options: &[&str] =
+            if volume.read_only { &["rbind", "rprivate", "ro"] } else { &["rbind", "rprivate"] };
         mounts.push(mount(&clean(&volume.destination), "bind", source, options));
     }
     mounts
@@ -244,7 +232,12 @@ mod tests {
         }
     }
 
-    fn lines(config: &ContainerConfig, volumes: &[VolumeUse], network: &NetworkMode, foreign: bool) -> Vec<String> {
+    fn lines(
+        config: &ContainerConfig,
+        volumes: &[VolumeUse],
+        network: &NetworkMode,
+        foreign: bool,
+    ) -> Vec<String> {
         let input = MountInput {
             config,
             volumes,
@@ -321,11 +314,8 @@ mod tests {
 
     #[test]
     fn shared_namespaces_bring_the_hosts_file_systems() {
-        let config = ContainerConfig {
-            pid: NamespaceMode::Host,
-            ipc: NamespaceMode::Host,
-            ..Default::default()
-        };
+        let config =
+            ContainerConfig { pid: NamespaceMode::Host, ipc: NamespaceMode::Host, ..Default::default() };
         let lines = lines(&config, &[], &NetworkMode::Host, true);
         assert_eq!(lines[0], "/proc bind /proc rbind,nosuid,noexec,nodev,rprivate");
         assert_eq!(lines[3], "/sys bind /sys rbind,nosuid,noexec,nodev,rprivate,ro,rro");

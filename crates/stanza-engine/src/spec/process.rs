@@ -63,7 +63,8 @@ pub(crate) fn add_default(env: &mut Vec<String>, name: &str, value: &str) {
 /// The user's working directory, the image's, or `/`.
 pub(crate) fn workdir(config: &ContainerConfig, image: Option<&Config>) -> Result<String, SpecError> {
     let image = image.and_then(|image| image.working_dir().clone());
-    let path = config.workdir.clone().or(image).filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned());
+    let path =
+        config.workdir.clone().or(image).filter(|path| !path.is_empty()).unwrap_or_else(|| "/".to_owned());
     if path.starts_with('/') { Ok(path) } else { Err(SpecError::Workdir(path)) }
 }
 
@@ -79,10 +80,8 @@ pub(crate) fn user(text: &str) -> User {
 /// OCI's capability sets: bounding, effective and permitted; none inheritable, none ambient, as Docker since its
 /// CVE-2022-24769.
 pub(crate) fn capability_sets(names: &BTreeSet<&'static str>) -> LinuxCapabilities {
-    let set: Capabilities = names
-        .iter()
-        .filter_map(|name| name.strip_prefix("CAP_")?.parse::<Capability>().ok())
-        .collect();
+    let set: Capabilities =
+        names.iter().filter_map(|name| name.strip_prefix("CAP_")?.parse::<Capability>().ok()).collect();
     LinuxCapabilitiesBuilder::default()
         .bounding(set.clone())
         .effective(set.clone())
@@ -106,7 +105,11 @@ pub(crate) fn rlimits(
         let number = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
         let (mut soft, mut hard) = (number(ulimit.soft), number(ulimit.hard));
         if soft > hard {
-            return Err(SpecError::UlimitOrder { name: ulimit.name.clone(), soft: ulimit.soft, hard: ulimit.hard });
+            return Err(SpecError::UlimitOrder {
+                name: ulimit.name.clone(),
+                soft: ulimit.soft,
+                hard: ulimit.hard,
+            });
         }
         if let Some(most) = hard_limit(&ulimit.name)
             && hard > most
@@ -118,7 +121,8 @@ pub(crate) fn rlimits(
             hard = most;
             soft = soft.min(most);
         }
-        limits.push(PosixRlimitBuilder::default().typ(kind).soft(soft).hard(hard).build().unwrap_or_default());
+        limits
+            .push(PosixRlimitBuilder::default().typ(kind).soft(soft).hard(hard).build().unwrap_or_default());
     }
     Ok((limits, warnings))
 }
@@ -205,11 +209,9 @@ mod tests {
     fn limits_that_cannot_be_raised_are_lowered_with_a_warning() {
         let ulimit = |name: &str, soft, hard| Ulimit { name: name.into(), soft, hard };
         let most = |name: &str| (name == "nofile").then_some(1000);
-        let (limits, warnings) = rlimits(
-            &[ulimit("nofile", 500, 4000), ulimit("core", -1, -1), ulimit("nproc", 1, 2)],
-            &most,
-        )
-        .unwrap();
+        let (limits, warnings) =
+            rlimits(&[ulimit("nofile", 500, 4000), ulimit("core", -1, -1), ulimit("nproc", 1, 2)], &most)
+                .unwrap();
         let numbers: Vec<(u64, u64)> = limits.iter().map(|limit| (limit.soft(), limit.hard())).collect();
         assert_eq!(numbers, [(500, 1000), (u64::MAX, u64::MAX), (1, 2)]);
         assert_eq!(warnings.len(), 1);

@@ -127,7 +127,10 @@ mod tests {
         let memory = planned.memory().unwrap();
         assert_eq!((memory.limit(), memory.swap()), (Some(256 << 20), Some(512 << 20)));
         let cpu = planned.cpu().as_ref().unwrap();
-        assert_eq!((cpu.quota(), cpu.period(), cpu.cpus().as_deref()), (Some(150_000), Some(100_000), Some("0-2,3")));
+        assert_eq!(
+            (cpu.quota(), cpu.period(), cpu.cpus().as_deref()),
+            (Some(150_000), Some(100_000), Some("0-2,3"))
+        );
         assert_eq!(planned.pids().as_ref().unwrap().limit(), 100);
         let none = plan_of(Resources::default()).unwrap();
         assert!(none.memory().is_none() && none.cpu().is_none() && none.pids().is_none());
@@ -145,7 +148,10 @@ mod tests {
                 Resources { memory: Some(64 << 20), memory_swap: Some(1), ..Default::default() },
                 "Minimum memoryswap limit should be larger than memory limit",
             ),
-            (Resources { nano_cpus: Some(5_000_000_000), ..Default::default() }, "range of CPUs is from 0.01 to 4.00"),
+            (
+                Resources { nano_cpus: Some(5_000_000_000), ..Default::default() },
+                "range of CPUs is from 0.01 to 4.00",
+            ),
             (Resources { cpuset_cpus: Some("3-1".into()), ..Default::default() }, "3-1"),
         ] {
             let error = plan_of(resources).unwrap_err().to_string();

@@ -39,13 +39,13 @@ fn kinds(spec: &Spec) -> Vec<String> {
 fn the_default_configuration_is_this() {
     let planned = plan_with(&ContainerConfig { tty: true, ..Default::default() }, |_| {});
     let json = serde_json::to_value(&planned.spec).unwrap();
-    assert_eq!(
-        json["process"]["env"],
-        serde_json::json!(["PATH=/bin", "HOSTNAME=box", "TERM=xterm"])
-    );
+    assert_eq!(json["process"]["env"], serde_json::json!(["PATH=/bin", "HOSTNAME=box", "TERM=xterm"]));
     assert_eq!(json["process"]["args"], serde_json::json!(["/bin/sh", "-c", "true"]));
     assert_eq!(json["process"]["user"], serde_json::json!({"uid": 0, "gid": 0, "username": "web:log"}));
-    assert_eq!((&json["process"]["cwd"], &json["process"]["noNewPrivileges"]), (&"/srv".into(), &false.into()));
+    assert_eq!(
+        (&json["process"]["cwd"], &json["process"]["noNewPrivileges"]),
+        (&"/srv".into(), &false.into())
+    );
     assert_eq!(json["process"]["capabilities"]["bounding"].as_array().unwrap().len(), 14);
     assert_eq!(json["process"]["capabilities"]["inheritable"], serde_json::json!([]));
     assert_eq!(json["process"].get("rlimits"), None);
@@ -89,7 +89,8 @@ fn privileged_takes_the_locks_off() {
     assert_eq!(planned.capabilities.len(), 41);
     let mounts = planned.spec.mounts().as_ref().unwrap();
     assert!(mounts.iter().filter_map(|m| m.options().as_ref()).flatten().all(|option| option != "ro"));
-    let rootless = plan_with(&config, |input| (input.rootless, input.host_devices) = (true, vec![device.clone()]));
+    let rootless =
+        plan_with(&config, |input| (input.rootless, input.host_devices) = (true, vec![device.clone()]));
     assert_eq!(rootless.spec.linux().as_ref().unwrap().devices(), &None);
 }
 

@@ -73,7 +73,10 @@ mod tests {
 
     #[test]
     fn subid_files_grant_a_pool() {
-        assert_eq!(pool("user:100000:65536\ncontainers:2147483647:2147483648\n"), Some((2_147_483_647, 2_147_483_648)));
+        assert_eq!(
+            pool("user:100000:65536\ncontainers:2147483647:2147483648\n"),
+            Some((2_147_483_647, 2_147_483_648))
+        );
         assert_eq!(pool("containers:1:70000\nstanza:5:65536"), Some((5, 65536)));
         assert_eq!(pool("stanza:5:10\nbroken\nstanza:x:y"), None);
         assert_eq!(pool("stanza:4294967295:65536"), None);
@@ -92,7 +95,10 @@ mod tests {
 
     #[test]
     fn the_outer_id_is_read_from_the_kernels_map() {
-        assert_eq!(outer("         0       1000          1\n         1     100000      65536\n"), Some((1000, 65537)));
+        assert_eq!(
+            outer("         0       1000          1\n         1     100000      65536\n"),
+            Some((1000, 65537))
+        );
         assert_eq!(outer("         0          0 4294967295\n"), Some((0, u32::MAX)));
         assert_eq!(outer(""), None);
     }

@@ -9,12 +9,12 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount,
-    fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen,
 };
 use stanza_cgroup::Layout;
 
-use super::facts;
+use super::{SystemError, facts};
 use crate::engine::make_directory;
 use crate::{Engine, machine, names};
 
@@ -55,15 +55,18 @@ fn finding(area: &'static str, status: FindingStatus, what: impl Into<String>, a
 
 impl Engine {
     /// What this machine offers and lacks, and what is left over; with `repair` leftovers are cleared.
-    pub fn check(&mut self, repair: bool) -> Vec<Finding> {
+    ///
+    /// # Errors
+    /// When the database cannot be opened at all; a damaged one is a finding.
+    pub fn check(&mut self, repair: bool) -> Result<Vec<Finding>, SystemError> {
         let mut findings = vec![user_namespaces(), subordinate_ids(), cgroups(), self.overlay()];
         findings.extend([kernel_module("nftables", "nf_tables", "published ports and masquerading need it")]);
         findings.push(kernel_module("network", "bridge", "the default network needs it"));
         findings.push(kernel_module("network", "veth", "the default network needs it"));
         findings.extend([seccomp(), mandatory_access(), kvm(), limits(), pasta(self.options.rootless)]);
         findings.push(self.disk());
-        findings.extend(self.leftovers(repair));
-        findings
+        findings.extend(self.leftovers(repair)?);
+        Ok(findings)
     }
 
     /// Mounts an overlay in a directory of the engine's own, detached.
@@ -107,7 +110,8 @@ impl Engine {
             return finding("disk", Warning, "the free space cannot be read", "");
         };
         let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-        let text = format!("{} free for `{}`", stanza_spec::units::human_size(free), self.options.root.display());
+        let text =
+            format!("{} free for `{}`", stanza_spec::units::human_size(free), self.options.root.display());
         if free < 1 << 30 {
             finding("disk", Warning, text, "free some space, as with `stanza system prune`")
         } else {
@@ -123,10 +127,20 @@ fn number(path: &str) -> Option<u64> {
 fn user_namespaces() -> Finding {
     let area = "user namespaces";
     if number("/proc/sys/user/max_user_namespaces").is_none_or(|most| most == 0) {
-        return finding(area, Missing, "none may be made", "set the sysctl user.max_user_namespaces, as to 10000");
+        return finding(
+            area,
+            Missing,
+            "none may be made",
+            "set the sysctl user.max_user_namespaces, as to 10000",
+        );
     }
     if number("/proc/sys/kernel/unprivileged_userns_clone") == Some(0) {
-        return finding(area, Warning, "only root may make them", "set the sysctl kernel.unprivileged_userns_clone=1");
+        return finding(
+            area,
+            Warning,
+            "only root may make them",
+            "set the sysctl kernel.unprivileged_userns_clone=1",
+        );
     }
     if number("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") == Some(1) {
         return finding(
@@ -162,7 +176,8 @@ fn subordinate_ids() -> Finding {
     }
     let helper = |name: &str| {
         program(name).is_some_and(|path| {
-            let set_user = fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o4000 != 0 && m.uid() == 0);
+            let set_user =
+                fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o4000 != 0 && m.uid() == 0);
             let mut value = [0u8; 64];
             set_user || rustix::fs::getxattr(&path, "security.capability", &mut value).is_ok()
         })
@@ -170,7 +185,12 @@ fn subordinate_ids() -> Finding {
     if helper("newuidmap") && helper("newgidmap") {
         finding(area, Good, "ranges are granted, newuidmap and newgidmap are there", "")
     } else {
-        finding(area, Warning, "newuidmap and newgidmap are missing or have no rights", "install the package `uidmap`")
+        finding(
+            area,
+            Warning,
+            "newuidmap and newgidmap are missing or have no rights",
+            "install the package `uidmap`",
+        )
     }
 }
 
@@ -204,8 +224,9 @@ fn kernel_module(area: &'static str, name: &str, why: &str) -> Finding {
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     let listed = ["modules.builtin", "modules.dep"].iter().any(|list| {
         let needle = format!("/{name}.ko");
-        fs::read_to_string(Path::new("/lib/modules").join(&release).join(list))
-            .is_ok_and(|text| text.lines().any(|line| line.split(':').next().unwrap_or(line).contains(&needle)))
+        fs::read_to_string(Path::new("/lib/modules").join(&release).join(list)).is_ok_and(|text| {
+            text.lines().any(|line| line.split(':').next().unwrap_or(line).contains(&needle))
+        })
     });
     if listed {
         finding(area, Good, format!("`{name}` is loaded when it is needed"), "")
@@ -232,7 +253,9 @@ fn mandatory_access() -> Finding {
     match (facts::apparmor(), selinux) {
         (true, _) => finding("mandatory access control", Good, "AppArmor is on", ""),
         (false, true) => finding("mandatory access control", Good, "SELinux is on", ""),
-        (false, false) => finding("mandatory access control", Warning, "neither AppArmor nor SELinux is on", ""),
+        (false, false) => {
+            finding("mandatory access control", Warning, "neither AppArmor nor SELinux is on", "")
+        }
     }
 }
 
@@ -267,9 +290,12 @@ fn limits() -> Finding {
 fn pasta(rootless: bool) -> Finding {
     match program("pasta") {
         Some(path) => finding("pasta", Good, format!("`{}` is there", path.display()), ""),
-        None if rootless => {
-            finding("pasta", Warning, "not there: networks without root reach nothing", "install the package `passt`")
-        }
+        None if rootless => finding(
+            "pasta",
+            Warning,
+            "not there: networks without root reach nothing",
+            "install the package `passt`",
+        ),
         None => finding("pasta", Good, "not there, and not needed by root", ""),
     }
 }

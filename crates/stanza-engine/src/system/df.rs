@@ -13,16 +13,16 @@ use crate::{Engine, ImageError, size};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Images: blobs and unpacked layers.
-    pub images: UsageRow,
+    pub images: Part,
     /// Containers' writable layers.
-    pub containers: UsageRow,
+    pub containers: Part,
     /// Volumes.
-    pub volumes: UsageRow,
+    pub volumes: Part,
 }
 
 /// One kind's usage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct UsageRow {
+pub struct Part {
     /// How many there are.
     pub total: usize,
     /// How many are in use.
@@ -64,11 +64,11 @@ impl Engine {
         Ok(usage)
     }
 
-    fn image_usage(&mut self) -> Result<UsageRow, SystemError> {
+    fn image_usage(&mut self) -> Result<Part, SystemError> {
         let used = self.used_images()?;
         let images = self.image_store().map_err(ImageError::from)?.list().map_err(ImageError::from)?;
         let blobs = self.image_store().map_err(ImageError::from)?.disk_usage().map_err(ImageError::from)?;
-        let mut row = UsageRow { total: images.len(), size: blobs.size, ..UsageRow::default() };
+        let mut row = Part { total: images.len(), size: blobs.size, ..Part::default() };
         let mut needed: BTreeSet<Digest> = BTreeSet::new();
         let mut needed_blobs: BTreeSet<Digest> = BTreeSet::new();
         let mut needed_bytes = 0;

@@ -12,7 +12,7 @@ use crate::{Engine, machine};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// stanza's version.
-    pub version: &'static str,
+    pub version: String,
     /// The engine's directory.
     pub root: PathBuf,
     /// Its directory for what does not outlive a boot.
@@ -28,7 +28,7 @@ pub struct Facts {
     /// Images.
     pub images: usize,
     /// The machine's name.
-    pub name: String,
+    pub hostname: String,
     /// The kernel's release.
     pub kernel: String,
     /// The distribution, as it calls itself.
@@ -40,7 +40,7 @@ pub struct Facts {
     /// Bytes of memory.
     pub memory: u64,
     /// `1`, `2` or `none`.
-    pub cgroup_version: &'static str,
+    pub cgroup: String,
     /// Controllers that limits can be set with, sorted.
     pub cgroup_controllers: Vec<String>,
     /// `seccomp`, `apparmor`, `selinux`, `rootless`, as far as they are there.
@@ -62,12 +62,14 @@ impl Engine {
     /// When the database or the image store cannot be read.
     pub fn info(&mut self) -> Result<Facts, SystemError> {
         let containers = self.list(&ListQuery { all: true, ..ListQuery::default() })?;
-        let running = containers.iter().filter(|container| matches!(container.state, State::Running(_))).count();
-        let images = self.image_store().map_err(crate::ImageError::from)?.list().map_err(crate::ImageError::from)?;
+        let running =
+            containers.iter().filter(|container| matches!(container.state, State::Running(_))).count();
+        let images =
+            self.image_store().map_err(crate::ImageError::from)?.list().map_err(crate::ImageError::from)?;
         let layout = stanza_cgroup::detect().unwrap_or(stanza_cgroup::Layout::Absent);
-        let (cgroup_version, cgroup_controllers) = cgroups(&layout);
+        let (version, cgroup_controllers) = cgroups(&layout);
         Ok(Facts {
-            version: Engine::version(),
+            version: Engine::version().to_owned(),
             root: self.options.root.clone(),
             runroot: self.options.runroot.clone(),
             rootless: self.options.rootless,
@@ -75,13 +77,13 @@ impl Engine {
             running,
             stopped: containers.len() - running,
             images: images.len(),
-            name: machine::host_name(),
+            hostname: machine::host_name(),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             operating_system: operating_system(),
             architecture: stanza_spec::Platform::host().architecture,
             cpus: machine::cpus(),
             memory: memory(),
-            cgroup_version,
+            cgroup: version.to_owned(),
             cgroup_controllers,
             security: security(self.options.rootless),
             backing_file_system: file_system(&self.options.root),
@@ -146,7 +148,7 @@ fn file_system(path: &Path) -> String {
         (0x6969, "nfs"),
     ];
     let found = path.ancestors().find_map(|path| rustix::fs::statfs(path).ok());
-    let magic = found.and_then(|stat| i64::try_from(stat.f_type).ok());
+    let magic = found.map(|stat| stat.f_type);
     kinds
         .iter()
         .find(|(number, _)| Some(*number) == magic)

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use stanza_network::{Live, clear_leftovers, veth_of};
 use stanza_snapshot::remove_tree;
@@ -17,18 +19,29 @@ fn leftover(what: String, repaired: bool) -> Finding {
     Finding { area: "leftovers", status, what, advice: Some(advice.to_owned()) }
 }
 
-fn names_in(directory: &std::path::Path) -> Vec<String> {
+fn names_in(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
+/// How long a control group may be without processes while its container is being started.
+const STARTING: Duration = Duration::from_secs(10);
+
+/// Whether a directory of control groups was made, or changed, just now.
+fn is_young(path: &Path) -> bool {
+    let changed = fs::metadata(path).and_then(|metadata| metadata.modified());
+    changed.is_ok_and(|time| time.elapsed().map_or(true, |age| age < STARTING))
+}
+
 impl Engine {
     /// Looks for leftovers, and clears them with `repair`.
-    pub(super) fn leftovers(&mut self, repair: bool) -> Vec<Finding> {
+    pub(super) fn leftovers(&mut self, repair: bool) -> Result<Vec<Finding>, DatabaseError> {
         let mut findings = Vec::new();
-        let rows = match self.database().and_then(|database| database.verify().and_then(|()| database.rows())) {
+        let rows = match self.database().and_then(|database| database.verify().and_then(|()| database.rows()))
+        {
             Ok(rows) => rows,
-            Err(error) => return vec![damaged(&error)],
+            Err(error @ DatabaseError::Corrupt { .. }) => return Ok(vec![damaged(&error)]),
+            Err(error) => return Err(error),
         };
         let mut known = BTreeSet::new();
         for row in &rows {
@@ -43,7 +56,32 @@ impl Engine {
         }
         self.stray_directories(&known, repair, &mut findings);
         self.stray_resources(&known, repair, &mut findings);
-        findings
+        self.stray_cgroups(&known, repair, &mut findings);
+        Ok(findings)
+    }
+
+    /// Control groups of containers that are not known here. One with processes is another engine's, and so may be one
+    /// that was just made: both are left alone.
+    fn stray_cgroups(&self, known: &BTreeSet<String>, repair: bool, findings: &mut Vec<Finding>) {
+        let Ok(layout) = stanza_cgroup::detect() else { return };
+        for name in stanza_cgroup::leftovers(&layout, "stanza") {
+            if known.contains(&name) {
+                continue;
+            }
+            let path = format!("stanza/{name}");
+            let resources = stanza_spec::oci::runtime::LinuxResources::default();
+            let Ok((plan, _)) = stanza_cgroup::plan(&layout, &path, &resources, self.options.rootless) else {
+                continue;
+            };
+            if plan.groups.iter().any(|group| is_young(&group.root.join(&group.path))) {
+                continue;
+            }
+            let cgroup = stanza_cgroup::open(&plan);
+            if cgroup.pids().is_ok_and(|pids| pids.is_empty()) {
+                let done = repair && cgroup.remove().is_empty();
+                findings.push(leftover(format!("the control group `{path}` has no processes"), done));
+            }
+        }
     }
 
     fn leftovers_of_record(
@@ -104,7 +142,7 @@ impl Engine {
     }
 
     /// Whether nobody is at work on a directory without record.
-    fn is_stray(&self, directory: &std::path::Path, name: &str) -> bool {
+    fn is_stray(&self, directory: &Path, name: &str) -> bool {
         if directory == self.options.containers_dir() {
             return matches!(self.try_lock(name), Ok(Some(_)));
         }
@@ -131,9 +169,10 @@ impl Engine {
     }
 
     fn stray_resources(&mut self, known: &BTreeSet<String>, repair: bool, findings: &mut Vec<Finding>) {
-        let orphans = self.database().and_then(|database| database.leases()).map_or(0, |leases| {
-            leases.iter().filter(|(_, container)| !known.contains(container)).count()
-        });
+        let orphans = self
+            .database()
+            .and_then(|database| database.leases())
+            .map_or(0, |leases| leases.iter().filter(|(_, container)| !known.contains(container)).count());
         if orphans > 0 {
             let done = repair && self.database().is_ok_and(|database| database.free_orphans().is_ok());
             findings.push(leftover(format!("{orphans} addresses belong to no container"), done));
@@ -141,13 +180,17 @@ impl Engine {
         let ingest = names_in(&self.options.root.join("layers/ingest")).len();
         if ingest > 0 {
             let done = repair && self.layer_store().is_ok_and(|store| store.clear_leftovers().is_ok());
-            findings.push(leftover(format!("{ingest} files or directories of layers that were being unpacked"), done));
+            findings.push(leftover(
+                format!("{ingest} files or directories of layers that were being unpacked"),
+                done,
+            ));
         }
         let partial = self.image_store().ok().and_then(|store| store.disk_usage().ok());
         if let Some(usage) = partial.filter(|usage| usage.partial > 0 || usage.unreferenced > 0) {
             let bytes = stanza_spec::units::human_size(usage.partial + usage.unreferenced);
             let done = repair && self.image_store().is_ok_and(|store| store.prune(&|_| false).is_ok());
-            findings.push(leftover(format!("{bytes} of blobs that belong to no image, or are not whole"), done));
+            findings
+                .push(leftover(format!("{bytes} of blobs that belong to no image, or are not whole"), done));
         }
         if repair && !self.options.rootless {
             self.clear_network();
@@ -156,7 +199,8 @@ impl Engine {
 
     /// Removes network devices and published ports of containers that are gone.
     fn clear_network(&mut self) {
-        let Some(network) = self.database().ok().and_then(|database| database.network().ok().flatten()) else {
+        let Some(network) = self.database().ok().and_then(|database| database.network().ok().flatten())
+        else {
             return;
         };
         let leases = |engine: &mut Engine| {
@@ -174,5 +218,10 @@ impl Engine {
 
 fn damaged(error: &DatabaseError) -> Finding {
     use stanza_spec::Classify;
-    Finding { area: "database", status: FindingStatus::Missing, what: error.to_string(), advice: error.hint() }
+    Finding {
+        area: "database",
+        status: FindingStatus::Missing,
+        what: error.to_string(),
+        advice: error.hint(),
+    }
 }

@@ -7,7 +7,7 @@ mod leftovers;
 mod prune;
 
 pub use check::{Finding, FindingStatus};
-pub use df::{Usage, UsageRow};
+pub use df::{Part, Usage};
 pub use facts::Facts;
 pub use prune::{PruneOptions, Pruned};
 

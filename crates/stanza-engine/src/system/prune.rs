@@ -20,8 +20,6 @@ pub struct PruneOptions {
     pub all_images: bool,
     /// Anonymous volumes that no container has.
     pub volumes: bool,
-    /// With `volumes`: also named ones.
-    pub all_volumes: bool,
     /// `until` (only what was created before) and `label`, `label!`; volumes heed none.
     pub filters: Filters,
 }
@@ -75,14 +73,15 @@ impl Engine {
             pruned.reclaimed += self.clear_stray_directories();
         }
         if options.volumes {
-            let (volumes, bytes) = self.prune_volumes(options.all_volumes)?;
+            let (volumes, bytes) = self.prune_volumes()?;
             pruned.volumes = volumes;
             pruned.reclaimed += bytes;
         }
         if options.images {
             let used = self.used_images()?;
             let unwanted = |image: &stanza_image::Image| {
-                let labels = image.config.labels_of_config().cloned().unwrap_or_default().into_iter().collect();
+                let labels =
+                    image.config.labels_of_config().cloned().unwrap_or_default().into_iter().collect();
                 !used.contains_key(&image.id)
                     && (options.all_images || image.is_dangling())
                     && (until.is_none() || image.created.as_deref().is_some_and(old))

@@ -193,12 +193,8 @@ impl Monitor {
         }
         let cgroup =
             self.cgroup_entry().map_err(|error| plain("failed to open the container's cgroup", &error))?;
-        let filter = match &self.plan.seccomp {
-            Some(path) => {
-                Some(fs::read(path).map_err(|error| plain("failed to read the system call filter", &error))?)
-            }
-            None => None,
-        };
+        let filter = crate::paths::read_filter(self.plan.seccomp.as_deref())
+            .map_err(|error| plain("failed to read the system call filter", &error))?;
         let (stdio, streams) =
             Streams::open(&self.plan).map_err(|error| plain("failed to make pipes", &error))?;
         let (network, attachment) = (&self.plan.network, &mut self.attachment);
@@ -206,8 +202,7 @@ impl Monitor {
             spec: &self.plan.spec,
             rootfs: &self.plan.rootfs,
             copy_up: &self.plan.copy_up,
-            filter: filter.as_deref(),
-            filter_flags: 0,
+            filter: filter.as_ref(),
             cgroup,
             stdio,
             around: &mut |pid| attach_network(network, pid, attachment),

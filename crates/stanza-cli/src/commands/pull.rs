@@ -1,0 +1,65 @@
+//! `stanza pull`.
+
+use clap::{ArgMatches, Command};
+use stanza_spec::Platform;
+
+use super::tag::reference;
+use super::{Entry, Faults, Group, Needs};
+use crate::arguments::{Given, command, switch, value, word};
+use crate::door::{Door, Outcome};
+use crate::failure::Failure;
+use crate::flags::namespaces;
+use crate::output;
+use crate::progress::{Display, Stream};
+
+pub(super) const ENTRY: &Entry = &Entry {
+    paths: &["pull", "image pull"],
+    group: Group::Common,
+    about: "Fetch an image from a registry",
+    needs: Needs::Engine,
+    faults: Faults::Plain,
+    build,
+    run,
+};
+
+fn build() -> Command {
+    command(
+        "pull",
+        "stanza pull [OPTIONS] NAME[:TAG|@DIGEST]",
+        ENTRY.about,
+        "Example:\n  stanza pull busybox:1.36",
+    )
+    .arg(switch("quiet", 'q', "Print the name only"))
+    .arg(value("platform", None, "OS/ARCH", "Take the image for this platform"))
+    .arg(switch("tls-verify", None, "Ask for HTTPS with a known certificate (default true but on loopback)"))
+    .arg(word("NAME"))
+}
+
+/// The platform that `--platform` names.
+pub(super) fn platform(given: &ArgMatches) -> Result<Option<Platform>, Failure> {
+    Ok(given.text("platform").map(namespaces::platform).transpose()?)
+}
+
+fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
+    let text = given.text("NAME").unwrap_or_default();
+    let name = reference(text)?;
+    let platform = platform(given)?;
+    let tls_verify = given.choice("tls-verify").unwrap_or(true);
+    let quiet = given.on("quiet");
+    let mut display = Display::new(if quiet { Stream::Quiet } else { Stream::Stdout });
+    if let (None, Some(tag)) = (name.digest(), name.tag().filter(|_| !text.contains('@'))) {
+        if !quiet && !text.ends_with(&format!(":{tag}")) {
+            display.line(&format!("Using default tag: {tag}"));
+        }
+        display.line(&format!("{tag}: Pulling from {}", name.path()));
+    } else {
+        display.line(&format!("Pulling from {}", name.path()));
+    }
+    let image = door.engine()?.pull(&name, platform, tls_verify, &mut display)?;
+    let digest = display.digest.clone().unwrap_or(image.manifest);
+    display.line(&format!("Digest: {digest}"));
+    let status =
+        if display.changed == Some(false) { "Image is up to date for" } else { "Downloaded newer image for" };
+    display.line(&format!("Status: {status} {}", name.familiar()));
+    output::line(&name.to_string()).map(|()| 0)
+}

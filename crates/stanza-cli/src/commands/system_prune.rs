@@ -1,0 +1,87 @@
+//! `stanza system prune`.
+
+use std::io::IsTerminal as _;
+
+use clap::{ArgMatches, Command};
+use stanza_engine::{PruneOptions, Pruned};
+use stanza_spec::units::human_size;
+
+use super::{Entry, Faults, Group, Needs, filters};
+use crate::arguments::{Given, command, list, switch};
+use crate::door::{Door, Outcome};
+use crate::failure::Failure;
+use crate::output;
+
+pub(super) const ENTRY: &Entry = &Entry {
+    paths: &["system prune"],
+    group: Group::System,
+    about: "Remove what nothing uses",
+    needs: Needs::Engine,
+    faults: Faults::Plain,
+    build,
+    run,
+};
+
+fn build() -> Command {
+    command(
+        "system prune",
+        "stanza system prune [OPTIONS]",
+        ENTRY.about,
+        "Example:\n  stanza system prune -af --volumes",
+    )
+    .arg(switch("all", 'a', "Remove images with a name too, when no container uses them"))
+    .arg(list("filter", None, "NAME=VALUE", "Remove only those that match: `until=TIME`, `label=…`"))
+    .arg(switch("force", 'f', "Do not ask"))
+    .arg(switch("volumes", None, "Remove anonymous volumes too"))
+}
+
+fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
+    let (all, volumes) = (given.on("all"), given.on("volumes"));
+    let what = match (all, volumes) {
+        (false, false) => "all stopped containers and all images without a name",
+        (true, false) => "all stopped containers and all images without a container",
+        (false, true) => "all stopped containers, all images without a name and all unused anonymous volumes",
+        (true, true) => {
+            "all stopped containers, all images without a container and all unused anonymous volumes"
+        }
+    };
+    if !confirm(given, what)? {
+        return Ok(0);
+    }
+    let options =
+        PruneOptions { containers: true, images: true, all_images: all, volumes, filters: filters(given)? };
+    show(&door.engine()?.prune(&options)?)
+}
+
+/// Asks before `what` is removed, unless `--force` is given.
+pub(super) fn confirm(given: &ArgMatches, what: &str) -> Result<bool, Failure> {
+    if given.on("force") {
+        return Ok(true);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(
+            Failure::usage("nobody can be asked: standard input is no terminal").with_hint("add `--force`")
+        );
+    }
+    output::raw_talk(format!("This removes {what}. Go on? [y/N] ").as_bytes());
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|error| Failure::io("cannot read the answer", &error))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// Shows what was removed, in Docker's words.
+pub(super) fn show(pruned: &Pruned) -> Outcome {
+    let mut text = String::new();
+    let mut section = |title: &str, lines: Vec<String>| {
+        if !lines.is_empty() {
+            text.push_str(&format!("{title}:\n{}\n\n", lines.join("\n")));
+        }
+    };
+    section("Deleted Containers", pruned.containers.clone());
+    section("Deleted Volumes", pruned.volumes.clone());
+    let untagged = pruned.untagged.iter().map(|name| format!("untagged: {name}"));
+    let deleted = pruned.deleted.iter().map(|digest| format!("deleted: {digest}"));
+    section("Deleted Images", untagged.chain(deleted).collect());
+    text.push_str(&format!("Total reclaimed space: {}\n", human_size(pruned.reclaimed)));
+    output::data(&text).map(|()| 0)
+}

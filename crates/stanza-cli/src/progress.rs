@@ -1,0 +1,183 @@
+//! How a pull or load is shown: a line for every step; on a terminal one line for each layer, drawn again in place.
+
+use std::io::IsTerminal as _;
+use std::time::{Duration, Instant};
+
+use stanza_image::{Progress, ProgressEvent};
+use stanza_spec::Digest;
+use stanza_spec::units::human_size;
+
+use crate::output;
+
+/// Least time between two drawings of the same state.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Characters of a bar.
+const WIDTH: u64 = 30;
+
+/// Where progress goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stream {
+    /// Of `pull` and `load`, whose output it is.
+    Stdout,
+    /// Of `run` and `create`, whose output is another's.
+    Stderr,
+    /// Nowhere.
+    Quiet,
+}
+
+/// Shows the events of a pull.
+#[derive(Debug)]
+pub(crate) struct Display {
+    stream: Stream,
+    terminal: bool,
+    layers: Vec<(Digest, String)>,
+    /// Lines that are on the terminal already.
+    drawn: usize,
+    last: Option<Instant>,
+    /// A line that goes before the first event.
+    pub(crate) title: Option<String>,
+    /// Whether there were events.
+    told: bool,
+    /// The digest that the registry told.
+    pub(crate) digest: Option<Digest>,
+    /// Whether the name means another image than before.
+    pub(crate) changed: Option<bool>,
+}
+
+impl Display {
+    /// A display on `stream`.
+    pub(crate) fn new(stream: Stream) -> Display {
+        let terminal = match stream {
+            Stream::Stdout => std::io::stdout().is_terminal(),
+            Stream::Stderr => std::io::stderr().is_terminal(),
+            Stream::Quiet => false,
+        };
+        Display {
+            stream,
+            terminal,
+            layers: Vec::new(),
+            drawn: 0,
+            last: None,
+            title: None,
+            told: false,
+            digest: None,
+            changed: None,
+        }
+    }
+
+    /// The last line, when there was a first one.
+    pub(crate) fn finish(&mut self) {
+        if let (true, Some(digest)) = (self.told, self.digest.clone()) {
+            self.line(&format!("Digest: {digest}"));
+        }
+    }
+
+    /// One line below all layers.
+    pub(crate) fn line(&mut self, text: &str) {
+        // What stands above is not drawn again.
+        self.drawn = 0;
+        self.layers.clear();
+        self.write(&format!("{}\n", output::escaped(text)));
+    }
+
+    fn write(&self, text: &str) {
+        match self.stream {
+            // A pull goes on when nobody listens any more.
+            Stream::Stdout => drop(output::raw(text.as_bytes())),
+            Stream::Stderr => output::raw_talk(text.as_bytes()),
+            Stream::Quiet => {}
+        }
+    }
+
+    /// A layer's new state; `passing` ones are shown on terminals only.
+    fn layer(&mut self, digest: &Digest, text: String, passing: bool) {
+        if !self.terminal {
+            if !passing {
+                self.write(&format!("{}: {text}\n", digest.short()));
+            }
+            return;
+        }
+        match self.layers.iter_mut().find(|(known, _)| known == digest) {
+            Some((_, state)) => *state = text,
+            None => self.layers.push((digest.clone(), text)),
+        }
+        if passing && self.last.is_some_and(|last| last.elapsed() < PAUSE) {
+            return;
+        }
+        self.last = Some(Instant::now());
+        self.draw();
+    }
+
+    fn draw(&mut self) {
+        let mut text = String::new();
+        if self.drawn > 0 {
+            text.push_str(&format!("\x1b[{}A", self.drawn));
+        }
+        for (digest, state) in &self.layers {
+            text.push_str(&format!("\r\x1b[K{}: {state}\n", digest.short()));
+        }
+        self.drawn = self.layers.len();
+        self.write(&text);
+    }
+}
+
+/// `[=====>    ]  1.2MB/3MB`.
+fn bar(done: u64, size: u64) -> String {
+    let filled = if size == 0 {
+        WIDTH
+    } else {
+        (u128::from(done.min(size)) * u128::from(WIDTH) / u128::from(size)).try_into().unwrap_or(WIDTH)
+    };
+    let bar: String = (0..WIDTH)
+        .map(|at| match at.cmp(&filled) {
+            std::cmp::Ordering::Less => '=',
+            std::cmp::Ordering::Equal => '>',
+            std::cmp::Ordering::Greater => ' ',
+        })
+        .collect();
+    format!("[{bar}]  {}/{}", human_size(done), human_size(size))
+}
+
+impl Progress for Display {
+    fn event(&mut self, event: ProgressEvent<'_>) {
+        self.told = true;
+        if let Some(title) = self.title.take() {
+            self.line(&title);
+        }
+        match event {
+            ProgressEvent::Resolved { digest } => self.digest = Some(digest.clone()),
+            ProgressEvent::PlatformDiffers { found, wanted } => {
+                output::warning(&format!("the image is made for {found}, not for {wanted}"));
+            }
+            ProgressEvent::LayerExists { digest, .. } => {
+                self.layer(digest, "Already exists".to_owned(), false)
+            }
+            ProgressEvent::LayerStarted { digest, .. } => {
+                self.layer(digest, "Pulling fs layer".to_owned(), false)
+            }
+            ProgressEvent::LayerBytes { digest, done, size } if self.terminal => {
+                self.layer(digest, format!("Downloading {}", bar(done, size)), true);
+            }
+            ProgressEvent::LayerDone { digest, .. } => self.layer(digest, "Pull complete".to_owned(), false),
+            ProgressEvent::Retrying { attempt, delay } => {
+                output::warning(&format!("trying again in {} s (attempt {attempt})", delay.as_secs()));
+                self.drawn = 0;
+            }
+            ProgressEvent::Complete { changed, .. } => self.changed = Some(changed),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bar;
+
+    #[test]
+    fn bars_fill_from_left_to_right() {
+        assert_eq!(bar(0, 10), format!("[>{}]  0B/10B", " ".repeat(29)));
+        assert_eq!(bar(5, 10), format!("[{}>{}]  5B/10B", "=".repeat(15), " ".repeat(14)));
+        assert_eq!(bar(10, 10), format!("[{}]  10B/10B", "=".repeat(30)));
+        assert_eq!(bar(7, 0), format!("[{}]  7B/0B", "=".repeat(30)));
+    }
+}

@@ -1,0 +1,6 @@
+//! Docker's shapes for what the engine knows: JSON for `inspect`, rows for listings.
+
+pub(crate) mod container;
+pub(crate) mod image;
+pub(crate) mod json;
+pub(crate) mod ports;
