@@ -136,7 +136,8 @@ fn a_process_killed_for_want_of_memory_is_counted() {
     // `tail` keeps all that it reads when there is no end of line.
     let status = run_inside(&cgroup, "head -c 100000000 /dev/zero | tail -n 1 >/dev/null");
     assert!(!status.success());
-    assert_eq!(cgroup.oom_kills(), 1);
+    // `tail`, and at times the shell too.
+    assert!((1..=3).contains(&cgroup.oom_kills()), "{}", cgroup.oom_kills());
     assert!(cgroup.remove().is_empty());
 }
 

@@ -166,8 +166,8 @@ fn dispatch(globals: &Globals, entry: &'static Entry, words: &[OsString]) -> Out
     let uid = rustix::process::geteuid().as_raw();
     // A failure waits until the words are parsed: `--help` must work wherever it is asked for.
     let namespace = match entry.needs {
-        Needs::Nothing => Ok(()),
-        Needs::Engine | Needs::Monitor | Needs::Entering => stanza_container::rootless::enter(),
+        Needs::Nothing | Needs::Records | Needs::Entering => Ok(()),
+        Needs::Engine | Needs::Monitor => stanza_container::rootless::enter(),
     };
     let monitor = (entry.needs == Needs::Monitor && namespace.is_ok()).then(spawn_monitor);
     let entering = (entry.needs == Needs::Entering && namespace.is_ok()).then(spawn_enter);

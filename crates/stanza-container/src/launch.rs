@@ -213,9 +213,12 @@ pub(crate) fn hear(sync: &UnixStream) -> io::Result<Heard> {
     let mut text = Vec::new();
     let mut buffer = [0u8; 1024];
     loop {
-        match receive_descriptors(sync, &mut buffer, &mut descriptors)? {
-            0 => break,
-            count => text.extend_from_slice(&buffer[..count]),
+        match receive_descriptors(sync, &mut buffer, &mut descriptors) {
+            Ok(0) => break,
+            Ok(count) => text.extend_from_slice(&buffer[..count]),
+            // The child gave up without reading all that it was told; what it said has been read by now.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
+            Err(error) => return Err(error),
         }
     }
     let controller = descriptors.pop();

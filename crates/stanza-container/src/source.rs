@@ -74,12 +74,13 @@ pub(crate) fn overlay(layers: &OverlayLayers) -> io::Result<OwnedFd> {
     set_lower(&context, layers)?;
     fsconfig_set_string(&context, "upperdir", &layers.upper)?;
     fsconfig_set_string(&context, "workdir", &layers.work)?;
-    // A directory renamed across layers is copied, not redirected, so that the upper layer alone tells what changed
-    // (`diff`, `commit`), whatever the kernel's defaults are.
-    fsconfig_set_string(&context, "redirect_dir", "off")?;
-    fsconfig_set_string(&context, "metacopy", "off")?;
     if layers.userxattr {
         fsconfig_set_flag(&context, "userxattr")?;
+    } else {
+        // A directory renamed across layers is copied, not redirected, so that the upper layer alone tells what changed
+        // (`diff`, `commit`), whatever the kernel's defaults are. `userxattr` implies it.
+        fsconfig_set_string(&context, "redirect_dir", "off")?;
+        fsconfig_set_string(&context, "metacopy", "off")?;
     }
     fsconfig_create(&context)?;
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)

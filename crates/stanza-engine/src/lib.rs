@@ -1,7 +1,7 @@
 //! The engine: remembers what was asked for, decides what is to be, and clears up after whatever died.
 //!
 //! ```text
-//!  create.rs ─ image, layers, spec/ ──▶ database/ (record, name, address)      one file per verb
+//!  create/  ── image, layers, spec/ ──▶ database/ (record, name, address)      one file per verb
 //!  start.rs ── spec, cgroup, network, seccomp ──▶ SandboxPlan ──▶ monitor
 //!  list.rs, wait.rs, … ── record + what the monitor's files say (reconcile.rs)
 //!  stop.rs, remove.rs ── signals, then nothing is left
@@ -66,7 +66,7 @@ pub use options::Options;
 pub use remove::RemoveError;
 pub use rename::RenameError;
 pub use seccomp::SeccompError;
-pub use spec::SpecError;
+pub use spec::{MountError, SpecError};
 pub use start::{AddressError, StartError};
 pub use stop::StopError;
 pub use system::{Facts, Finding, FindingStatus, Part, PruneOptions, Pruned, SystemError, Usage};

@@ -362,7 +362,7 @@ enum Copied {
 /// code, which nobody reads.
 #[must_use]
 pub fn enter_main() -> i32 {
-    let Ok(stdin) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return 1 };
+    let Ok(stdin) = crate::spawn::take_socket() else { return 1 };
     let mut answers = Answers {
         socket: UnixStream::from(stdin),
         reader: frame::Reader::default(),

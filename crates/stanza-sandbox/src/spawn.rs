@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use rustix::fs::{CWD, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use stanza_network::PortMap;
-use stanza_sys::{MountAttributes, mount_set_attributes};
+use stanza_sys::{MountAttributes, keep_only, mount_set_attributes};
 
 use crate::attach::Connection;
 use crate::error::StartError;
@@ -49,7 +49,7 @@ fn protected_executable() -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if let Ok(tree) = open_tree(CWD, "/proc/self/exe", flags) {
         let attributes = MountAttributes { set: MountAttributes::READ_ONLY, ..MountAttributes::default() };
-        if mount_set_attributes(std::os::fd::AsFd::as_fd(&tree), c"", false, &attributes).is_ok() {
+        if mount_set_attributes(tree.as_fd(), c"", false, &attributes).is_ok() {
             return Ok(tree);
         }
     }
@@ -71,6 +71,14 @@ pub(crate) fn spawn_self(name: &str) -> io::Result<UnixStream> {
         .stderr(Stdio::null())
         .spawn()?;
     Ok(ours)
+}
+
+/// The started side: takes the socket off standard input, and closes whatever else the door had inherited and was not
+/// meant for a process that lives as long as a container.
+pub(crate) fn take_socket() -> io::Result<OwnedFd> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
+    keep_only(socket.as_fd())?;
+    Ok(socket)
 }
 
 /// Starts a monitor that waits for its plan: call it before anything else, so that it gets ready while the door thinks.

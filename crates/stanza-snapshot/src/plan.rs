@@ -65,7 +65,8 @@ impl Classify for PlanError {
 ///
 /// Looks at each layer's root once. A layer that is there twice counts where it is highest: the kernel refuses the same
 /// directory twice, and whatever the lower one says, the higher one says again. Below a layer whose root is opaque
-/// nothing is taken: overlayfs does not look for that mark at the root. An image without layers has one empty one.
+/// nothing of the image is taken: overlayfs does not look for that mark at the root. Lowest of all is the store's base layer,
+/// which has the mount points that an image may lack.
 ///
 /// # Errors
 /// When a layer is not in the store, or there are more than the kernel stacks.
@@ -75,7 +76,7 @@ pub fn plan_layers(
     container_dir: &Path,
     rootless: bool,
 ) -> Result<Rootfs, PlanError> {
-    let mut lower = Vec::with_capacity(layers.len().max(1));
+    let mut lower = Vec::with_capacity(layers.len() + 1);
     for (index, layer) in layers.iter().enumerate().rev() {
         if layers[index + 1..].contains(layer) {
             continue;
@@ -88,9 +89,7 @@ pub fn plan_layers(
             break;
         }
     }
-    if lower.is_empty() {
-        lower.push(store.empty());
-    }
+    lower.push(store.base());
     if lower.len() > LAYERS {
         return Err(PlanError::TooManyLayers { layers: lower.len() });
     }

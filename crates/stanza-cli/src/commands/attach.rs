@@ -13,7 +13,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["attach", "container attach"],
     group: Group::Other,
     about: "Attach to a running container",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

@@ -11,7 +11,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["image inspect"],
     group: Group::Image,
     about: "Show all that is known of images",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

@@ -14,7 +14,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["images", "image ls", "image list"],
     group: Group::Common,
     about: "List images",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

@@ -18,7 +18,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["inspect", "container inspect"],
     group: Group::Other,
     about: "Show all that is known of containers or images",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

@@ -12,7 +12,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["kill", "container kill"],
     group: Group::Other,
     about: "Send a signal to running containers, SIGKILL by default",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

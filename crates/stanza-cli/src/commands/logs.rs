@@ -13,7 +13,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["logs", "container logs"],
     group: Group::Common,
     about: "Show the output of a container",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

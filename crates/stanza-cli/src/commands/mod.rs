@@ -49,11 +49,13 @@ mod wait;
 pub(crate) enum Needs {
     /// Nothing: it tells of stanza itself.
     Nothing,
-    /// The engine's directories, so a user namespace without root.
+    /// What the engine remembers and the running containers: no files of other owners, so no user namespace.
+    Records,
+    /// The engine's directories with files of all owners, so a user namespace without root.
     Engine,
     /// A monitor, started before all else.
     Monitor,
-    /// A process that can enter a container, started before all else.
+    /// A process that can enter a container, started before all else: it joins the container's own user namespace.
     Entering,
 }
 

@@ -17,7 +17,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["ps", "container ls", "container ps", "container list"],
     group: Group::Common,
     about: "List containers",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

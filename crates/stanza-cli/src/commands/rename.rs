@@ -10,7 +10,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["rename", "container rename"],
     group: Group::Other,
     about: "Give a container another name",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

@@ -14,7 +14,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["stop", "container stop"],
     group: Group::Common,
     about: "Stop running containers",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

@@ -19,8 +19,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     run,
 };
 
-const TITLES: &[(&str, &str)] =
-    &[("Area", "AREA"), ("Status", "STATUS"), ("What", "WHAT"), ("Advice", "ADVICE")];
+const TITLES: &[(&str, &str)] = &[("Area", "AREA"), ("Status", "STATUS"), ("What", "WHAT"), ("Advice", "")];
 
 fn build() -> Command {
     command(

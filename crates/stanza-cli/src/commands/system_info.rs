@@ -15,7 +15,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["info", "system info"],
     group: Group::Common,
     about: "Show facts about this stanza and this machine",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

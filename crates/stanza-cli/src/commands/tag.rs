@@ -11,7 +11,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["tag", "image tag"],
     group: Group::Image,
     about: "Give an image one more name",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

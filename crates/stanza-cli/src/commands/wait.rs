@@ -11,7 +11,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["wait", "container wait"],
     group: Group::Other,
     about: "Wait until containers end, and print their exit codes",
-    needs: Needs::Engine,
+    needs: Needs::Records,
     faults: Faults::Plain,
     build,
     run,

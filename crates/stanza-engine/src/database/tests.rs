@@ -189,7 +189,7 @@ fn processes_race_for_names_and_addresses_without_loss() {
     let children: Vec<_> = (0..12)
         .map(|_| {
             Command::new(std::env::current_exe().unwrap())
-                .args(["--exact", "database::tests::child_process"])
+                .args(["--exact", "--nocapture", "database::tests::child_process"])
                 .env(CHILD, &path)
                 .stdout(Stdio::null())
                 .spawn()

@@ -74,6 +74,17 @@ pub enum SpecError {
     /// Not a list of processors.
     #[error("`{0}` is not a list of CPUs: expected numbers and ranges, as `0-2,5`")]
     CpuList(String),
+    /// Wishes that exclude each other.
+    #[error("conflicting options: {0}")]
+    Conflict(&'static str),
+    /// A mount.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+}
+
+/// Why a mount that was asked for cannot be made. The texts that clients know are Docker's.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum MountError {
     /// A destination that is no absolute path.
     #[error("invalid mount config: `{0}` must be an absolute path without `..`")]
     Destination(String),
@@ -109,10 +120,23 @@ impl Classify for SpecError {
             SpecError::NoCommand => {
                 Some("name a command after the image, as `stanza run IMAGE sh`".to_owned())
             }
-            SpecError::VolumeName(_) => {
+            SpecError::Mount(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+impl Classify for MountError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::InvalidArgument
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            MountError::VolumeName(_) => {
                 Some("a host directory is given by an absolute path, as `-v /srv/data:/data`".to_owned())
             }
-            SpecError::Propagation(_) => {
+            MountError::Propagation(_) => {
                 Some("use `rprivate`, `private`, `rshared`, `shared`, `rslave` or `slave`".to_owned())
             }
             _ => None,

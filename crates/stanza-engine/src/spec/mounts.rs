@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::Mount;
 use stanza_spec::{ContainerConfig, MountKind, MountRequest, NamespaceMode, NetworkMode};
 
-use super::SpecError;
+use super::MountError;
 use crate::record::VolumeUse;
 
 /// What mounts depend on besides the container's own configuration.
@@ -47,7 +47,7 @@ fn mount(destination: &str, kind: &str, source: impl Into<PathBuf>, options: &[&
 }
 
 /// Every mount of the container.
-pub(crate) fn plan(input: &MountInput<'_>) -> Result<Vec<Mount>, SpecError> {
+pub(crate) fn plan(input: &MountInput<'_>) -> Result<Vec<Mount>, MountError> {
     check(&input.config.mounts)?;
     let mut user = user_mounts(input);
     let taken: BTreeSet<PathBuf> = user.iter().map(|mount| mount.destination().clone()).collect();
@@ -172,21 +172,21 @@ fn clean(path: &str) -> String {
 }
 
 /// Whether every mount asked for has a legal destination of its own and legal options.
-pub(crate) fn check(mounts: &[MountRequest]) -> Result<(), SpecError> {
+pub(crate) fn check(mounts: &[MountRequest]) -> Result<(), MountError> {
     let mut seen = BTreeSet::new();
     for request in mounts {
         let path = &request.destination;
         if !path.starts_with('/') || path.split('/').any(|part| part == "..") || path.contains('\0') {
-            return Err(SpecError::Destination(path.clone()));
+            return Err(MountError::Destination(path.clone()));
         }
         let path = clean(path);
         if path == "/" {
-            return Err(SpecError::DestinationRoot(request.destination.clone()));
+            return Err(MountError::DestinationRoot(request.destination.clone()));
         }
         match &request.kind {
             MountKind::Bind { source, propagation, .. } => {
                 if !source.starts_with('/') {
-                    return Err(SpecError::Source(source.clone()));
+                    return Err(MountError::Source(source.clone()));
                 }
                 if let Some(word) = propagation
                     && !matches!(
@@ -194,16 +194,16 @@ pub(crate) fn check(mounts: &[MountRequest]) -> Result<(), SpecError> {
                         "private" | "rprivate" | "shared" | "rshared" | "slave" | "rslave"
                     )
                 {
-                    return Err(SpecError::Propagation(word.clone()));
+                    return Err(MountError::Propagation(word.clone()));
                 }
             }
             MountKind::Volume { name: Some(name), .. } if !stanza_spec::is_valid_container_name(name) => {
-                return Err(SpecError::VolumeName(name.clone()));
+                return Err(MountError::VolumeName(name.clone()));
             }
             MountKind::Volume { .. } | MountKind::Tmpfs { .. } => {}
         }
         if !seen.insert(path) {
-            return Err(SpecError::DuplicateMount(request.destination.clone()));
+            return Err(MountError::DuplicateMount(request.destination.clone()));
         }
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! be seen), `/dev/kvm` is really opened. The rest is read from the kernel's files.
 
 use std::fs;
-use std::io;
+use std::io::{self, BufRead};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -60,9 +60,14 @@ impl Engine {
     /// When the database cannot be opened at all; a damaged one is a finding.
     pub fn check(&mut self, repair: bool) -> Result<Vec<Finding>, SystemError> {
         let mut findings = vec![user_namespaces(), subordinate_ids(), cgroups(), self.overlay()];
-        findings.extend([kernel_module("nftables", "nf_tables", "published ports and masquerading need it")]);
-        findings.push(kernel_module("network", "bridge", "the default network needs it"));
-        findings.push(kernel_module("network", "veth", "the default network needs it"));
+        findings.extend([kernel_module(
+            "nftables",
+            "nf_tables",
+            "nft_do_chain",
+            "published ports and masquerading need it",
+        )]);
+        findings.push(kernel_module("network", "bridge", "br_add_if", "the default network needs it"));
+        findings.push(kernel_module("network", "veth", "veth_newlink", "the default network needs it"));
         findings.extend([seccomp(), mandatory_access(), kvm(), limits(), pasta(self.options.rootless)]);
         findings.push(self.disk());
         findings.extend(self.leftovers(repair)?);
@@ -216,9 +221,9 @@ fn cgroups() -> Finding {
     }
 }
 
-/// Whether a module is loaded, built in, or can be loaded.
-fn kernel_module(area: &'static str, name: &str, why: &str) -> Finding {
-    if Path::new("/sys/module").join(name).exists() {
+/// Whether a module is loaded, built in (told by one of its functions, `symbol`), or can be loaded.
+fn kernel_module(area: &'static str, name: &str, symbol: &str, why: &str) -> Finding {
+    if Path::new("/sys/module").join(name).exists() || has_symbol(symbol) {
         return finding(area, Good, format!("`{name}` is there"), "");
     }
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
@@ -231,9 +236,15 @@ fn kernel_module(area: &'static str, name: &str, why: &str) -> Finding {
     if listed {
         finding(area, Good, format!("`{name}` is loaded when it is needed"), "")
     } else {
-        // A module that is built in without parameters shows nowhere.
         finding(area, Warning, format!("`{name}` is not seen; {why}"), &format!("try `modprobe {name}`"))
     }
+}
+
+/// Whether the running kernel has a function of that name. One that is built in without parameters shows nowhere else.
+fn has_symbol(symbol: &str) -> bool {
+    let Ok(file) = fs::File::open("/proc/kallsyms") else { return false };
+    let mut lines = io::BufReader::new(file).lines().map_while(Result::ok);
+    lines.any(|line| line.split_whitespace().nth(2) == Some(symbol))
 }
 
 fn seccomp() -> Finding {

@@ -50,7 +50,7 @@ pub fn monitor_main() -> i32 {
     let _ = rustix::thread::set_name(c"stanza-monitor");
     let Ok(signals) = SignalDescriptor::new(&BLOCKED) else { return 1 };
     drop(signals);
-    let Ok(stdin) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3) else { return 1 };
+    let Ok(stdin) = crate::spawn::take_socket() else { return 1 };
     let mut door = Connection::new(UnixStream::from(stdin));
     let state = State::Waiting;
     let (event, plan) = match receive_plan(&mut door) {

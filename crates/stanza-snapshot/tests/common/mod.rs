@@ -74,7 +74,7 @@ impl Scene {
         let meta = fs::symlink_metadata(&victim).unwrap();
         assert_eq!((fs::read(&victim).unwrap(), meta.mode(), meta.nlink()), (b"safe".to_vec(), 0o100_600, 1));
         let layers = self.directory.path().join("layers");
-        assert_eq!(names(&layers), ["empty", "ingest", "sha256", "sha512"]);
+        assert_eq!(names(&layers), ["base", "ingest", "sha256", "sha512"]);
         assert_eq!(names(&layers.join("ingest")), [""; 0]);
     }
 }

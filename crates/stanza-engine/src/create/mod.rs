@@ -4,25 +4,28 @@
 //! planned, so that what cannot start is refused here), then store the record, which takes the name, and make the
 //! directory. Whatever fails, nothing of the container is left.
 
+mod error;
+
+pub use error::{CreateError, UnpackError};
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use stanza_image::{Image, Progress, PullOptions, ResolveError, StoreError};
+use stanza_image::{Image, Progress, PullOptions, ResolveError};
 use stanza_snapshot::{PlanError, plan_host, plan_layers, prepare};
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
-    Classify, ContainerConfig, ContainerId, Digest, ErrorKind, Isolation, MountKind, NamespaceMode,
-    NetworkMode, Platform, PullPolicy, Reference, Rootfs, UsernsMode,
+    ContainerConfig, ContainerId, Digest, Isolation, MountKind, NamespaceMode, NetworkMode, Platform,
+    PullPolicy, Reference, Rootfs, UsernsMode,
 };
 
-use crate::database::{DatabaseError, Insert, InsertError, Phase, Record};
+use crate::database::{Insert, InsertError, Phase, Record};
 use crate::engine::{Fresh, Lock, make_directory};
-use crate::network::NetworkError;
 use crate::record::{Facts, VolumeUse};
 use crate::spec::userns;
-use crate::spec::{self, Planned, SpecError};
+use crate::spec::{self, MountError, Planned, SpecError};
 use crate::{Engine, clock, machine, names};
 
 /// The reserved image: this machine's own root file system.
@@ -37,175 +40,6 @@ pub struct Created {
     pub name: String,
     /// What the user should know.
     pub warnings: Vec<String>,
-}
-
-/// Why a container was not created. Nothing of it is left.
-#[derive(Debug, thiserror::Error)]
-pub enum CreateError {
-    /// A name that no container may have.
-    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
-    Name(String),
-    /// A name that another container has.
-    #[error(
-        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove (or rename) that container to be able to reuse that name."
-    )]
-    NameTaken {
-        /// The name.
-        name: String,
-        /// The other container's id.
-        owner: String,
-    },
-    /// Something that this version or this machine cannot do.
-    #[error("{what} is not supported{}", because(.reason))]
-    Unsupported {
-        /// The option.
-        what: String,
-        /// Why not; empty when it is just not built.
-        reason: &'static str,
-    },
-    /// Wishes that exclude each other.
-    #[error("conflicting options: {0}")]
-    Conflict(&'static str),
-    /// The request cannot become a container.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
-    /// The image is not in the store, and may not be pulled or cannot be named at a registry.
-    #[error(transparent)]
-    Image(#[from] ResolveError),
-    /// The image is there, for another platform.
-    #[error("image with reference {name} was found but does not provide the specified platform ({wanted})")]
-    Platform {
-        /// The image.
-        name: String,
-        /// The platform asked for.
-        wanted: String,
-    },
-    /// The image cannot be pulled.
-    #[error(transparent)]
-    Pull(#[from] Box<stanza_image::PullError>),
-    /// A layer cannot be unpacked, or the root file system not be put together.
-    #[error("cannot unpack the image `{image}`")]
-    Unpack {
-        /// The image.
-        image: String,
-        /// Why.
-        #[source]
-        source: UnpackError,
-    },
-    /// No address, or no range of user ids, is left.
-    #[error("{0}")]
-    Exhausted(&'static str),
-    /// A file or directory.
-    #[error("cannot {what} `{}`", path.display())]
-    File {
-        /// What was tried.
-        what: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// The default network cannot be chosen.
-    #[error(transparent)]
-    Network(#[from] stanza_network::ChooseError),
-    /// The database.
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-}
-
-impl From<NetworkError> for CreateError {
-    fn from(error: NetworkError) -> CreateError {
-        match error {
-            NetworkError::Choose(error) => error.into(),
-            NetworkError::Database(error) => error.into(),
-        }
-    }
-}
-
-fn because(reason: &str) -> String {
-    if reason.is_empty() { String::new() } else { format!(": {reason}") }
-}
-
-/// Why an image's layers are not on disk.
-#[derive(Debug, thiserror::Error)]
-pub enum UnpackError {
-    /// The layer's blob cannot be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The layer store cannot be used.
-    #[error(transparent)]
-    Layers(#[from] stanza_snapshot::OpenError),
-    /// A layer cannot be applied.
-    #[error("cannot unpack the layer `{layer}`")]
-    Apply {
-        /// Its diff id.
-        layer: Digest,
-        /// Why.
-        #[source]
-        source: stanza_snapshot::ApplyError,
-    },
-    /// The layers do not make a root file system.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-}
-
-impl Classify for UnpackError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            UnpackError::Store(error) => error.kind(),
-            UnpackError::Layers(error) => error.kind(),
-            UnpackError::Apply { source, .. } => source.kind(),
-            UnpackError::Plan(error) => error.kind(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            UnpackError::Store(error) => error.hint(),
-            UnpackError::Layers(error) => error.hint(),
-            UnpackError::Apply { source, .. } => source.hint(),
-            UnpackError::Plan(error) => error.hint(),
-        }
-    }
-}
-
-impl Classify for CreateError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            CreateError::Name(_) | CreateError::Conflict(_) => ErrorKind::InvalidArgument,
-            CreateError::NameTaken { .. } => ErrorKind::AlreadyExists,
-            CreateError::Unsupported { .. } => ErrorKind::Unsupported,
-            CreateError::Spec(error) => error.kind(),
-            CreateError::Image(error) => error.kind(),
-            CreateError::Platform { .. } => ErrorKind::NotFound,
-            CreateError::Pull(error) => error.kind(),
-            CreateError::Unpack { source, .. } => source.kind(),
-            CreateError::Exhausted(_) => ErrorKind::Exhausted,
-            CreateError::File { source, .. } => ErrorKind::of_io(source),
-            CreateError::Network(error) => error.kind(),
-            CreateError::Database(error) => error.kind(),
-        }
-    }
-
-    fn hint(&self) -> Option<String> {
-        match self {
-            CreateError::NameTaken { name, .. } => {
-                Some(format!("remove it with `stanza rm -f {name}`, or choose another `--name`"))
-            }
-            CreateError::Spec(error) => error.hint(),
-            CreateError::Image(error) => error.hint(),
-            CreateError::Platform { .. } => Some("pull it with `--pull always`".to_owned()),
-            CreateError::Pull(error) => error.hint(),
-            CreateError::Unpack { source, .. } => source.hint(),
-            CreateError::Exhausted(_) => Some(
-                "remove containers that are not needed, or run `stanza system check --repair`".to_owned(),
-            ),
-            CreateError::Network(error) => error.hint(),
-            CreateError::Database(error) => error.hint(),
-            _ => None,
-        }
-    }
 }
 
 /// What was found under the image's name.
@@ -336,7 +170,7 @@ impl Engine {
             config.name = Some(name.to_owned());
         }
         if config.uts == NamespaceMode::Host && config.hostname.is_some() {
-            return Err(CreateError::Conflict("hostname and the UTS mode"));
+            return Err(SpecError::Conflict("hostname and the UTS mode").into());
         }
         self.check_userns(config.userns)?;
         let network = self.network_mode(config);
@@ -351,7 +185,7 @@ impl Engine {
             warnings.push(format!("Published ports are discarded when using {mode} network mode"));
             config.ports.clear();
         }
-        spec::check_mounts(&config.mounts)?;
+        spec::check_mounts(&config.mounts).map_err(SpecError::from)?;
         config.mounts.iter().try_for_each(|mount| ensure_source(&mount.kind))
     }
 
@@ -696,7 +530,7 @@ fn ensure_source(kind: &MountKind) -> Result<(), CreateError> {
             if *create_source {
                 make_directory(path, 0o755).map_err(|error| failed("make the bind mount's source", error))
             } else {
-                Err(SpecError::SourceMissing(source.clone()).into())
+                Err(SpecError::from(MountError::SourceMissing(source.clone())).into())
             }
         }
         Err(error) => Err(failed("look at the bind mount's source", error)),

@@ -1,0 +1,178 @@
+//! Why a container was not created.
+
+use std::io;
+use std::path::PathBuf;
+
+use stanza_image::{ResolveError, StoreError};
+use stanza_snapshot::PlanError;
+use stanza_spec::{Classify, Digest, ErrorKind};
+
+use crate::database::DatabaseError;
+use crate::network::NetworkError;
+use crate::spec::SpecError;
+
+/// Why a container was not created. Nothing of it is left.
+#[derive(Debug, thiserror::Error)]
+pub enum CreateError {
+    /// A name that no container may have.
+    #[error("Invalid container name ({0}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")]
+    Name(String),
+    /// A name that another container has.
+    #[error(
+        "Conflict. The container name \"/{name}\" is already in use by container \"{owner}\". You have to remove (or rename) that container to be able to reuse that name."
+    )]
+    NameTaken {
+        /// The name.
+        name: String,
+        /// The other container's id.
+        owner: String,
+    },
+    /// Something that this version or this machine cannot do.
+    #[error("{what} is not supported{}", because(.reason))]
+    Unsupported {
+        /// The option.
+        what: String,
+        /// Why not; empty when it is just not built.
+        reason: &'static str,
+    },
+    /// The request cannot become a container.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The image is not in the store, and may not be pulled or cannot be named at a registry.
+    #[error(transparent)]
+    Image(#[from] ResolveError),
+    /// The image is there, for another platform.
+    #[error("image with reference {name} was found but does not provide the specified platform ({wanted})")]
+    Platform {
+        /// The image.
+        name: String,
+        /// The platform asked for.
+        wanted: String,
+    },
+    /// The image cannot be pulled.
+    #[error(transparent)]
+    Pull(#[from] Box<stanza_image::PullError>),
+    /// A layer cannot be unpacked, or the root file system not be put together.
+    #[error("cannot unpack the image `{image}`")]
+    Unpack {
+        /// The image.
+        image: String,
+        /// Why.
+        #[source]
+        source: UnpackError,
+    },
+    /// No address, or no range of user ids, is left.
+    #[error("{0}")]
+    Exhausted(&'static str),
+    /// A file or directory.
+    #[error("cannot {what} `{}`", path.display())]
+    File {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// The default network cannot be chosen.
+    #[error(transparent)]
+    Network(#[from] stanza_network::ChooseError),
+    /// The database.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+}
+
+impl From<NetworkError> for CreateError {
+    fn from(error: NetworkError) -> CreateError {
+        match error {
+            NetworkError::Choose(error) => error.into(),
+            NetworkError::Database(error) => error.into(),
+        }
+    }
+}
+
+fn because(reason: &str) -> String {
+    if reason.is_empty() { String::new() } else { format!(": {reason}") }
+}
+
+/// Why an image's layers are not on disk.
+#[derive(Debug, thiserror::Error)]
+pub enum UnpackError {
+    /// The layer's blob cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The layer store cannot be used.
+    #[error(transparent)]
+    Layers(#[from] stanza_snapshot::OpenError),
+    /// A layer cannot be applied.
+    #[error("cannot unpack the layer `{layer}`")]
+    Apply {
+        /// Its diff id.
+        layer: Digest,
+        /// Why.
+        #[source]
+        source: stanza_snapshot::ApplyError,
+    },
+    /// The layers do not make a root file system.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+}
+
+impl Classify for UnpackError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            UnpackError::Store(error) => error.kind(),
+            UnpackError::Layers(error) => error.kind(),
+            UnpackError::Apply { source, .. } => source.kind(),
+            UnpackError::Plan(error) => error.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            UnpackError::Store(error) => error.hint(),
+            UnpackError::Layers(error) => error.hint(),
+            UnpackError::Apply { source, .. } => source.hint(),
+            UnpackError::Plan(error) => error.hint(),
+        }
+    }
+}
+
+impl Classify for CreateError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            CreateError::Name(_) => ErrorKind::InvalidArgument,
+            CreateError::NameTaken { .. } => ErrorKind::AlreadyExists,
+            CreateError::Unsupported { .. } => ErrorKind::Unsupported,
+            CreateError::Spec(error) => error.kind(),
+            CreateError::Image(error) => error.kind(),
+            CreateError::Platform { .. } => ErrorKind::NotFound,
+            CreateError::Pull(error) => error.kind(),
+            CreateError::Unpack { source, .. } => source.kind(),
+            CreateError::Exhausted(_) => ErrorKind::Exhausted,
+            CreateError::File { source, .. } => ErrorKind::of_io(source),
+            CreateError::Network(error) => error.kind(),
+            CreateError::Database(error) => error.kind(),
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            CreateError::NameTaken { name, .. } => {
+                Some(format!("remove it with `stanza rm -f {name}`, or choose another `--name`"))
+            }
+            CreateError::Spec(error) => error.hint(),
+            CreateError::Image(error) => error.hint(),
+            CreateError::Platform { .. } => Some("pull it with `--pull always`".to_owned()),
+            CreateError::Pull(error) => error.hint(),
+            CreateError::Unpack { source, .. } => source.hint(),
+            CreateError::Exhausted(_) => Some(
+                "remove containers that are not needed, or run `stanza system check --repair`".to_owned(),
+            ),
+            CreateError::Network(error) => error.hint(),
+            CreateError::Database(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
