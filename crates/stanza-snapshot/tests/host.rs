@@ -17,33 +17,27 @@ use stanza_spec::{OverlayLayers, Rootfs, RootfsPart};
 
 #[test]
 fn the_host_image_mounts_as_root() {
-    in_namespaces("-m", "as_root");
+    in_namespaces("-m", "the_host_image_mounts_as_root", as_root);
 }
 
 #[test]
 fn the_host_image_mounts_in_a_user_namespace() {
-    in_namespaces("-Urm", "in_user_namespace");
+    in_namespaces("-Urm", "the_host_image_mounts_in_a_user_namespace", in_user_namespace);
 }
 
-#[test]
-#[ignore = "runs in namespaces, started by `the_host_image_mounts_as_root`"]
 fn as_root() {
     mounted(false);
 }
 
-#[test]
-#[ignore = "runs in namespaces, started by `the_host_image_mounts_in_a_user_namespace`"]
 fn in_user_namespace() {
     mounted(true);
 }
 
 #[test]
 fn state_in_a_further_mount_is_hidden_too() {
-    in_namespaces("-m", "with_state_in_a_further_mount");
+    in_namespaces("-m", "state_in_a_further_mount_is_hidden_too", with_state_in_a_further_mount);
 }
 
-#[test]
-#[ignore = "runs in a mount namespace, started by `state_in_a_further_mount_is_hidden_too`"]
 fn with_state_in_a_further_mount() {
     let scene = tempfile::tempdir_in("/var/tmp").unwrap();
     let target = tempfile::tempdir_in("/var/tmp").unwrap();

@@ -10,11 +10,9 @@ use stanza_tar::{EntryKind, Header};
 
 #[test]
 fn layers_are_unpacked_in_a_user_namespace() {
-    in_namespaces("-Urm", "in_user_namespace");
+    in_namespaces("-Urm", "layers_are_unpacked_in_a_user_namespace", in_user_namespace);
 }
 
-#[test]
-#[ignore = "runs in a user namespace, started by `layers_are_unpacked_in_a_user_namespace`"]
 fn in_user_namespace() {
     let scene = Scene::new();
     let store = LayerStore::open(&scene.directory.path().join("layers"), true).unwrap();

@@ -207,31 +207,3 @@ fn processes_race_for_names_and_addresses_without_loss() {
     assert_eq!(addresses.len(), 12);
     database.verify().unwrap();
 }
-
-/// Prints what the hot path costs; `cargo test --release -- --ignored --nocapture cost` runs it.
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stderr, reason = "a measurement's result")]
-fn cost_of_open_insert_and_delete() {
-    let dir = tempfile::Builder::new().tempdir_in("/var/tmp").unwrap();
-    let path = dir.path().join("s.db");
-    drop(open(&path));
-    let mut insert_times = Vec::new();
-    let mut delete_times = Vec::new();
-    for n in 0..200 {
-        let one = record(&format!("c{n}"));
-        let started = std::time::Instant::now();
-        let mut database = open(&path);
-        let insert = Insert { record: &one, invent: None, lease: Some(&subnet(16)), volumes: &[] };
-        database.insert(&insert).unwrap();
-        insert_times.push(started.elapsed());
-        let started = std::time::Instant::now();
-        database.delete(one.id.as_str()).unwrap();
-        delete_times.push(started.elapsed());
-        drop(database);
-    }
-    for times in [&mut insert_times, &mut delete_times] {
-        times.sort();
-        eprintln!("median {:?} p90 {:?} max {:?}", times[100], times[180], times[199]);
-    }
-}
