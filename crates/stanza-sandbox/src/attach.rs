@@ -35,6 +35,8 @@ pub enum AttachEnd {
     Exited(ExitRecord),
     /// The user pressed the detach keys; the container goes on.
     Detached,
+    /// Nobody reads this process's output any more; the container goes on.
+    OutputClosed,
 }
 
 /// A conversation with a monitor.
@@ -204,8 +206,12 @@ impl Pump<'_> {
     fn take_frames(&mut self) -> Result<Option<AttachEnd>, AttachError> {
         while let Some((kind, body)) = self.connection.reader.next().map_err(AttachError::Socket)? {
             match kind {
-                Kind::Stdout => write_all(rustix::stdio::stdout(), &body),
-                Kind::Stderr => write_all(rustix::stdio::stderr(), &body),
+                Kind::Stdout if !write_all(rustix::stdio::stdout(), &body) => {
+                    return Ok(Some(AttachEnd::OutputClosed));
+                }
+                Kind::Stderr => {
+                    write_all(rustix::stdio::stderr(), &body);
+                }
                 Kind::Exit => {
                     let record =
                         serde_json::from_slice(&body).map_err(|error| AttachError::Socket(error.into()))?;
@@ -301,8 +307,8 @@ pub(crate) fn window_size(terminal: BorrowedFd<'_>) -> Option<(u16, u16)> {
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
-/// Writes everything; a reader that has gone loses it, which is its own business.
-pub(crate) fn write_all(target: BorrowedFd<'_>, mut bytes: &[u8]) {
+/// Writes everything; `false` when nobody reads it any more.
+pub(crate) fn write_all(target: BorrowedFd<'_>, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         match rustix::io::write(target, bytes) {
             Ok(count) => bytes = &bytes[count..],
@@ -310,9 +316,10 @@ pub(crate) fn write_all(target: BorrowedFd<'_>, mut bytes: &[u8]) {
             Err(rustix::io::Errno::AGAIN) => {
                 let _ = poll(&mut [PollFd::new(&target, PollFlags::OUT)], None);
             }
-            Err(_) => return,
+            Err(error) => return error != rustix::io::Errno::PIPE,
         }
     }
+    true
 }
 
 /// Standard input's terminal in raw mode, restored on drop.

@@ -11,6 +11,7 @@ use crate::arguments::Given;
 use crate::door::Outcome;
 use crate::failure::Failure;
 use crate::flags::keys;
+use crate::output;
 
 /// How to attach.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ impl Session {
                 Ok(code)
             }
             AttachEnd::Detached => Ok(0),
+            AttachEnd::OutputClosed => Ok(output::CLOSED_OUTPUT),
         }
     }
 }

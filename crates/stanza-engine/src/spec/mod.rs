@@ -91,6 +91,9 @@ pub enum MountError {
     /// A destination that would hide everything.
     #[error("invalid mount config: destination `{0}` must not be `/`")]
     DestinationRoot(String),
+    /// A destination that would hide what the kernel says.
+    #[error("invalid mount config: `{0}` cannot be mounted because it is inside /proc")]
+    DestinationProc(String),
     /// A relative source.
     #[error("invalid mount config for type \"bind\": source `{0}` must be an absolute path")]
     Source(String),

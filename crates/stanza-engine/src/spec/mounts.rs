@@ -102,7 +102,12 @@ fn kernel_mounts(input: &MountInput<'_>) -> Vec<Mount> {
         &with_access(&["nosuid", "noexec", "nodev", "relatime"]),
     ));
     if host_ipc {
-        mounts.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &bound));
+        // Not every host mounts it. Root may mount the host's queues itself; a user namespace may not.
+        if Path::new("/dev/mqueue").exists() {
+            mounts.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &bound));
+        } else if !input.foreign_namespaces {
+            mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+        }
         mounts.push(mount("/dev/shm", "bind", "/dev/shm", &bound));
     } else {
         let size = format!("size={}k", config.shm_size.unwrap_or(SHM_SIZE).div_ceil(1024));
@@ -171,6 +176,20 @@ fn clean(path: &str) -> String {
     if text.is_empty() { "/".to_owned() } else { text }
 }
 
+/// What may be mounted in /proc: numbers that lxcfs and its like show per container. Anything else would put something
+/// that is no procfs where stanza and programs trust the kernel's answers (CVE-2019-16884).
+const REPLACEABLE_IN_PROC: [&str; 9] = [
+    "/proc/cpuinfo",
+    "/proc/diskstats",
+    "/proc/loadavg",
+    "/proc/meminfo",
+    "/proc/slabinfo",
+    "/proc/stat",
+    "/proc/swaps",
+    "/proc/uptime",
+    "/proc/net/dev",
+];
+
 /// Whether every mount asked for has a legal destination of its own and legal options.
 pub(crate) fn check(mounts: &[MountRequest]) -> Result<(), MountError> {
     let mut seen = BTreeSet::new();
@@ -182,6 +201,9 @@ pub(crate) fn check(mounts: &[MountRequest]) -> Result<(), MountError> {
         let path = clean(path);
         if path == "/" {
             return Err(MountError::DestinationRoot(request.destination.clone()));
+        }
+        if path == "/proc" || (path.starts_with("/proc/") && !REPLACEABLE_IN_PROC.contains(&path.as_str())) {
+            return Err(MountError::DestinationProc(request.destination.clone()));
         }
         match &request.kind {
             MountKind::Bind { source, propagation, .. } => {
