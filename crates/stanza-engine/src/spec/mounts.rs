@@ -102,10 +102,8 @@ fn kernel_mounts(input: &MountInput<'_>) -> Vec<Mount> {
         &with_access(&["nosuid", "noexec", "nodev", "relatime"]),
     ));
     if host_ipc {
-        // Not every host mounts it. Root may mount the host's queues itself; a user namespace may not.
-        if Path::new("/dev/mqueue").exists() {
-            mounts.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &bound));
-        } else if !input.foreign_namespaces {
+        // The host's queues are those of its namespace, wherever they are mounted; a user namespace may not mount them.
+        if !input.foreign_namespaces {
             mounts.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
         }
         mounts.push(mount("/dev/shm", "bind", "/dev/shm", &bound));
@@ -341,7 +339,8 @@ mod tests {
         let lines = lines(&config, &[], &NetworkMode::Host, true);
         assert_eq!(lines[0], "/proc bind /proc rbind,nosuid,noexec,nodev,rprivate");
         assert_eq!(lines[3], "/sys bind /sys rbind,nosuid,noexec,nodev,rprivate,ro,rro");
-        assert_eq!(lines[6], "/dev/shm bind /dev/shm rbind,nosuid,noexec,nodev,rprivate");
+        assert_eq!(lines[5], "/dev/shm bind /dev/shm rbind,nosuid,noexec,nodev,rprivate");
+        assert!(!lines.iter().any(|line| line.starts_with("/dev/mqueue")));
     }
 
     #[test]
@@ -350,6 +349,8 @@ mod tests {
             (vec![bind("/a", "b")], "must be an absolute path"),
             (vec![bind("/a", "/b/../c")], "/b/../c"),
             (vec![bind("/a", "//")], "must not be `/`"),
+            (vec![bind("/a", "/proc")], "inside /proc"),
+            (vec![bind("/a", "/proc/sys/kernel")], "inside /proc"),
             (vec![bind("a", "/b")], "`a`"),
             (vec![bind("/a", "/b"), bind("/c", "/b/")], "Duplicate mount point: /b/"),
         ] {
