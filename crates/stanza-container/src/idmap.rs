@@ -2,15 +2,17 @@
 //! the image gives to root belongs to the namespace's root, without a copy (mount_setattr(2), "ID-mapped mounts").
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use stanza_spec::oci::runtime::Spec;
+use rustix::fs::{Gid, Uid};
+use stanza_spec::oci::runtime::{LinuxIdMapping, Spec};
 use stanza_spec::{OverlayLayers, Rootfs, RootfsPart};
 use stanza_sys::{CloneFlags, Cloned, MountAttributes, clone_process};
 
 use crate::error::LaunchError;
+use crate::init::open_binds;
 use crate::launch::{map_ids, reap};
 use crate::source;
 
@@ -18,12 +20,17 @@ use crate::source;
 pub(crate) struct Prepared {
     pub(crate) root: OwnedFd,
     pub(crate) parts: Vec<(PathBuf, OwnedFd)>,
+    /// The sources of bind mounts, in the order of the configuration's mounts: the namespace's root need not be able to
+    /// reach them.
+    pub(crate) binds: Vec<Option<OwnedFd>>,
 }
 
 /// Makes the mounts of `rootfs` with owners mapped as `spec` says. Where this process may not map (it is in a user
 /// namespace itself), owners stay as they are.
 pub(crate) fn prepare(rootfs: &Rootfs, spec: &Spec) -> Result<Prepared, LaunchError> {
     let namespace = user_namespace(spec)?;
+    let owner = root_ids(spec);
+    let binds = open_binds(spec.mounts().as_deref().unwrap_or_default())?;
     let mount = |destination: &Path| {
         let destination = destination.to_owned();
         move |source| LaunchError::Mount { destination, source }
@@ -32,12 +39,12 @@ pub(crate) fn prepare(rootfs: &Rootfs, spec: &Spec) -> Result<Prepared, LaunchEr
         Rootfs::Directory(path) => {
             let root = source::clone_tree(path, true).map_err(mount(path))?;
             let _ = map(&root, &namespace);
-            Ok(Prepared { root, parts: Vec::new() })
+            Ok(Prepared { root, parts: Vec::new(), binds })
         }
         Rootfs::Layered { root, parts } => {
             let prepared = parts.iter().map(|part| match part {
                 RootfsPart::Overlay { destination, layers } => {
-                    Ok((destination.clone(), overlay(layers, &namespace).map_err(mount(destination))?))
+                    Ok((destination.clone(), overlay(layers, &namespace, owner).map_err(mount(destination))?))
                 }
                 RootfsPart::ReadOnlyBind { destination, source } => {
                     let tree =
@@ -52,7 +59,8 @@ pub(crate) fn prepare(rootfs: &Rootfs, spec: &Spec) -> Result<Prepared, LaunchEr
             });
             Ok(Prepared {
                 parts: prepared.collect::<Result<_, LaunchError>>()?,
-                root: overlay(root, &namespace).map_err(mount(Path::new("/")))?,
+                root: overlay(root, &namespace, owner).map_err(mount(Path::new("/")))?,
+                binds,
             })
         }
     }
@@ -91,26 +99,32 @@ fn map(mount: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
     source::set_attributes(mount, true, &attributes)
 }
 
-/// An overlay whose layers are id-mapped clones. Upper and work directory must be of one mount, so it is their parent
-/// that is cloned.
-fn overlay(layers: &OverlayLayers, namespace: &OwnedFd) -> io::Result<OwnedFd> {
-    let parent = layers.upper.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let writable = source::clone_tree(parent, false)?;
-    if map(&writable, namespace).is_err() {
-        return source::overlay(layers);
-    }
+/// An overlay whose lower layers are id-mapped clones. What is written is stored with the ids of the namespace as they
+/// are: the one who mounts has no id in an id-mapped upper layer, and could make nothing there.
+fn overlay(layers: &OverlayLayers, namespace: &OwnedFd, root: (Uid, Gid)) -> io::Result<OwnedFd> {
     let mut clones = Vec::with_capacity(layers.lower.len());
     for layer in &layers.lower {
         let clone = source::clone_tree(layer, false)?;
-        map(&clone, namespace)?;
+        if map(&clone, namespace).is_err() && clones.is_empty() {
+            return source::overlay(layers);
+        }
         clones.push(clone);
     }
-    let by_descriptor = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd()));
-    let below = |path: &Path| path.strip_prefix(parent).map(|rest| by_descriptor(&writable).join(rest));
-    source::overlay(&OverlayLayers {
-        lower: clones.iter().map(by_descriptor).collect(),
-        upper: below(&layers.upper).map_err(|_| io::ErrorKind::InvalidInput)?,
-        work: below(&layers.work).map_err(|_| io::ErrorKind::InvalidInput)?,
-        userxattr: layers.userxattr,
-    })
+    for directory in [&layers.upper, &layers.work] {
+        rustix::fs::chown(directory, Some(root.0), Some(root.1))?;
+    }
+    let by_descriptor = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    source::overlay(&OverlayLayers { lower: clones.iter().map(by_descriptor).collect(), ..layers.clone() })
+}
+
+/// The host's ids of the namespace's root.
+fn root_ids(spec: &Spec) -> (Uid, Gid) {
+    let find = |mappings: Option<&Vec<LinuxIdMapping>>| {
+        mappings.into_iter().flatten().find(|mapping| mapping.container_id() == 0).map_or(0, |mapping| mapping.host_id())
+    };
+    let linux = spec.linux().as_ref();
+    (
+        Uid::from_raw(find(linux.and_then(|linux| linux.uid_mappings().as_ref()))),
+        Gid::from_raw(find(linux.and_then(|linux| linux.gid_mappings().as_ref()))),
+    )
 }

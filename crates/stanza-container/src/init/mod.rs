@@ -32,6 +32,8 @@ use crate::process::{Program, set_standard_descriptors};
 use crate::root::Root;
 use crate::{source, terminal};
 
+pub(crate) use mounts::open_binds;
+
 /// Runs in the child. Returns only with the reason why the program did not start.
 pub(crate) fn run(
     launch: &Launch<'_>,
@@ -59,7 +61,14 @@ pub(crate) fn run(
     let _ = stanza_sys::join_session_keyring(c"stanza");
     rustix::process::umask(Mode::empty());
 
-    let binds = mounts::open_binds(spec.mounts().as_deref().unwrap_or_default())?;
+    let opened;
+    let binds = match prepared {
+        Some(prepared) => &prepared.binds,
+        None => {
+            opened = open_binds(spec.mounts().as_deref().unwrap_or_default())?;
+            &opened
+        }
+    };
     let null = devices::open_null()?;
     let private = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", private).during("make the mounts private")?;
@@ -128,7 +137,7 @@ fn mount_root(rootfs: &Rootfs, prepared: Option<&Prepared>, read_only: bool) -> 
     };
     let made;
     // The parts' layers may lie below the place that the root covers, so all are made before any is attached.
-    let Prepared { root, parts } = match prepared {
+    let Prepared { root, parts, .. } = match prepared {
         Some(prepared) => prepared,
         None => {
             made = make_root(rootfs)?;
@@ -156,11 +165,12 @@ fn make_root(rootfs: &Rootfs) -> Result<Prepared, Failure> {
     match rootfs {
         Rootfs::Directory(path) => {
             let root = source::clone_tree(path, true).during_on("clone the root file system", path)?;
-            Ok(Prepared { root, parts: Vec::new() })
+            Ok(Prepared { root, parts: Vec::new(), binds: Vec::new() })
         }
         Rootfs::Layered { root, parts } => Ok(Prepared {
             parts: parts.iter().map(mounts::make_part).collect::<Result<_, _>>()?,
             root: source::overlay(root).mounting(Path::new("/"))?,
+            binds: Vec::new(),
         }),
     }
 }

@@ -66,7 +66,7 @@ pub(super) fn make_part(part: &RootfsPart) -> Result<(PathBuf, OwnedFd), Failure
 }
 
 /// The sources of all bind mounts, opened in the host's view before anything is mounted: one entry a mount.
-pub(super) fn open_binds(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Failure> {
+pub(crate) fn open_binds(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Failure> {
     mounts
         .iter()
         .map(|mount| {
@@ -93,7 +93,7 @@ pub(super) fn open_binds(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Failu
 pub(super) struct Context<'a> {
     pub(super) root: &'a Root,
     pub(super) hierarchies: &'a [Hierarchy],
-    pub(super) binds: Vec<Option<OwnedFd>>,
+    pub(super) binds: &'a [Option<OwnedFd>],
 }
 
 impl Context<'_> {
