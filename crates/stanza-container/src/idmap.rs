@@ -120,7 +120,11 @@ fn overlay(layers: &OverlayLayers, namespace: &OwnedFd, root: (Uid, Gid)) -> io:
 /// The host's ids of the namespace's root.
 fn root_ids(spec: &Spec) -> (Uid, Gid) {
     let find = |mappings: Option<&Vec<LinuxIdMapping>>| {
-        mappings.into_iter().flatten().find(|mapping| mapping.container_id() == 0).map_or(0, |mapping| mapping.host_id())
+        mappings
+            .into_iter()
+            .flatten()
+            .find(|mapping| mapping.container_id() == 0)
+            .map_or(0, |mapping| mapping.host_id())
     };
     let linux = spec.linux().as_ref();
     (

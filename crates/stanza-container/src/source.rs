@@ -1,15 +1,17 @@
 //! Detached mounts: made or cloned by descriptor, attached nowhere yet, so that what is mounted and where it goes are
 //! both decided before either can be changed by anybody else.
 
+use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
-    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount, open_tree,
+    unmount,
 };
 use stanza_spec::OverlayLayers;
 use stanza_sys::{MountAttributes, mount_set_attributes};
@@ -68,10 +70,40 @@ pub(crate) fn new_mount(
 }
 
 /// A new overlay mount of `layers`.
+///
+/// One `lowerdir+` a layer has no limit of length, but needs Linux 6.8 (an older one writes a line into the kernel's log for
+/// each try, so its version is asked). Older kernels take all lower layers as one string, which `fsconfig` limits to 255
+/// bytes; a plain `mount(2)` takes a page.
 pub(crate) fn overlay(layers: &OverlayLayers) -> io::Result<OwnedFd> {
+    if kernel_is_at_least((6, 8)) {
+        return overlay_with(layers, &|context| {
+            layers.lower.iter().try_for_each(|layer| fsconfig_set_string(context, "lowerdir+", layer))
+        });
+    }
+    let joined = join(layers)?;
+    if joined.text.len() > LONGEST_STRING {
+        return overlay_by_name(layers, &joined);
+    }
+    overlay_with(layers, &|context| fsconfig_set_string(context, "lowerdir", &*joined.text))
+}
+
+fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
+    let name = rustix::system::uname();
+    let mut numbers =
+        name.release().to_str().unwrap_or_default().split(['.', '-']).map_while(|part| part.parse().ok());
+    (numbers.next().unwrap_or(0u32), numbers.next().unwrap_or(0)) >= wanted
+}
+
+/// `fsconfig` takes strings of 255 bytes.
+const LONGEST_STRING: usize = 255;
+
+fn overlay_with(
+    layers: &OverlayLayers,
+    set_lower: &dyn Fn(&OwnedFd) -> rustix::io::Result<()>,
+) -> io::Result<OwnedFd> {
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "overlay")?;
-    set_lower(&context, layers)?;
+    set_lower(&context)?;
     fsconfig_set_string(&context, "upperdir", &layers.upper)?;
     fsconfig_set_string(&context, "workdir", &layers.work)?;
     if layers.userxattr {
@@ -86,32 +118,37 @@ pub(crate) fn overlay(layers: &OverlayLayers) -> io::Result<OwnedFd> {
     Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
-/// One `lowerdir+` a layer has no limit of length and needs no escaping, but a kernel from 6.8 on; before that, all in
-/// one string of at most 255 bytes (fsconfig's limit), with `:` and `\` escaped.
-fn set_lower(context: &OwnedFd, layers: &OverlayLayers) -> io::Result<()> {
-    for (index, layer) in layers.lower.iter().enumerate() {
-        match fsconfig_set_string(context, "lowerdir+", layer) {
-            Ok(()) => {}
-            Err(Errno::INVAL) if index == 0 => {
-                let mut joined = Vec::new();
-                for layer in &layers.lower {
-                    if !joined.is_empty() {
-                        joined.push(b':');
-                    }
-                    for byte in std::os::unix::ffi::OsStrExt::as_bytes(layer.as_os_str()) {
-                        if matches!(byte, b':' | b'\\') {
-                            joined.push(b'\\');
-                        }
-                        joined.push(*byte);
-                    }
-                }
-                fsconfig_set_string(context, "lowerdir", joined)?;
-                return Ok(());
-            }
-            Err(error) => return Err(error.into()),
+/// Layers as one `lowerdir` string, each by a descriptor: short, and nothing in it needs escaping.
+struct Joined {
+    text: String,
+    /// What `text` refers to; open until the mount is made.
+    descriptors: Vec<OwnedFd>,
+}
+
+fn join(layers: &OverlayLayers) -> io::Result<Joined> {
+    let mut joined = Joined { text: String::new(), descriptors: Vec::with_capacity(layers.lower.len()) };
+    for layer in &layers.lower {
+        let descriptor = openat(CWD, layer, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        if !joined.text.is_empty() {
+            joined.text.push(':');
         }
+        joined.text.push_str(&format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
+        joined.descriptors.push(descriptor);
     }
-    Ok(())
+    Ok(joined)
+}
+
+/// `mount(2)` takes a page of options, enough for some 240 layers. It mounts by name in this mount namespace, so the mount
+/// is cloned and taken off again at once.
+fn overlay_by_name(layers: &OverlayLayers, joined: &Joined) -> io::Result<OwnedFd> {
+    let options = if layers.userxattr { "userxattr" } else { "redirect_dir=off,metacopy=off" };
+    let (upper, work) = (layers.upper.display(), layers.work.display());
+    let data = format!("lowerdir={},upperdir={upper},workdir={work},{options}", joined.text);
+    let data = CString::new(data).map_err(|_| io::ErrorKind::InvalidInput)?;
+    mount("overlay", &layers.upper, "overlay", MountFlags::empty(), Some(data.as_c_str()))?;
+    let clone = clone_tree(&layers.upper, false);
+    unmount(&layers.upper, UnmountFlags::DETACH)?;
+    clone
 }
 
 /// Attaches a detached mount on top of what `target` is.

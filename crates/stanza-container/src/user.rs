@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 
+use rustix::fs::{Mode, OFlags};
+
 use crate::error::{Failure, What};
 
 /// Who a process runs as.
@@ -30,7 +32,10 @@ struct Account {
 
 /// Lines of a colon-separated file, split; a missing file has none.
 fn records(path: &str) -> impl Iterator<Item = Vec<String>> {
-    let file = File::open(path).ok().filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
+    // Without blocking: an image may bring a pipe under this name, which nobody ever writes.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let opened = rustix::fs::open(path, flags, Mode::empty()).ok().map(File::from);
+    let file = opened.filter(|file| file.metadata().is_ok_and(|metadata| metadata.is_file()));
     file.into_iter()
         .flat_map(|file| BufReader::new(file.take(MAX_FILE)).split(b'\n').map_while(Result::ok))
         .map(|line| String::from_utf8_lossy(&line).split(':').map(str::to_owned).collect())

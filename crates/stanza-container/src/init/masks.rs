@@ -45,24 +45,23 @@ pub(super) fn mask(root: &Root, paths: &[String], null: &OwnedFd) -> Result<(), 
         let Some(place) = find(root, path)? else { continue };
         let step = "mask";
         let stat = fstat(&place).during_on(step, Path::new(path))?;
-        let cover = if FileType::from_raw_mode(stat.st_mode).is_dir() {
-            match &empty {
-                Some(first) => source::clone_of(first.as_fd(), false).during_on(step, Path::new(path))?,
-                None => {
-                    let data = [
-                        ("size".to_owned(), Some("0".to_owned())),
-                        ("mode".to_owned(), Some("0555".to_owned())),
-                    ];
-                    let mount = source::new_mount("tmpfs", "tmpfs", &data, MountAttributes::READ_ONLY)
-                        .during_on(step, Path::new(path))?;
-                    empty = Some(source::clone_of(mount.as_fd(), false).during_on(step, Path::new(path))?);
-                    mount
-                }
+        if !FileType::from_raw_mode(stat.st_mode).is_dir() {
+            let cover = source::clone_of(null.as_fd(), false).during_on(step, Path::new(path))?;
+            source::attach(&cover, &place).during_on(step, Path::new(path))?;
+            continue;
+        }
+        let cover = match &empty {
+            // Attached by now: before Linux 6.15 only such a mount can be cloned.
+            Some(first) => source::clone_of(first.as_fd(), false),
+            None => {
+                let data =
+                    [("size".to_owned(), Some("0".to_owned())), ("mode".to_owned(), Some("0555".to_owned()))];
+                source::new_mount("tmpfs", "tmpfs", &data, MountAttributes::READ_ONLY)
             }
-        } else {
-            source::clone_of(null.as_fd(), false).during_on(step, Path::new(path))?
         };
+        let cover = cover.during_on(step, Path::new(path))?;
         source::attach(&cover, &place).during_on(step, Path::new(path))?;
+        empty.get_or_insert(cover);
     }
     Ok(())
 }

@@ -130,10 +130,12 @@ fn become_root() -> Result<(), Failure> {
 
 /// Attaches the root file system and its parts in this mount namespace.
 fn mount_root(rootfs: &Rootfs, prepared: Option<&Prepared>, read_only: bool) -> Result<Root, Failure> {
-    // The mount goes over a directory that exists for sure: this namespace never looks at what is below.
-    let place = match rootfs {
-        Rootfs::Directory(path) => path,
-        Rootfs::Layered { root, .. } => &root.upper,
+    // The mount goes over a directory that exists for sure: this namespace never looks at what is below. The root of a new
+    // user namespace may not be able to reach stanza's own directories, but it can reach /proc, needed no more.
+    let place = match (prepared, rootfs) {
+        (Some(_), _) => Path::new("/proc"),
+        (None, Rootfs::Directory(path)) => path,
+        (None, Rootfs::Layered { root, .. }) => &root.upper,
     };
     let made;
     // The parts' layers may lie below the place that the root covers, so all are made before any is attached.
