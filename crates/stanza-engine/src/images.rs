@@ -8,9 +8,8 @@ use stanza_image::{
     Image, ImportError, ImportOptions, LoadError, Loaded, Progress, PullError, PullOptions, Removed,
     ResolveError, StoreError,
 };
-use stanza_spec::{Classify, Digest, ErrorKind, Platform, Reference};
+use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 
-use crate::clock::Instant;
 use crate::database::DatabaseError;
 use crate::filters::{FilterError, Filters};
 use crate::{Engine, size};

@@ -21,7 +21,6 @@
 #![forbid(unsafe_code)]
 
 mod changes;
-pub mod clock;
 mod connect;
 mod container;
 mod create;

@@ -19,10 +19,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify;
 use serde::Deserialize;
 use stanza_sandbox::Status;
-use stanza_spec::{Classify, ContainerId, ErrorKind, LogDriver};
+use stanza_spec::{Classify, ContainerId, ErrorKind, Instant, LogDriver, TimeError};
 
 use crate::Engine;
-use crate::clock::{Instant, TimeError};
 use crate::find::FindError;
 
 /// Which lines.

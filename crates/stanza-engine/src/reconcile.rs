@@ -16,11 +16,12 @@
 use stanza_network::NetworkPlan;
 use stanza_sandbox::{ExitRecord, Status, StatusError};
 use stanza_snapshot::remove_tree;
+use stanza_spec::Instant;
 
+use crate::Engine;
 use crate::container::State;
 use crate::database::{DatabaseError, Phase, Record};
 use crate::engine::Lock;
-use crate::{Engine, clock};
 
 /// The exit code of a container that was lost with a boot, as Docker gives it.
 const REBOOTED: i32 = 255;
@@ -165,7 +166,7 @@ fn lost(record: &Record, code: i32) -> ExitRecord {
         signal: None,
         oom_killed: false,
         started_at: record.created_at.clone(),
-        finished_at: clock::now(),
+        finished_at: Instant::now().rfc3339(),
         error: Some(error.to_owned()),
     }
 }

@@ -8,11 +8,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
+use stanza_container::ALL_CAPABILITIES;
 use stanza_container::seccomp;
 use stanza_spec::{Classify, ContainerConfig, ErrorKind, SeccompChoice};
 
 use crate::engine::make_directory;
-use crate::spec::capabilities;
 use crate::{Engine, names};
 
 /// Raised when the same profile compiles to another filter within one version of stanza.
@@ -90,7 +90,7 @@ impl Engine {
 
 /// `<default or hash of the profile>-<capability bits>-<architecture>-<version>.bpf`.
 fn key(profile: Option<&str>, granted: &BTreeSet<&'static str>) -> String {
-    let bits = capabilities::ALL
+    let bits = ALL_CAPABILITIES
         .iter()
         .enumerate()
         .filter(|(_, name)| granted.contains(*name))

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use stanza_image::Silent;
 use stanza_spec::{
-    Classify, ContainerConfig, ContainerId, ErrorKind, Isolation, MountKind, MountRequest, NetworkMode,
-    PullPolicy,
+    Classify, ContainerConfig, ContainerId, ErrorKind, Instant, Isolation, MountKind, MountRequest,
+    NetworkMode, PullPolicy,
 };
 
 use crate::database::{Insert, Phase, Record};
@@ -55,7 +55,7 @@ impl House {
                 ..Default::default()
             },
             facts: Facts { argv: vec!["true".into()], stop_signal: 15, ..Default::default() },
-            created_at: clock::now(),
+            created_at: Instant::now().rfc3339(),
             phase,
             exit: None,
             address: None,

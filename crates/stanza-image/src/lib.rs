@@ -24,7 +24,6 @@ mod progress;
 mod pull;
 mod registry;
 mod store;
-mod timestamp;
 
 pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
 pub use image::{Image, Layer};

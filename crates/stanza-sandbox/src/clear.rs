@@ -7,12 +7,12 @@ use std::path::Path;
 use rustix::process::{Signal, pidfd_send_signal};
 use stanza_cgroup::CgroupPlan;
 use stanza_network::NetworkPlan;
+use stanza_spec::Instant;
 
 use crate::error::ClearError;
 use crate::paths;
 use crate::plan::ExitRecord;
 use crate::status::{Status, is_monitored, open_init, status};
-use crate::time::now;
 
 /// The exit code of a container whose monitor was killed, and with it the container.
 const KILLED: i32 = 137;
@@ -55,7 +55,7 @@ pub fn clear(
             signal: this_boot.then_some(Signal::KILL.as_raw()),
             oom_killed: false,
             started_at: running.started_at.clone(),
-            finished_at: now(),
+            finished_at: Instant::now().rfc3339(),
             error: Some(text.to_owned()),
         });
     }

@@ -27,7 +27,6 @@ mod paths;
 mod plan;
 mod spawn;
 mod status;
-mod time;
 
 pub use attach::{AttachEnd, AttachOptions, Connection, connect};
 pub use clear::clear;
@@ -39,4 +38,3 @@ pub use monitor::monitor_main;
 pub use plan::{ExitRecord, LogPlan, Running, SandboxPlan};
 pub use spawn::{Spawned, Started, spawn_monitor};
 pub use status::{Status, signal, status, wait};
-pub use time::{format_time, now};

@@ -15,6 +15,7 @@ mod platform;
 mod reference;
 mod rootfs;
 pub mod signal;
+mod time;
 pub mod units;
 
 pub use config::{
@@ -27,6 +28,7 @@ pub use id::{ContainerId, IdError, is_valid_container_name};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
 pub use rootfs::{OverlayLayers, Rootfs, RootfsPart};
+pub use time::{Instant, TimeError};
 
 /// The OCI runtime and image types, as the crate `oci-spec` gives them.
 pub mod oci {

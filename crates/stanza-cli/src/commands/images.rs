@@ -1,7 +1,7 @@
 //! `stanza images`.
 
 use clap::{ArgMatches, Command};
-use stanza_engine::clock::Instant;
+use stanza_spec::Instant;
 
 use super::{Entry, Faults, Group, Needs, filters};
 use crate::arguments::{Given, command, list, optional_word, switch, value};

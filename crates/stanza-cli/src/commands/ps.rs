@@ -2,7 +2,7 @@
 
 use clap::{ArgMatches, Command};
 use stanza_engine::ListQuery;
-use stanza_engine::clock::Instant;
+use stanza_spec::Instant;
 
 use super::{Entry, Faults, Group, Needs, filters};
 use crate::arguments::{Given, command, list, switch, value};

@@ -2,8 +2,8 @@
 
 use clap::{ArgMatches, Command};
 use stanza_engine::Part;
-use stanza_engine::clock::Instant;
 use stanza_engine::{Engine, Filters, ListQuery};
+use stanza_spec::Instant;
 use stanza_spec::units::human_size;
 
 use super::{Entry, Faults, Group, Needs};

@@ -1,6 +1,6 @@
 //! Points in time as listings show them, in UTC.
 
-use stanza_engine::clock::Instant;
+use stanza_spec::Instant;
 use stanza_spec::units::human_duration;
 
 /// `2025-01-31 12:00:00 +0000 UTC` of an RFC 3339 text; empty when it is none.

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use stanza_engine::clock::Instant;
 use stanza_engine::{Container, MountPoint, State};
 use stanza_network::PortMap;
+use stanza_spec::Instant;
 use stanza_spec::units::human_size;
 use stanza_spec::{
     ContainerConfig, Isolation, LogDriver, MountKind, NamespaceMode, NetworkMode, SeccompChoice, UsernsMode,

@@ -1,7 +1,7 @@
 //! An image in Docker's words.
 
-use stanza_engine::clock::Instant;
 use stanza_image::Image;
+use stanza_spec::Instant;
 use stanza_spec::Reference;
 use stanza_spec::units::human_size;
 

@@ -17,8 +17,8 @@ use stanza_image::{Image, Progress, PullOptions, ResolveError};
 use stanza_snapshot::{PlanError, plan_host, plan_layers, prepare};
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
-    ContainerConfig, ContainerId, Digest, Isolation, MountKind, NamespaceMode, NetworkMode, Platform,
-    PullPolicy, Reference, Rootfs, UsernsMode,
+    ContainerConfig, ContainerId, Digest, Instant, Isolation, MountKind, NamespaceMode, NetworkMode,
+    Platform, PullPolicy, Reference, Rootfs, UsernsMode,
 };
 
 use crate::database::{Insert, InsertError, Phase, Record};
@@ -26,7 +26,7 @@ use crate::engine::{Fresh, Lock, make_directory};
 use crate::record::{Facts, VolumeUse};
 use crate::spec::userns;
 use crate::spec::{self, MountError, Planned, SpecError};
-use crate::{Engine, clock, machine, names};
+use crate::{Engine, machine, names};
 
 /// The reserved image: this machine's own root file system.
 pub const HOST_IMAGE: &str = "host";
@@ -105,7 +105,7 @@ impl Engine {
             id,
             config,
             facts,
-            created_at: clock::now(),
+            created_at: Instant::now().rfc3339(),
             phase: if to_start { Phase::Started } else { Phase::Created },
             exit: None,
             address: None,

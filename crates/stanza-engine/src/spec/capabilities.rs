@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use stanza_container::ALL_CAPABILITIES;
 use stanza_spec::Security;
 
 use super::SpecError;
@@ -24,51 +25,6 @@ const DEFAULT: [&str; 14] = [
     "CAP_SYS_CHROOT",
 ];
 
-/// Every capability with its number as index (capabilities(7)).
-pub(crate) const ALL: [&str; 41] = [
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_DAC_READ_SEARCH",
-    "CAP_FOWNER",
-    "CAP_FSETID",
-    "CAP_KILL",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETPCAP",
-    "CAP_LINUX_IMMUTABLE",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_NET_BROADCAST",
-    "CAP_NET_ADMIN",
-    "CAP_NET_RAW",
-    "CAP_IPC_LOCK",
-    "CAP_IPC_OWNER",
-    "CAP_SYS_MODULE",
-    "CAP_SYS_RAWIO",
-    "CAP_SYS_CHROOT",
-    "CAP_SYS_PTRACE",
-    "CAP_SYS_PACCT",
-    "CAP_SYS_ADMIN",
-    "CAP_SYS_BOOT",
-    "CAP_SYS_NICE",
-    "CAP_SYS_RESOURCE",
-    "CAP_SYS_TIME",
-    "CAP_SYS_TTY_CONFIG",
-    "CAP_MKNOD",
-    "CAP_LEASE",
-    "CAP_AUDIT_WRITE",
-    "CAP_AUDIT_CONTROL",
-    "CAP_SETFCAP",
-    "CAP_MAC_OVERRIDE",
-    "CAP_MAC_ADMIN",
-    "CAP_SYSLOG",
-    "CAP_WAKE_ALARM",
-    "CAP_BLOCK_SUSPEND",
-    "CAP_AUDIT_READ",
-    "CAP_PERFMON",
-    "CAP_BPF",
-    "CAP_CHECKPOINT_RESTORE",
-];
-
 /// The capabilities of a container, by name, and warnings for those asked for by name that this machine cannot give.
 ///
 /// `available` holds the bits that may be given: what this process has, or all where a user namespace gives them.
@@ -79,7 +35,7 @@ pub(crate) fn choose(
     let add = names(&security.cap_add, "CapAdd")?;
     let drop = names(&security.cap_drop, "CapDrop")?;
     let has_all = |list: &[String]| list.iter().any(|name| name == "ALL");
-    let every = ALL.iter().copied();
+    let every = ALL_CAPABILITIES.iter().copied();
     let wanted: BTreeSet<&'static str> = if security.privileged {
         every.collect()
     } else if has_all(&security.cap_add) {
@@ -90,7 +46,10 @@ pub(crate) fn choose(
         DEFAULT.into_iter().filter(|name| !drop.contains(name)).chain(add.iter().copied()).collect()
     };
     let can = |name: &&'static str| {
-        ALL.iter().position(|known| known == name).is_some_and(|number| available >> number & 1 == 1)
+        ALL_CAPABILITIES
+            .iter()
+            .position(|known| known == name)
+            .is_some_and(|number| available >> number & 1 == 1)
     };
     let warnings = add
         .iter()
@@ -106,7 +65,8 @@ fn names(list: &[String], option: &'static str) -> Result<BTreeSet<&'static str>
         .filter(|name| *name != "ALL")
         .map(|name| {
             let full = if name.starts_with("CAP_") { name.clone() } else { format!("CAP_{name}") };
-            ALL.iter()
+            ALL_CAPABILITIES
+                .iter()
                 .copied()
                 .find(|known| **known == full)
                 .ok_or_else(|| SpecError::Capability { option, name: name.clone() })

@@ -1,9 +1,8 @@
 //! `prune`: removes what is not in use.
 
-use stanza_spec::Digest;
+use stanza_spec::{Digest, Instant};
 
 use super::SystemError;
-use crate::clock::Instant;
 use crate::container::State;
 use crate::filters::{FilterError, Filters};
 use crate::list::ListQuery;

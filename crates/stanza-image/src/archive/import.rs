@@ -4,7 +4,7 @@ use std::io::{self, Read};
 
 use stanza_spec::oci::image::{Arch, HistoryBuilder, Os, RootFsBuilder};
 use stanza_spec::oci::image::{Config, ImageConfiguration, ImageConfigurationBuilder};
-use stanza_spec::{Classify, Digest, ErrorKind, Platform, Reference};
+use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 use stanza_tar::{Archive, Limits, TarError};
 
 use super::changes;
@@ -13,7 +13,6 @@ use crate::document::{Descriptor, NewManifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFE
 use crate::hash::{Hasher, sha256};
 use crate::image::Image;
 use crate::store::{BlobWriter, ImageStore, NewEntry, ResolveError, Spooled, StoreError};
-use crate::timestamp;
 
 /// What an imported image says besides its files.
 #[derive(Clone, Debug)]
@@ -146,7 +145,7 @@ pub fn import(
 }
 
 fn configuration(config: Config, diff_id: &Digest, options: &ImportOptions) -> ImageConfiguration {
-    let now = timestamp::now();
+    let now = Instant::now().rfc3339();
     let history = HistoryBuilder::default()
         .created(now.clone())
         .comment(options.message.clone().unwrap_or_else(|| "imported".to_owned()))

@@ -27,7 +27,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
 use stanza_container::{CgroupEntry, Init, Launch, launch};
 use stanza_network::{Attachment, NetworkPlan};
-use stanza_spec::{Classify, ErrorKind};
+use stanza_spec::{Classify, ErrorKind, Instant};
 use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time};
 
 use crate::attach::Connection;
@@ -36,7 +36,6 @@ use crate::frame::{Kind, Refusal, kind_name};
 use crate::lifecycle::{Effect, Event, ExitStatus, State, next};
 use crate::paths;
 use crate::plan::{ExitRecord, Running, SandboxPlan};
-use crate::time::now;
 use clients::Clients;
 use output::Streams;
 
@@ -154,7 +153,7 @@ impl Monitor {
             let (Some(init), Some(streams)) = (&self.init, &mut self.streams) else { return };
             let ended = clients::turn(&mut self.clients, streams, &init.pidfd);
             if ended && let Some(status) = reap(init) {
-                self.finished_at = now();
+                self.finished_at = Instant::now().rfc3339();
                 let Ok((state, effects)) = next(self.state, Event::InitExited(status)) else { return };
                 self.state = state;
                 self.perform(effects);
@@ -252,7 +251,7 @@ impl Monitor {
             pid: init.pid.as_raw_nonzero().get(),
             start_time: process_start_time(init.pid).unwrap_or(0),
             boot_id: stanza_sys::boot_id().unwrap_or_default(),
-            started_at: now(),
+            started_at: Instant::now().rfc3339(),
             ports: self.attachment.as_ref().map(|attachment| attachment.ports().to_vec()).unwrap_or_default(),
         };
         let text = serde_json::to_vec(&running).unwrap_or_default();

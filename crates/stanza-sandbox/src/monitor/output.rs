@@ -7,10 +7,10 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
 use stanza_container::Stdio;
+use stanza_spec::Instant;
 
 use crate::log::{Log, Stream};
 use crate::plan::SandboxPlan;
-use crate::time::now;
 
 /// One stream that the container writes.
 #[derive(Debug)]
@@ -128,7 +128,7 @@ impl Streams {
             Ok(0) | Err(Errno::IO) => Got::End,
             Ok(count) => {
                 let bytes = &buffer[..count];
-                self.log.write(output.stream, bytes, &now());
+                self.log.write(output.stream, bytes, &Instant::now().rfc3339());
                 sink(output.stream, bytes);
                 if count < buffer.len() { Got::Some } else { Got::Full }
             }

@@ -4,10 +4,10 @@ use std::fs;
 use std::io;
 
 use stanza_network::NetworkPlan;
+use stanza_spec::Instant;
 
 use super::{Monitor, chain};
 use crate::lifecycle::Event;
-use crate::time::now;
 
 impl Monitor {
     /// Reads what the container wrote last. Its pid namespace has died with its first process; processes of a container
@@ -27,7 +27,7 @@ impl Monitor {
         {
             self.error.get_or_insert_with(|| chain(&error));
         }
-        let time = now();
+        let time = Instant::now().rfc3339();
         if let Some(streams) = &mut self.streams {
             for index in 0..streams.outputs.len() {
                 // Until the end of the pipe, or until it is empty where somebody still holds it.

@@ -1,5 +1,5 @@
-//! Times as the engine stores and compares them: RFC 3339 in UTC with nanoseconds, written and read here without a
-//! calendar crate. Also what `--since` and `--until` accept.
+//! Points in time: RFC 3339 in UTC with nanoseconds, the form of Docker's API, of records and of logs, written and read here
+//! without a calendar crate. Also what `--since` and `--until` accept.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -59,11 +59,6 @@ impl Instant {
     pub fn seconds_since(self, earlier: Instant) -> u64 {
         u64::try_from((self.0 - earlier.0) / 1_000_000_000).unwrap_or(0)
     }
-}
-
-/// This moment as RFC 3339.
-pub(crate) fn now() -> String {
-    Instant::now().rfc3339()
 }
 
 /// Year, month and day of a day number counted from 1970-01-01 (Howard Hinnant, "chrono-compatible low-level date
@@ -154,7 +149,7 @@ fn unix(text: &str) -> Option<Instant> {
 }
 
 /// Nanoseconds of a duration in Go's notation: `1h30m`, `90s`, `1.5h`, `100ms`; also `d`.
-pub(crate) fn duration(text: &str) -> Option<i128> {
+fn duration(text: &str) -> Option<i128> {
     let mut rest = text;
     let mut total = 0i128;
     if rest.is_empty() {
