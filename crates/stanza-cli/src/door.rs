@@ -156,8 +156,9 @@ pub(crate) fn enter(words: &[OsString]) -> u8 {
     }
     match faults {
         _ if failure.is_silent() => output::CLOSED_OUTPUT,
-        Faults::Run => failure.run_code(),
-        Faults::Plain if failure.is_bad_option() => BAD_OPTION,
+        Faults::Run => failure.command_code(BAD_OPTION),
+        _ if failure.is_bad_option() => BAD_OPTION,
+        Faults::Exec => failure.command_code(1),
         Faults::Plain => 1,
     }
 }

@@ -78,12 +78,12 @@ impl Failure {
         self.silent
     }
 
-    /// The exit code of `run`, `create` and `exec`: 126 and 127 tell of the command, 125 of stanza.
-    pub(crate) fn run_code(&self) -> u8 {
+    /// The exit code of `run` and `exec`: 126 and 127 tell of the command, `otherwise` of stanza.
+    pub(crate) fn command_code(&self, otherwise: u8) -> u8 {
         match self.kind {
             ErrorKind::CommandNotFound => 127,
             ErrorKind::CommandNotExecutable => 126,
-            _ => 125,
+            _ => otherwise,
         }
     }
 }
@@ -127,6 +127,6 @@ mod tests {
     fn the_whole_chain_is_told_once() {
         let failure = Failure::from(Outer(std::io::Error::other("broken")));
         assert_eq!(failure.to_string(), "cannot open `x`: broken");
-        assert_eq!((failure.hint(), failure.run_code()), (Some("look"), 127));
+        assert_eq!((failure.hint(), failure.command_code(125)), (Some("look"), 127));
     }
 }

@@ -118,8 +118,8 @@ impl Engine {
         exit
     }
 
-    /// Removes a container that does not run: record first, which frees name and address at once, then its files.
-    /// What is left when this is interrupted has no record, and goes with the next `prune`.
+    /// Removes a container that does not run: its files first, then the record. When this is interrupted the record is
+    /// still there, so that the removal can be asked for again.
     pub(crate) fn erase(&mut self, record: &Record, volumes: bool) -> Result<(), DatabaseError> {
         let anonymous: Vec<String> = record
             .facts
@@ -129,12 +129,11 @@ impl Engine {
             .map(|volume| volume.name.clone())
             .collect();
         let id = record.id.as_str();
-        self.database()?.delete_with_volumes(id, &anonymous)?;
         self.erase_files(id);
         for name in &anonymous {
             let _ = remove_tree(&self.options.volumes_dir().join(name));
         }
-        Ok(())
+        self.database()?.delete_with_volumes(id, &anonymous)
     }
 
     /// Removes a container's directories. A failure (a mount of the user's in it, say) leaves a leftover that

@@ -129,9 +129,6 @@ impl Connection {
             stdin_open: options.stdin,
             detach: DetachKeys::new(&options.detach_keys),
         };
-        if !options.stdin {
-            frame::push(&mut pump.pending, Kind::StdinEnd, b"");
-        }
         if options.tty {
             pump.push_size();
         }

@@ -100,12 +100,21 @@ impl Log {
             self.size = file.metadata()?.len();
             self.file = Some(file);
         }
-        if self.size > 0 && self.size + lines.len() as u64 > self.plan.max_size {
-            self.rotate()?;
+        let mut rest = lines;
+        while !rest.is_empty() {
+            let room = usize::try_from(self.plan.max_size.saturating_sub(self.size)).unwrap_or(usize::MAX);
+            let fitting = whole_lines(rest, room);
+            // A single line longer than a whole file gets a file of its own.
+            let count = if fitting == 0 && self.size == 0 { first_line(rest) } else { fitting };
+            if count == 0 {
+                self.rotate()?;
+                continue;
+            }
+            let Some(file) = &mut self.file else { return Ok(()) };
+            file.write_all(&rest[..count])?;
+            self.size += count as u64;
+            rest = &rest[count..];
         }
-        let Some(file) = &mut self.file else { return Ok(()) };
-        file.write_all(lines)?;
-        self.size += lines.len() as u64;
         Ok(())
     }
 
@@ -148,6 +157,16 @@ impl Log {
         self.size = 0;
         Ok(())
     }
+}
+
+/// How many bytes of whole lines fit into `room`.
+fn whole_lines(lines: &[u8], room: usize) -> usize {
+    lines[..lines.len().min(room)].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
+}
+
+/// The length of the first line.
+fn first_line(lines: &[u8]) -> usize {
+    lines.iter().position(|byte| *byte == b'\n').map_or(lines.len(), |at| at + 1)
 }
 
 fn append_line(lines: &mut Vec<u8>, stream: Stream, text: &[u8], now: &str) {
@@ -204,9 +223,9 @@ mod tests {
     #[test]
     fn files_are_rotated_and_only_so_many_kept() {
         let (directory, mut log) = scratch("rotate", 150, 3);
-        for number in 0..10 {
-            log.write(Stream::Stdout, format!("line {number}\n").as_bytes(), "T");
-        }
+        // In one write: a file's limit holds for its lines, not for what came at once.
+        let lines: String = (0..10).map(|number| format!("line {number}\n")).collect();
+        log.write(Stream::Stdout, lines.as_bytes(), "T");
         let mut names: Vec<_> = fs::read_dir(directory.join("log"))
             .unwrap()
             .map(|e| e.unwrap().file_name().into_string().unwrap())

@@ -25,6 +25,8 @@ impl CloneFlags {
     pub const PID: CloneFlags = CloneFlags(libc::CLONE_NEWPID as u64);
     /// Network.
     pub const NETWORK: CloneFlags = CloneFlags(libc::CLONE_NEWNET as u64);
+    /// The child's parent is the caller's parent.
+    pub const PARENT: CloneFlags = CloneFlags(libc::CLONE_PARENT as u64);
     /// The root of the cgroup view.
     pub const CGROUP: CloneFlags = CloneFlags(libc::CLONE_NEWCGROUP as u64);
 
@@ -76,7 +78,8 @@ pub fn clone_process(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::R
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
-        exit_signal: libc::SIGCHLD as u64,
+        // A sibling sends its parent what the caller does, and may not say otherwise (clone(2)).
+        exit_signal: if flags.contains(CloneFlags::PARENT) { 0 } else { libc::SIGCHLD as u64 },
         stack: 0,
         stack_size: 0,
         tls: 0,

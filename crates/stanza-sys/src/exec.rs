@@ -70,15 +70,20 @@ pub fn close_descriptors_from(first: RawFd) -> io::Result<()> {
     close_range(first, libc::c_uint::MAX, 0)
 }
 
-/// Closes every descriptor from 3 on but `kept`, under the same promise as [`close_descriptors_from`].
+/// Closes every descriptor from 3 on but those `kept`, under the same promise as [`close_descriptors_from`].
 ///
 /// # Errors
 /// When the kernel is older than 5.9.
-pub fn keep_only(kept: BorrowedFd<'_>) -> io::Result<()> {
-    let kept = kept.as_raw_fd();
-    if kept > 3 {
-        let last = libc::c_uint::try_from(kept - 1).map_err(|_| io::ErrorKind::InvalidInput)?;
-        close_range(3, last, 0)?;
+pub fn keep_only(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut numbers: Vec<RawFd> = kept.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
+    numbers.sort_unstable();
+    let mut next = 3;
+    for number in numbers {
+        if number > next {
+            let last = libc::c_uint::try_from(number - 1).map_err(|_| io::ErrorKind::InvalidInput)?;
+            close_range(next, last, 0)?;
+        }
+        next = next.max(number + 1);
     }
-    close_range(kept.max(2) + 1, libc::c_uint::MAX, 0)
+    close_range(next, libc::c_uint::MAX, 0)
 }

@@ -19,7 +19,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     group: Group::Other,
     about: "Create a new container without starting it",
     needs: Needs::Engine,
-    faults: Faults::Run,
+    faults: Faults::Plain,
     build,
     run,
 };

@@ -17,7 +17,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     group: Group::Common,
     about: "Run a command in a running container",
     needs: Needs::Entering,
-    faults: Faults::Run,
+    faults: Faults::Exec,
     build,
     run,
 };

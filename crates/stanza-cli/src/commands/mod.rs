@@ -64,6 +64,8 @@ pub(crate) enum Needs {
 pub(crate) enum Faults {
     /// 125, 126 and 127: apart from the codes of the command inside.
     Run,
+    /// 126 and 127, otherwise 1, as `docker exec`.
+    Exec,
     /// 1.
     Plain,
 }

@@ -1,6 +1,7 @@
 //! `stanza start`.
 
 use clap::{ArgMatches, Command};
+use stanza_engine::StartError;
 
 use super::run::warn;
 use super::session::{Session, check_terminal, console_size};
@@ -43,8 +44,12 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     for_each(given.texts("CONTAINER"), |name| {
         let id = engine.find(name)?;
         let monitor = door.monitor()?;
-        let (_, warnings) = engine.start(&id, monitor, false, None)?;
-        warn(&warnings);
+        match engine.start(&id, monitor, false, None) {
+            Ok((_, warnings)) => warn(&warnings),
+            // What was asked for is so.
+            Err(StartError::Running(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
         output::line(name)
     })
 }

@@ -293,8 +293,13 @@ impl Engine {
     pub(crate) fn unpack(&mut self, image: &Image) -> Result<(), UnpackError> {
         self.layer_store()?;
         let mut lowers: Vec<Digest> = Vec::with_capacity(image.layers.len());
+        let mut cleared = false;
         for layer in &image.layers {
             if !self.layer_store()?.contains(&layer.diff_id) {
+                if !std::mem::replace(&mut cleared, true) {
+                    // What killed processes left half-unpacked. One look before work that takes longer anyway.
+                    let _ = self.layer_store()?.clear_leftovers();
+                }
                 let mut stream = self.image_store()?.open_layer(layer)?;
                 self.layer_store()?
                     .apply(&layer.diff_id, &lowers, &mut stream)

@@ -252,7 +252,7 @@ fn serve(clients: &mut Clients, streams: &mut Streams, pidfd: &OwnedFd, gone: &m
 fn obey(kind: Kind, body: &[u8], streams: &mut Streams, pidfd: &OwnedFd) {
     match (kind, body) {
         (Kind::Stdin, bytes) => streams.push_input(bytes),
-        (Kind::StdinEnd, _) => streams.close_input(),
+        (Kind::StdinEnd, _) => streams.end_input(),
         (Kind::Resize, [a, b, c, d]) => {
             streams.resize(u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d]))
         }

@@ -164,6 +164,11 @@ impl Monitor {
     /// Delivers what clients have not read yet, then becomes the engine's clean-up where that was asked for.
     fn end(mut self) -> i32 {
         let told = self.clients.flush_all();
+        // The kernel removes the link with the network namespace, unless somebody outside holds that. This takes some time,
+        // but nobody waits for it any more.
+        if let NetworkPlan::Bridge(plan) = &self.plan.network {
+            let _ = stanza_network::detach(plan, self.attachment.take());
+        }
         let Some(argv) = self.plan.on_exit.take().filter(|argv| !argv.is_empty()) else { return 0 };
         // A starting door that is still there cleans up itself.
         if self.running.is_none() || (self.plan.attached && told) {

@@ -32,6 +32,8 @@ pub(super) struct Streams {
     pending: Vec<u8>,
     /// Close input once `pending` is written.
     closing: bool,
+    /// Input ends with the first client's.
+    input_once: bool,
     pub(super) log: Log,
 }
 
@@ -64,6 +66,7 @@ impl Streams {
             terminal: None,
             pending: Vec::new(),
             closing: false,
+            input_once: plan.attached,
             log,
         };
         if plan.tty {
@@ -160,9 +163,10 @@ impl Streams {
         }
     }
 
-    /// No more input will come.
-    pub(super) fn close_input(&mut self) {
-        self.closing = true;
+    /// No more input will come from the client that says so. Only the door that started the container and stays with it
+    /// closes the container's input; one that attached later just leaves.
+    pub(super) fn end_input(&mut self) {
+        self.closing = self.input_once;
         self.write_input();
     }
 
