@@ -1,0 +1,119 @@
+//! What the tests need of the machine, by the names of Debian's packages.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write as _;
+use std::process::Command;
+
+use crate::shell::{find, have, output};
+
+/// A program, the package it comes in, what the tests do with it.
+const NEEDED: &[(&str, &str, &str)] = &[
+    ("busybox", "busybox-static", "the root file system of the test images"),
+    ("docker-registry", "docker-registry", "the registry that images are pulled from"),
+    ("skopeo", "skopeo", "images made and stores read by another tool"),
+    ("newuidmap", "uidmap", "containers of an ordinary user"),
+    ("nft", "nftables", "a look at the packet rules"),
+    ("ip", "iproute2", "networks in name spaces of their own"),
+];
+
+/// The ordinary user that rootless tests run as.
+const USER: &str = "stanza-test";
+
+/// Whether this process is root.
+pub(crate) fn is_root() -> bool {
+    output(&["id", "-u"]).is_ok_and(|text| text.trim() == "0")
+}
+
+/// Installs what is missing, as root or through `sudo`; else says what is missing. Tests that need it are then skipped.
+pub(crate) fn ensure() -> Result<(), String> {
+    let missing: Vec<_> = NEEDED.iter().filter(|(program, ..)| !have(program)).collect();
+    if missing.is_empty() {
+        println!("==> packages: all there ({})", names(NEEDED));
+        return Ok(());
+    }
+    for (_, package, purpose) in &missing {
+        println!("==> packages: {package} is missing: {purpose}");
+    }
+    let names: Vec<&str> = missing.iter().map(|(_, package, _)| *package).collect();
+    let mut words = Vec::new();
+    if !is_root() {
+        if !have("sudo") {
+            println!(
+                "==> packages: not root and no `sudo`: install {} yourself; tests that need them are skipped",
+                names.join(" ")
+            );
+            return Ok(());
+        }
+        words.push("sudo");
+    }
+    words.extend(["apt-get", "install", "--yes", "--no-install-recommends"]);
+    words.extend(&names);
+    if find("apt-get").is_none() {
+        println!(
+            "==> packages: no `apt-get` here: install {} yourself; tests that need them are skipped",
+            names.join(" ")
+        );
+        return Ok(());
+    }
+    println!("==> packages: {}", words.join(" "));
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).env("DEBIAN_FRONTEND", "noninteractive");
+    let status = command.status().map_err(|error| format!("cannot run `{}`: {error}", words.join(" ")))?;
+    if !status.success() {
+        println!("==> packages: installing failed; tests that need them are skipped");
+    }
+    Ok(())
+}
+
+/// The packages' names in one line.
+fn names(needed: &[(&str, &str, &str)]) -> String {
+    needed.iter().map(|(_, package, _)| *package).collect::<Vec<_>>().join(", ")
+}
+
+/// Makes the ordinary user with subordinate ids, when root asks and there is none.
+pub(crate) fn ensure_user() -> Result<(), String> {
+    if !is_root() {
+        println!("==> user: not root; tests that need root or `{USER}` are skipped");
+        return Ok(());
+    }
+    let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    if !passwd.lines().any(|line| line.starts_with(&format!("{USER}:"))) {
+        println!("==> user: making `{USER}` for the rootless tests (useradd)");
+        output(&["useradd", "--create-home", "--shell", "/bin/sh", USER])?;
+    }
+    for path in ["/etc/subuid", "/etc/subgid"] {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        if text.lines().any(|line| line.starts_with(&format!("{USER}:"))) {
+            continue;
+        }
+        let start = first_free(&text);
+        println!("==> user: giving `{USER}` the ids {start}-{} in {path}", start + 65_535);
+        let mut file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .map_err(|error| format!("cannot open `{path}`: {error}"))?;
+        writeln!(file, "{USER}:{start}:65536").map_err(|error| format!("cannot write `{path}`: {error}"))?;
+    }
+    Ok(())
+}
+
+/// The first id above all that are given away.
+fn first_free(text: &str) -> u64 {
+    let ends = text.lines().filter_map(|line| {
+        let mut fields = line.split(':').skip(1);
+        Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.trim().parse::<u64>().ok()?)
+    });
+    ends.max().unwrap_or(0).max(100_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subordinate_ids_do_not_overlap() {
+        assert_eq!(first_free(""), 100_000);
+        assert_eq!(first_free("a:100000:65536\nb:300000:65536\n"), 365_536);
+    }
+}
