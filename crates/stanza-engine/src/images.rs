@@ -204,7 +204,13 @@ impl Engine {
                         image.names.iter().any(|name| reference_matches(name, pattern))
                     })
             })
-            .map(|image| ImageRow { containers: used.get(&image.id).map_or(0, Vec::len), image })
+            .map(|mut image| {
+                // Of an image with several names those that were asked for are told.
+                image
+                    .names
+                    .retain(|name| filters.any("reference", |pattern| reference_matches(name, pattern)));
+                ImageRow { containers: used.get(&image.id).map_or(0, Vec::len), image }
+            })
             .collect();
         rows.sort_by_key(|row| std::cmp::Reverse(created(&row.image)));
         Ok(rows)

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use stanza_cgroup::CgroupPlan;
@@ -140,7 +141,7 @@ struct Ready {
     record: Record,
     rootfs: Rootfs,
     planned: Planned,
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Engine {
@@ -178,7 +179,7 @@ impl Engine {
         self.note_start(&mut ready.record)?;
         let mut warnings = Vec::new();
         let plan = self.sandbox_plan(ready, attached, console_size, &mut warnings)?;
-        let started = monitor.start(&plan)?;
+        let started = monitor.start(&plan, ready.lock.as_fd())?;
         Ok((started, warnings))
     }
 
@@ -187,7 +188,7 @@ impl Engine {
         let fresh = self.fresh.take().filter(|fresh| fresh.record.id == *id);
         let state_dir = self.options.container_dir(id.as_str());
         if let Some(Fresh { record, rootfs, planned, lock: Some(lock) }) = fresh {
-            return Ok(Ready { record, rootfs, planned, _lock: lock });
+            return Ok(Ready { record, rootfs, planned, lock });
         }
         let locked = self.lock(id.as_str());
         let lock =
@@ -197,7 +198,7 @@ impl Engine {
         let Some(lock) = lock else { return Err(StartError::Directory(state_dir)) };
         if let Some(fresh) = fresh.filter(|fresh| fresh.record == record) {
             let Fresh { record, rootfs, planned, .. } = fresh;
-            return Ok(Ready { record, rootfs, planned, _lock: lock });
+            return Ok(Ready { record, rootfs, planned, lock });
         }
         if record.phase != Phase::Created {
             match stanza_sandbox::status(&self.options.run_dir(id.as_str()), &state_dir)? {
@@ -226,7 +227,7 @@ impl Engine {
             self.plan_image_rootfs(&record.facts.layers, &state_dir)
         };
         let planned = self.plan_spec(&record)?;
-        Ok(Ready { rootfs: rootfs.map_err(StartError::Rootfs)?, record, planned, _lock: lock })
+        Ok(Ready { rootfs: rootfs.map_err(StartError::Rootfs)?, record, planned, lock })
     }
 
     /// Notes the start and takes an address, unless creation did both.

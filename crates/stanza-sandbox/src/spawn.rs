@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 use rustix::fs::{CWD, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use rustix::mount::{OpenTreeFlags, open_tree};
 use stanza_network::PortMap;
-use stanza_sys::{MountAttributes, keep_only, mount_set_attributes};
+use stanza_sys::{MountAttributes, keep_only, mount_set_attributes, send_descriptors};
 
 use crate::attach::Connection;
 use crate::error::StartError;
@@ -92,9 +92,14 @@ pub fn spawn_monitor() -> io::Result<Spawned> {
 impl Spawned {
     /// Sends the plan and waits until the container's program runs.
     ///
+    /// `lock` is a descriptor that keeps others from changing the container, as flock(2) does. The monitor holds it
+    /// too until it is known to run, so that nobody takes a container apart that a door has begun to start, although the
+    /// door was killed.
+    ///
     /// # Errors
     /// When it does not; nothing is left then.
-    pub fn start(self, plan: &SandboxPlan) -> Result<Started, StartError> {
+    pub fn start(self, plan: &SandboxPlan, lock: BorrowedFd<'_>) -> Result<Started, StartError> {
+        send_descriptors(&self.0, b"L", &[lock]).map_err(StartError::Monitor)?;
         let mut connection = Connection::new(self.0);
         let text = serde_json::to_vec(plan).map_err(|error| StartError::Monitor(error.into()))?;
         connection.send(Kind::Plan, &text).map_err(StartError::Monitor)?;

@@ -29,6 +29,7 @@ fn build() -> Command {
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     let (force, volumes) = (given.on("force"), given.on("volumes"));
     let mut engine = door.engine()?;
+    engine.clear_interrupted();
     for_each(given.texts("CONTAINER"), |name| {
         let removed = match engine.find(name) {
             Ok(id) => engine.remove(&id, force, volumes).map_err(Failure::from),

@@ -74,7 +74,7 @@ fn image_column(container: &Container, truncate: bool) -> String {
 
 /// The row of a container in `ps`.
 pub(crate) fn row(container: &Container, truncate: bool, now: Instant) -> Row {
-    let command = container.command.join(" ");
+    let command = command_line(&container.command);
     let command = if truncate { ellipsis(&command, 20) } else { command };
     let id = if truncate { container.id.short() } else { container.id.as_str() };
     let labels: Vec<String> =
@@ -365,6 +365,15 @@ fn network_settings(container: &Container) -> Json {
 pub(crate) const MAPS: &[&str] =
     &["Labels", "Ports", "Networks", "ExposedPorts", "PortBindings", "Volumes", "Config", "Annotations"];
 
+/// A command as Docker shows it: arguments with a space in quotes.
+fn command_line(words: &[String]) -> String {
+    let quoted = words.iter().enumerate().map(|(index, word)| match word.contains(' ') && index > 0 {
+        true => format!("'{word}'"),
+        false => word.clone(),
+    });
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -415,7 +424,7 @@ mod tests {
         let fields = row(&sample(exited()), true, now).fields;
         let text = |name: &str| fields[name].as_str().unwrap().to_owned();
         assert_eq!(text("ID"), "0123456789ab");
-        assert_eq!(text("Command"), "\"sh -c echo a long c…\"");
+        assert_eq!(text("Command"), "\"sh -c 'echo a long …\"");
         assert_eq!(
             (text("RunningFor"), text("Status")),
             ("2 minutes ago".to_owned(), "Exited (3) About a minute ago".to_owned())

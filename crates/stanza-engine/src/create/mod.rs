@@ -448,10 +448,16 @@ fn make_state_directory(containers: &Path, state_dir: &Path) -> io::Result<Optio
     let mut name = std::ffi::OsString::from(".");
     name.push(state_dir.file_name().unwrap_or_default());
     let draft = containers.join(name);
-    make_directory(&draft, 0o711)?;
-    let lock = Lock::take(&draft)?;
-    fs::rename(&draft, state_dir)?;
-    Ok(lock)
+    loop {
+        make_directory(&draft, 0o711)?;
+        let lock = Lock::take(&draft)?;
+        match fs::rename(&draft, state_dir) {
+            Ok(()) => return Ok(lock),
+            // Cleared as a leftover in the moment before it was locked.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && containers.exists() => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// What of the image and the wish becomes the record.
@@ -507,10 +513,8 @@ fn volumes(config: &ContainerConfig, image: Option<&Config>) -> Result<Vec<Volum
     let mut declared = image.and_then(|image| image.volumes().clone()).unwrap_or_default();
     declared.sort();
     for destination in declared {
-        // A hostile or careless image does not get to hide the root or to name a relative place.
-        let legal = destination.starts_with('/')
-            && !destination.trim_matches('/').is_empty()
-            && !destination.split('/').any(|part| part == "..");
+        // A hostile or careless image does not get to hide the root or /proc, or to name a relative place.
+        let legal = spec::is_legal_destination(&destination);
         if legal && !spec::is_covered(&config.mounts, &destination) {
             volumes.push(VolumeUse {
                 name: anonymous_name()?,

@@ -22,7 +22,7 @@ use oci_spec::runtime::{
 };
 use stanza_spec::{Classify, ContainerConfig, ErrorKind, NamespaceMode, NetworkMode};
 
-pub(crate) use mounts::{FILES, check as check_mounts, is_covered, volume_dir};
+pub(crate) use mounts::{FILES, check as check_mounts, is_covered, is_legal_destination, volume_dir};
 
 use crate::record::Facts;
 

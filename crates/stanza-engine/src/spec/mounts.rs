@@ -188,21 +188,34 @@ const REPLACEABLE_IN_PROC: [&str; 9] = [
     "/proc/net/dev",
 ];
 
+/// Whether something may be mounted there.
+pub(crate) fn is_legal_destination(path: &str) -> bool {
+    check_destination(path).is_ok()
+}
+
+fn check_destination(path: &str) -> Result<(), MountError> {
+    if !path.starts_with('/') || path.split('/').any(|part| part == "..") || path.contains('\0') {
+        return Err(MountError::Destination(path.to_owned()));
+    }
+    let cleaned = clean(path);
+    if cleaned == "/" {
+        return Err(MountError::DestinationRoot(path.to_owned()));
+    }
+    if cleaned == "/proc"
+        || (cleaned.starts_with("/proc/") && !REPLACEABLE_IN_PROC.contains(&cleaned.as_str()))
+    {
+        return Err(MountError::DestinationProc(path.to_owned()));
+    }
+    Ok(())
+}
+
 /// Whether every mount asked for has a legal destination of its own and legal options.
 pub(crate) fn check(mounts: &[MountRequest]) -> Result<(), MountError> {
     let mut seen = BTreeSet::new();
     for request in mounts {
         let path = &request.destination;
-        if !path.starts_with('/') || path.split('/').any(|part| part == "..") || path.contains('\0') {
-            return Err(MountError::Destination(path.clone()));
-        }
+        check_destination(path)?;
         let path = clean(path);
-        if path == "/" {
-            return Err(MountError::DestinationRoot(request.destination.clone()));
-        }
-        if path == "/proc" || (path.starts_with("/proc/") && !REPLACEABLE_IN_PROC.contains(&path.as_str())) {
-            return Err(MountError::DestinationProc(request.destination.clone()));
-        }
         match &request.kind {
             MountKind::Bind { source, propagation, .. } => {
                 if !source.starts_with('/') {

@@ -142,12 +142,24 @@ impl Engine {
     }
 
     /// Whether nobody is at work on a directory without record.
-    fn is_stray(&self, directory: &Path, name: &str) -> bool {
+    fn is_stray(&mut self, directory: &Path, name: &str) -> bool {
         if directory == self.options.containers_dir() {
-            return matches!(self.try_lock(name), Ok(Some(_)));
+            let Ok(Some(_lock)) = self.try_lock(name) else { return false };
+            // Only now: a container that was being made may have got its record since the list was read.
+            let Ok(id) = name.parse::<ContainerId>() else { return true };
+            return matches!(self.database().and_then(|database| database.container(&id)), Ok(None));
         }
         let status = stanza_sandbox::status(&directory.join(name), &self.options.container_dir(name));
         !matches!(status, Ok(stanza_sandbox::Status::Running(_)))
+    }
+
+    /// Clears what commands that were killed left half-made: container directories without a record, and layers.
+    /// `rm` begins with it, so that it clears also what has no name yet.
+    pub fn clear_interrupted(&mut self) {
+        self.clear_stray_directories();
+        if let Ok(store) = self.layer_store() {
+            let _ = store.clear_leftovers();
+        }
     }
 
     /// Removes directories of containers that have no record; gives the bytes reclaimed.

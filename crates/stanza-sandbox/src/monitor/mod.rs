@@ -28,7 +28,7 @@ use stanza_cgroup::Cgroup;
 use stanza_container::{CgroupEntry, Init, Launch, launch};
 use stanza_network::{Attachment, NetworkPlan};
 use stanza_spec::{Classify, ErrorKind, Instant};
-use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time};
+use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time, receive_descriptors};
 
 use crate::attach::Connection;
 use crate::error::launch_message;
@@ -50,19 +50,18 @@ pub fn monitor_main() -> i32 {
     let Ok(signals) = SignalDescriptor::new(&BLOCKED) else { return 1 };
     drop(signals);
     let Ok(stdin) = crate::spawn::take_socket() else { return 1 };
-    let mut door = Connection::new(UnixStream::from(stdin));
+    let socket = UnixStream::from(stdin);
     let state = State::Waiting;
-    let (event, plan) = match receive_plan(&mut door) {
-        Some(plan) => (Event::PlanReceived, Some(plan)),
-        None => (Event::DoorGone, None),
-    };
+    let received = receive_plan(socket);
+    let event = if received.is_some() { Event::PlanReceived } else { Event::DoorGone };
     let Ok((state, effects)) = next(state, event) else { return 1 };
-    let Some(plan) = plan else { return 0 };
+    let Some((door, plan, start_lock)) = received else { return 0 };
     release_stdin();
     let mut monitor = Monitor {
         plan,
         state,
         lock: None,
+        start_lock,
         cgroup: None,
         attachment: None,
         init: None,
@@ -86,9 +85,16 @@ fn release_stdin() {
     }
 }
 
-fn receive_plan(door: &mut Connection) -> Option<SandboxPlan> {
+/// The door's lock on the container, then the plan.
+fn receive_plan(socket: UnixStream) -> Option<(Connection, SandboxPlan, Option<OwnedFd>)> {
+    let mut descriptors = Vec::new();
+    if receive_descriptors(&socket, &mut [0], &mut descriptors).ok()? == 0 {
+        return None;
+    }
+    let mut door = Connection::new(socket);
     let (kind, body) = door.receive().ok()?;
-    (kind == Kind::Plan).then(|| serde_json::from_slice(&body).ok()).flatten()
+    let plan = (kind == Kind::Plan).then(|| serde_json::from_slice(&body).ok()).flatten()?;
+    Some((door, plan, descriptors.pop()))
 }
 
 /// Everything that one container's monitor owns.
@@ -97,6 +103,8 @@ struct Monitor {
     state: State,
     /// Held for as long as the container is not torn down.
     lock: Option<OwnedFd>,
+    /// The starting door's lock, held until everybody can see that the container runs, or nothing is left of it.
+    start_lock: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     attachment: Option<Attachment>,
     init: Option<Init>,
@@ -263,6 +271,7 @@ impl Monitor {
         if let Err(error) = paths::replace(&paths::state(&self.plan.state_dir), &text) {
             self.error = Some(format!("failed to write the state file: {error}"));
         }
+        self.start_lock = None;
         if let Err(error) = self.clients.listen(&self.plan.run_dir) {
             self.error = Some(format!("failed to listen for clients: {error}"));
         }
@@ -295,6 +304,7 @@ impl Monitor {
 
     fn announce_failure(&mut self) {
         self.remove_run_directory();
+        self.start_lock = None;
         if let Some(refusal) = &self.failure {
             self.clients.fail(&serde_json::to_vec(refusal).unwrap_or_default());
         }
