@@ -112,25 +112,28 @@ impl Engine {
             Err(error) => return Err(error.into()),
         };
         let name = record.name.clone();
-        let mut state = self.state(&record)?;
-        if let Some(State::Running(_)) = state {
-            if !force {
-                return Err(RemoveError::Running { name });
+        let mut running = matches!(self.state(&record)?, Some(State::Running(_)));
+        loop {
+            if running {
+                if !force {
+                    return Err(RemoveError::Running { name });
+                }
+                self.end(id, 9, Some(AFTER_KILL))
+                    .map_err(|source| RemoveError::Kill { name: name.clone(), source: Box::new(source) })?;
             }
-            self.end(id, 9, Some(AFTER_KILL))
-                .map_err(|source| RemoveError::Kill { name: name.clone(), source: Box::new(source) })?;
-        }
-        let lock =
-            self.lock(id.as_str()).map_err(|source| RemoveError::Lock { name: name.clone(), source })?;
-        // Removed by somebody else while we waited: what was asked for is done.
-        let Some(record) = self.database()?.container(id)? else { return Ok(()) };
-        if let Some(lock) = &lock {
-            state = self.settle_locked(&record, lock)?;
-            if let Some(State::Running(_)) = state {
-                return Err(RemoveError::Running { name });
+            let lock =
+                self.lock(id.as_str()).map_err(|source| RemoveError::Lock { name: name.clone(), source })?;
+            // Removed by somebody else while we waited: what was asked for is done.
+            let Some(record) = self.database()?.container(id)? else { return Ok(()) };
+            if let Some(lock) = &lock {
+                running = matches!(self.settle_locked(&record, lock)?, Some(State::Running(_)));
+                // Somebody was starting it, and held the lock until it ran.
+                if running {
+                    continue;
+                }
             }
+            return Ok(self.erase(&record, volumes || record.config.auto_remove)?);
         }
-        Ok(self.erase(&record, volumes || record.config.auto_remove)?)
     }
 
     /// Notes the end of a container that its attached door saw: the exit record goes into the database, the address
