@@ -4,20 +4,20 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use rustix::fs::Mode;
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use stanza_spec::oci::runtime::Process;
-use stanza_sys::{CloneFlags, Cloned, clone_process, keep_only, receive_descriptors, send_descriptors};
+use stanza_sys::{CloneFlags, Cloned, clone_process, keep_only};
 
 use crate::error::{During, Failure, LaunchError};
-use crate::launch::{Init, Stdio, hear, reap, report, send_controller};
+use crate::launch::{Init, Stdio, hear, report, send_controller};
 use crate::process::{CgroupEntry, Program, give_up, set_standard_descriptors};
 use crate::root::Root;
 use crate::seccomp::Filter;
@@ -28,7 +28,7 @@ pub struct ExecTarget<'a> {
     /// The container's first process.
     pub pid: Pid,
     /// The same, by descriptor.
-    pub pidfd: BorrowedFd<'a>,
+    pub pidfd: OwnedFd,
     /// What to run.
     pub process: &'a Process,
     /// The compiled system call filter.
@@ -61,83 +61,63 @@ fn foreign_namespaces(pid: Pid) -> io::Result<ThreadNameSpaceType> {
     Ok(foreign)
 }
 
-/// Starts the process, as a child of this one.
+/// Starts the process as a child of this process's *parent*, and leaves this process where the container is: it is one made
+/// for the purpose, single-threaded, which ends next.
 ///
-/// Three processes take part, so that the one that becomes visible in the container has nothing of the host open, not even
-/// for somebody there who may trace it:
+/// So only two processes take part, and the one that becomes visible in the container has nothing of the host open, not
+/// even for somebody there who may trace it:
 ///
 /// ```text
-///  caller ── clone ──▶ guide: joins cgroups, then namespaces; closes all but two sockets
-///    │                   └─ clone (as its sibling) ──▶ child, in the container: becomes the program
-///    └─ hears from both, takes the guide off the process table
+///  parent ── starts ──▶ this process: joins cgroups, then namespaces; closes all but `kept`
+///    │                    └─ clone (as its sibling) ──▶ child, in the container: becomes the program
+///    └─ waits for the child ◀───────────────────────────────┘
 /// ```
 ///
-/// The caller must be single-threaded.
+/// `kept` is the socket to the parent; it stays open here, and in the child until it becomes the program.
 ///
 /// # Errors
 /// As [`crate::launch()`]; `Step` with `ESRCH` when the container ended meanwhile.
-pub fn exec(target: &ExecTarget<'_>) -> Result<Init, LaunchError> {
-    let step = |step: &str| {
-        let step = step.to_owned();
-        move |source| LaunchError::Step { step, source }
-    };
-    let (ours, theirs) = UnixStream::pair().map_err(step("make a socket pair"))?;
-    let (told, telling) = UnixStream::pair().map_err(step("make a socket pair"))?;
-    let directory = target.cgroup.directory.as_ref().map(AsFd::as_fd);
-    let guide = match clone_process(CloneFlags::NONE, directory).map_err(LaunchError::Clone)? {
+pub fn exec(target: ExecTarget<'_>, kept: BorrowedFd<'_>) -> Result<Init, LaunchError> {
+    // Its descriptors are closed on the way in, and their numbers may be others' by the end.
+    let target = ManuallyDrop::new(target);
+    let target = &*target;
+    let (ours, theirs) = UnixStream::pair()
+        .map_err(|source| LaunchError::Step { step: "make a socket pair".to_owned(), source })?;
+    let (pid, pidfd) = match go_in(target, &[ours.as_fd(), theirs.as_fd(), kept])? {
         Cloned::Child => {
-            drop((ours, told));
-            if let Err(failure) = guide(target, &theirs, &telling) {
-                report(&theirs, &failure);
-            }
+            let Err(failure) = run(target, &theirs);
+            report(&theirs, &failure);
             give_up()
         }
-        Cloned::Parent { pidfd, .. } => pidfd,
+        Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
-    drop((theirs, telling));
-    let mut descriptors = Vec::new();
-    let mut number = [0; 4];
-    let received = receive_descriptors(&told, &mut number, &mut descriptors);
-    let heard = hear(&ours);
-    reap(&guide);
-    let heard = heard.map_err(step("hear from the new process"))?;
-    let received = received.map_err(step("hear from the new process"))?;
-    match (heard.failure, descriptors.pop(), Pid::from_raw(i32::from_le_bytes(number))) {
-        (None, Some(pidfd), Some(pid)) if received == number.len() => {
-            Ok(Init { pid, pidfd, controller: heard.controller })
-        }
-        (failure, child, _) => {
-            if let Some(pidfd) = child {
-                reap(&pidfd);
-            }
-            Err(failure
-                .map_or_else(|| step("hear from the new process")(Errno::SRCH.into()), LaunchError::from))
-        }
+    drop(theirs);
+    let heard = hear(&ours)
+        .map_err(|source| LaunchError::Step { step: "hear from the new process".to_owned(), source })?;
+    match heard.failure {
+        Some(failure) => Err(failure.into()),
+        None => Ok(Init { pid, pidfd, controller: heard.controller }),
     }
 }
 
 /// Goes in ahead of the child, which is cloned where everything is as the container may see it.
-fn guide(target: &ExecTarget<'_>, sync: &UnixStream, telling: &UnixStream) -> Result<(), Failure> {
+fn go_in(target: &ExecTarget<'_>, kept: &[BorrowedFd<'_>]) -> Result<Cloned, Failure> {
     target.cgroup.join()?;
+    if let Some(directory) = &target.cgroup.directory {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        let processes =
+            openat(directory, "cgroup.procs", flags, Mode::empty()).during("open the container's cgroup")?;
+        rustix::io::write(&processes, b"0").during("join the container's cgroup")?;
+    }
     let foreign = foreign_namespaces(target.pid).during("look at the container's namespaces")?;
     // Nothing in the container may trace or open the child while it is on the way in (CVE-2016-9962).
     set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from tracing")?;
-    move_into_thread_name_spaces(target.pidfd, foreign).during("enter the container's namespaces")?;
+    move_into_thread_name_spaces(target.pidfd.as_fd(), foreign).during("enter the container's namespaces")?;
     if let Stdio::Descriptors([stdin, stdout, stderr]) = &target.stdio {
         set_standard_descriptors([stdin, stdout, stderr])?;
     }
-    keep_only(&[sync.as_fd(), telling.as_fd()]).during("close the host's descriptors")?;
-    match clone_process(CloneFlags::PARENT, None).during("clone the new process")? {
-        Cloned::Child => {
-            let Err(failure) = run(target, sync);
-            report(sync, &failure);
-            give_up()
-        }
-        Cloned::Parent { pid, pidfd } => {
-            let number = pid.as_raw_nonzero().get().to_le_bytes();
-            send_descriptors(telling, &number, &[pidfd.as_fd()]).during("tell of the new process")
-        }
-    }
+    keep_only(kept).during("close the host's descriptors")?;
+    clone_process(CloneFlags::PARENT, None).during("clone the new process")
 }
 
 fn run(target: &ExecTarget<'_>, sync: &UnixStream) -> Result<Infallible, Failure> {

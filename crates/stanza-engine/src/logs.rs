@@ -22,6 +22,7 @@ use stanza_sandbox::Status;
 use stanza_spec::{Classify, ContainerId, ErrorKind, Instant, LogDriver, TimeError};
 
 use crate::Engine;
+use crate::engine::make_directory;
 use crate::find::FindError;
 
 /// Which lines.
@@ -139,7 +140,13 @@ impl Engine {
         let state_dir = self.options.container_dir(id.as_str());
         let run_dir = self.options.run_dir(id.as_str());
         let runs = || Ok(matches!(stanza_sandbox::status(&run_dir, &state_dir)?, Status::Running(_)));
-        let follower = Follower { directory: &state_dir.join("log"), state_dir: &state_dir, window };
+        let directory = state_dir.join("log");
+        if query.follow {
+            // What does not exist cannot be watched.
+            make_directory(&directory, 0o700)
+                .map_err(|source| LogsError::Read { path: directory.clone(), source })?;
+        }
+        let follower = Follower { directory: &directory, state_dir: &state_dir, window };
         follower.run(query, &runs, sink)
     }
 

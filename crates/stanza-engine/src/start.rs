@@ -13,7 +13,7 @@ use stanza_container::CopyUp;
 use stanza_network::NetworkPlan;
 use stanza_sandbox::{LogPlan, SandboxPlan, Spawned, Started, Status};
 use stanza_spec::oci::runtime::Spec;
-use stanza_spec::{Classify, ContainerId, ErrorKind, LogDriver, NetworkMode, Rootfs};
+use stanza_spec::{Classify, ContainerId, ErrorKind, NetworkMode, Rootfs};
 
 use crate::create::UnpackError;
 use crate::database::{DatabaseError, Phase, Record};
@@ -282,7 +282,7 @@ impl Engine {
         let cgroup = self.cgroup_plan(record, &ready.planned.spec, warnings)?;
         let seccomp = self.ensure_filter(config, &ready.planned.capabilities)?;
         self.write_files(record, &network, &state_dir)?;
-        let log = self.log_plan(record, &state_dir)?;
+        let log = Self::log_plan(record, &state_dir);
         Ok(SandboxPlan {
             id: record.id.clone(),
             run_dir: self.options.run_dir(record.id.as_str()),
@@ -320,22 +320,15 @@ impl Engine {
         Ok(Some(plan))
     }
 
-    fn log_plan(&self, record: &Record, state_dir: &Path) -> Result<LogPlan, StartError> {
+    /// The log's directory is made by who needs it first: the monitor at the first output, or a reader that follows.
+    fn log_plan(record: &Record, state_dir: &Path) -> LogPlan {
         let log = &record.config.log;
-        let directory = state_dir.join("log");
-        if log.driver != LogDriver::None {
-            make_directory(&directory, 0o700).map_err(|source| StartError::File {
-                what: "make the directory",
-                path: directory.clone(),
-                source,
-            })?;
-        }
-        Ok(LogPlan {
+        LogPlan {
             driver: log.driver,
-            path: directory.join("container.log"),
+            path: state_dir.join("log/container.log"),
             max_size: log.max_size.unwrap_or(LOG_SIZE),
             max_files: log.max_files.unwrap_or(LOG_FILES).max(1),
-        })
+        }
     }
 
     /// Empty volumes that are to be filled with what the image has at their place.

@@ -2,8 +2,8 @@
 //! goes in.
 //!
 //! The door starts `stanza-enter` (this program, protected as [`crate::spawn`] says), hands it the command and, without
-//! a terminal, its own standard descriptors. `stanza-enter` joins the container, starts the command there and waits for
-//! it. The container's monitor has no part in it.
+//! a terminal, its own standard descriptors. `stanza-enter` joins the container, starts the command there as the door's
+//! child, and ends; the door waits for the command. The container's monitor has no part in it.
 //!
 //! A pipe, a socket or /dev/null is handed in as it is, so that nothing has to be copied. A terminal or a file of the
 //! host is not: inside, `/proc/self/fd` would open it anew with other rights. Those are copied through pipes.
@@ -114,26 +114,23 @@ impl Entering {
         io::Write::write_all(&mut &socket, &bytes).map_err(ExecError::Spawn)?;
 
         let mut answers = Answers { socket, reader: frame::Reader::default(), descriptors: Vec::new() };
-        answers.started()?;
+        let (command, controller) = answers.started()?;
         if plan.detached {
             return Ok(ExecEnd::Detached);
         }
         let mut raw = None;
         let mut signals = None;
         if plan.tty {
-            let controller = answers
-                .descriptors
-                .pop()
-                .ok_or_else(|| ExecError::Spawn(io::ErrorKind::InvalidData.into()))?;
+            let controller = controller.ok_or_else(|| ExecError::Spawn(io::ErrorKind::InvalidData.into()))?;
             raw = if plan.open_stdin { RawTerminal::enter().map_err(ExecError::Terminal)? } else { None };
             signals = Some(SignalDescriptor::new(&[SIGWINCH]).map_err(ExecError::Terminal)?);
             relays = terminal_relays(&controller, plan.open_stdin).map_err(ExecError::Terminal)?;
         }
         let keys: &[u8] = if plan.tty { &plan.detach_keys } else { &[] };
         let end = if relays.is_empty() {
-            answers.exit_code()
+            Ok(ExecEnd::Exited(wait_for(&command)))
         } else {
-            Pump { answers, relays, signals, detach: DetachKeys::new(keys) }.run()
+            Pump { command, relays, signals, detach: DetachKeys::new(keys) }.run()
         };
         drop(raw);
         end
@@ -163,25 +160,21 @@ impl Answers {
         }
     }
 
-    fn started(&mut self) -> Result<(), ExecError> {
+    /// The command, which is this process's child, and its terminal's controller.
+    fn started(&mut self) -> Result<(OwnedFd, Option<OwnedFd>), ExecError> {
         match self.receive()? {
-            (Kind::Started, _) => Ok(()),
+            (Kind::Started, _) => {
+                let mut descriptors = self.descriptors.drain(..);
+                let command = descriptors.next();
+                let command = command.ok_or_else(|| ExecError::Spawn(io::ErrorKind::InvalidData.into()))?;
+                Ok((command, descriptors.next()))
+            }
             (_, body) => Err(match serde_json::from_slice::<Refusal>(&body) {
                 Ok(refusal) => {
                     ExecError::Refused { message: refusal.message, kind: kind_of_name(&refusal.kind) }
                 }
                 Err(error) => ExecError::Spawn(error.into()),
             }),
-        }
-    }
-
-    fn exit_code(&mut self) -> Result<ExecEnd, ExecError> {
-        match self.receive()? {
-            (Kind::Exit, body) => match <[u8; 4]>::try_from(body) {
-                Ok(code) => Ok(ExecEnd::Exited(i32::from_le_bytes(code))),
-                Err(_) => Err(ExecError::Spawn(io::ErrorKind::InvalidData.into())),
-            },
-            _ => Err(ExecError::Spawn(io::ErrorKind::InvalidData.into())),
         }
     }
 }
@@ -266,7 +259,7 @@ fn terminal_relays(controller: &OwnedFd, with_input: bool) -> io::Result<Vec<Rel
 
 /// Copies until the command ends.
 struct Pump {
-    answers: Answers,
+    command: OwnedFd,
     relays: Vec<Relay>,
     /// Window changes, when the command has a terminal.
     signals: Option<SignalDescriptor>,
@@ -288,16 +281,15 @@ impl Pump {
                 }
             }
             if ready.first() == Some(&true) {
-                let end = self.answers.exit_code()?;
                 self.drain();
-                return Ok(end);
+                return Ok(ExecEnd::Exited(wait_for(&self.command)));
             }
         }
     }
 
-    /// Waits; one answer for the socket, each relay, and the signals.
+    /// Waits; one answer for the command's end, each relay, and the signals.
     fn wait(&self) -> Result<Vec<bool>, ExecError> {
-        let mut fds = vec![PollFd::new(&self.answers.socket, PollFlags::IN)];
+        let mut fds = vec![PollFd::new(&self.command, PollFlags::IN)];
         fds.extend(self.relays.iter().map(|relay| PollFd::new(&relay.from, PollFlags::IN)));
         fds.extend(self.signals.iter().map(|signals| PollFd::new(signals, PollFlags::IN)));
         match poll(&mut fds, None) {
@@ -376,21 +368,15 @@ pub fn enter_main() -> i32 {
     let Ok(order) = serde_json::from_slice::<Order>(&body) else { return 1 };
     let descriptors = std::mem::take(&mut answers.descriptors);
     let mut bytes = Vec::new();
-    match enter(&order, descriptors) {
+    match enter(&order, descriptors, answers.socket.as_fd()) {
         Ok(init) => {
             frame::push(&mut bytes, Kind::Started, b"");
-            let sent = match &init.controller {
-                Some(controller) => send_descriptors(&answers.socket, &bytes, &[controller.as_fd()]),
-                None => io::Write::write_all(&mut &answers.socket, &bytes),
-            };
-            let waiting = sent.is_ok() && !order.plan.detached;
-            let Init { pidfd, controller, .. } = init;
-            drop(controller);
-            if waiting {
-                bytes.clear();
-                frame::push(&mut bytes, Kind::Exit, &wait_for(&pidfd).to_le_bytes());
-                let _ = io::Write::write_all(&mut &answers.socket, &bytes);
-            }
+            let descriptors: Vec<BorrowedFd<'_>> = [Some(&init.pidfd), init.controller.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(AsFd::as_fd)
+                .collect();
+            let _ = send_descriptors(&answers.socket, &bytes, &descriptors);
         }
         Err(refusal) => {
             frame::push(&mut bytes, Kind::Failed, &serde_json::to_vec(&refusal).unwrap_or_default());
@@ -400,7 +386,7 @@ pub fn enter_main() -> i32 {
     0
 }
 
-fn enter(order: &Order, descriptors: Vec<OwnedFd>) -> Result<Init, Refusal> {
+fn enter(order: &Order, descriptors: Vec<OwnedFd>, door: BorrowedFd<'_>) -> Result<Init, Refusal> {
     let plan = &order.plan;
     let refuse = |what: &str, error: &io::Error| Refusal {
         message: format!("{what}: {error}"),
@@ -431,9 +417,8 @@ fn enter(order: &Order, descriptors: Vec<OwnedFd>) -> Result<Init, Refusal> {
         Err(_) => Stdio::Terminal { size: plan.console_size },
     };
     let process = &plan.process;
-    let target =
-        ExecTarget { pid, pidfd: pidfd.as_fd(), process, filter: filter.as_ref(), cgroup: entry, stdio };
-    stanza_container::exec(&target).map_err(|error| Refusal {
+    let target = ExecTarget { pid, pidfd, process, filter: filter.as_ref(), cgroup: entry, stdio };
+    stanza_container::exec(target, door).map_err(|error| Refusal {
         message: launch_message(&error),
         kind: kind_name(error.kind()).to_owned(),
         hint: error.hint(),

@@ -10,7 +10,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::PathBuf;
 
 use stanza_spec::LogDriver;
@@ -126,7 +126,11 @@ impl Log {
         };
         match options().open(&self.plan.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs::create_dir_all(self.plan.path.parent().unwrap_or(&self.plan.path))?;
+                let directory = self.plan.path.parent().unwrap_or(&self.plan.path);
+                match fs::DirBuilder::new().mode(0o700).create(directory) {
+                    Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                    _ => {}
+                }
                 options().open(&self.plan.path)
             }
             other => other,
@@ -187,6 +191,7 @@ mod tests {
     fn scratch(name: &str, max_size: u64, max_files: u32) -> (PathBuf, Log) {
         let directory = std::env::temp_dir().join(format!("stanza-log-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
+        fs::create_dir(&directory).unwrap();
         let path = directory.join("log/container.log");
         (directory, Log::new(LogPlan { driver: LogDriver::JsonFile, path, max_size, max_files }))
     }
