@@ -9,7 +9,7 @@
 //!
 //! Invariants: a container runs only while its monitor holds the write lock on `monitor.lock`; `exit.json` appears by
 //! rename and is written after the container's processes, cgroup and network are gone; a monitor's death kills its
-//! container (`PR_SET_PDEATHSIG`), and whoever comes next clears what is left ([`clear`]).
+//! container (`PR_SET_PDEATHSIG`), and whoever comes next clears what is left ([`clear()`]).
 //!
 //! It knows no names, tags or policy: those are the engine's.
 

@@ -25,7 +25,7 @@ pub enum Status {
     Running(Running),
     /// Its monitor wrote how it ended.
     Exited(ExitRecord),
-    /// Its monitor is gone and did not write how it ended: see [`crate::clear`].
+    /// Its monitor is gone and did not write how it ended: see [`crate::clear()`].
     Lost(Running),
 }
 

@@ -207,3 +207,20 @@ fn processes_race_for_names_and_addresses_without_loss() {
     assert_eq!(addresses.len(), 12);
     database.verify().unwrap();
 }
+
+#[test]
+fn the_log_stays_short_over_many_short_lives() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.db");
+    let mut longest = 0;
+    for n in 0..300 {
+        let mut database = open(&path);
+        let one = record(&format!("c{n}"));
+        let insert = Insert { record: &one, invent: None, lease: None, volumes: &[] };
+        database.insert(&insert).unwrap();
+        database.delete(one.id.as_str()).unwrap();
+        drop(database);
+        longest = longest.max(std::fs::metadata(dir.path().join("s.db-wal")).unwrap().len());
+    }
+    assert!(longest < 2 * super::LONGEST_LOG, "{longest}");
+}
