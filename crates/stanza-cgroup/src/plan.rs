@@ -10,7 +10,7 @@ use crate::detect::Layout;
 use crate::device::{self, DeviceRule};
 use crate::{v1, v2};
 
-/// All that [`apply`](crate::apply) does, as data.
+/// All that [`apply`](crate::apply()) does, as data.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupPlan {
     /// The version of the groups.

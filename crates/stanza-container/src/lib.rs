@@ -1,6 +1,6 @@
 //! The walls of a container: namespaces, mounts, credentials, system call filter, and the program inside.
 //!
-//! Two ways in: [`launch`] makes a new container from an OCI configuration and a [`stanza_spec::Rootfs`], [`exec`] runs
+//! Two ways in: [`launch()`] makes a new container from an OCI configuration and a [`stanza_spec::Rootfs`], [`exec()`] runs
 //! one more process in a container that is there. Both clone a child, and the child does everything that must happen
 //! inside, in the order drawn in `init/mod.rs`; a failure comes back over a socket as a [`LaunchError`].
 //!

@@ -179,7 +179,7 @@ impl Classify for AttachError {
 
 /// A container's hold on the host: the sockets that keep its published ports.
 ///
-/// Dropping it gives the ports free but takes nothing else down; that is [`detach`](crate::detach)'s.
+/// Dropping it gives the ports free but takes nothing else down; that is [`detach`](crate::detach())'s.
 #[derive(Debug)]
 pub struct Attachment {
     ports: Vec<PortMap>,

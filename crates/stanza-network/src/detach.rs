@@ -51,7 +51,7 @@ impl Classify for DetachError {
     }
 }
 
-/// Takes down what [`attach`](crate::attach) made for one container; the bridge and the table stay.
+/// Takes down what [`attach`](crate::attach()) made for one container; the bridge and the table stay.
 ///
 /// With the attachment its ports are withdrawn, then set free. Without it (its owner crashed) every published port
 /// that leads to the plan's address is. Doing it twice does no harm. All steps are tried; the result is what failed.
@@ -75,7 +75,7 @@ pub fn detach(plan: &BridgePlan, attachment: Option<Attachment>) -> Vec<DetachEr
 /// The quick part of [`detach`]: withdraws the published ports and sets them free.
 ///
 /// The veth is left to the kernel, which removes it, without anybody waiting, when the container's network name
-/// space has no process and no descriptor left; [`attach`](crate::attach) and [`clear_leftovers`] cope with one that
+/// space has no process and no descriptor left; [`attach`](crate::attach()) and [`clear_leftovers`] cope with one that
 /// is still there. Dropping the attachment after this is the part that takes time; the owner's own exit does it.
 ///
 /// # Errors

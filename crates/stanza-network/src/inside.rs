@@ -1,6 +1,6 @@
 //! The container's side: addresses and the way out, from within its network name space.
 //!
-//! On a bridge all of it is done by [`attach`](crate::attach), which steps into the container's name space for a
+//! On a bridge all of it is done by [`attach`](crate::attach()), which steps into the container's name space for a
 //! moment: the order of the two ends matters. A device that is brought up without its other end stays deaf until a
 //! kernel thread gets round to it (`linkwatch`), and a packet that is lost meanwhile costs its sender a second.
 //!
@@ -84,7 +84,7 @@ impl Classify for InsideError {
 
 /// Configures the calling thread's network name space, which is the container's own, where nobody else does: brings
 /// loopback up in one without a network. Nothing for the host's network, nor on a bridge, which
-/// [`attach`](crate::attach) has configured.
+/// [`attach`](crate::attach()) has configured.
 ///
 /// # Errors
 ///

@@ -8,8 +8,8 @@
 //!                                  socket bound to 0.0.0.0:8080, held by the container's monitor
 //! ```
 //!
-//! A [`NetworkPlan`] is plain data. [`attach`] applies it, on both sides; [`configure_inside`] is for a container
-//! that joins no bridge. [`detach`] takes it down, [`clear_leftovers`] finds what a crashed owner left.
+//! A [`NetworkPlan`] is plain data. [`attach()`] applies it, on both sides; [`configure_inside`] is for a container
+//! that joins no bridge. [`detach()`] takes it down, [`clear_leftovers`] finds what a crashed owner left.
 //! [`choose_network`] and [`lease`] choose subnets and addresses, [`files`] writes `resolv.conf` and `hosts`.
 //!
 //! Invariants:

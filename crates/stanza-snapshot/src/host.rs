@@ -16,7 +16,7 @@
 //! `/proc`, `/sys`, `/dev`, `/run` and `/tmp` are empty. A further mount that holds data is a read-only bind, or an
 //! overlay when stanza's own state lies in it; one that holds kernel interfaces or network names is an empty directory.
 //! A directory that the caller may not read is empty. Paths in `exclude` are not there: a whiteout in the upper layer
-//! hides them, and `container_dir/hidden` remembers what stanza put into upper layers, so that [`crate::changes`] does
+//! hides them, and `container_dir/hidden` remembers what stanza put into upper layers, so that [`crate::changes()`] does
 //! not take it for the container's. An upper layer is filled before it gets its name, and never again: what is in it
 //! later is the container's, and must not be walked by path.
 

@@ -13,7 +13,7 @@
 //! reads: a whiteout is a character device 0/0, an opaque directory has the attribute `trusted.overlay.opaque`
 //! (`user.overlay.opaque` without root). What is in a layer's directory is a function of its diff id alone, so that
 //! images can share it and one image cannot put words into another's mouth. [`plan_layers`] and [`plan_host`] make plans
-//! of layers, [`prepare`] the directories a plan needs, [`changes`] says what a container changed, [`remove_tree`] removes
+//! of layers, [`prepare`] the directories a plan needs, [`changes()`] says what a container changed, [`remove_tree`] removes
 //! what it left.
 //!
 //! Durability: a layer appears by one rename after its digest was verified, so a killed process leaves either nothing or

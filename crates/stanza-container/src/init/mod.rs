@@ -1,4 +1,4 @@
-//! The child of [`crate::launch`]: from a clone of the monitor to the container's program.
+//! The child of [`crate::launch()`]: from a clone of the monitor to the container's program.
 //!
 //! ```text
 //!  join cgroups ─ new cgroup namespace ─ wait: ids mapped ─ take host descriptors (binds, /dev/null)
