@@ -46,8 +46,6 @@ pub(crate) fn ensure() -> Result<(), String> {
         }
         words.push("sudo");
     }
-    words.extend(["apt-get", "install", "--yes", "--no-install-recommends"]);
-    words.extend(&names);
     if find("apt-get").is_none() {
         println!(
             "==> packages: no `apt-get` here: install {} yourself; tests that need them are skipped",
@@ -55,12 +53,19 @@ pub(crate) fn ensure() -> Result<(), String> {
         );
         return Ok(());
     }
-    println!("==> packages: {}", words.join(" "));
-    let mut command = Command::new(words[0]);
-    command.args(&words[1..]).env("DEBIAN_FRONTEND", "noninteractive");
-    let status = command.status().map_err(|error| format!("cannot run `{}`: {error}", words.join(" ")))?;
-    if !status.success() {
-        println!("==> packages: installing failed; tests that need them are skipped");
+    // A fresh machine has no list of packages, or an old one.
+    let update = [&words[..], &["apt-get", "update", "--quiet"]].concat();
+    let install = [&words[..], &["apt-get", "install", "--yes", "--no-install-recommends"], &names].concat();
+    for command in [update, install] {
+        println!("==> packages: {}", command.join(" "));
+        let status = Command::new(command[0])
+            .args(&command[1..])
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .status()
+            .map_err(|error| format!("cannot run `{}`: {error}", command.join(" ")))?;
+        if !status.success() {
+            println!("==> packages: that failed; tests that need them are skipped");
+        }
     }
     Ok(())
 }
