@@ -10,13 +10,14 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 use stanza_spec::oci::runtime::Process;
 use stanza_sys::{CloneFlags, Cloned, clone_process, keep_only};
 
 use crate::error::{During, Failure, LaunchError};
+use crate::init::apply_labels;
 use crate::launch::{Init, Stdio, hear, report, send_controller};
 use crate::process::{CgroupEntry, Program, give_up, set_standard_descriptors};
 use crate::root::Root;
@@ -110,12 +111,19 @@ fn go_in(target: &ExecTarget<'_>, kept: &[BorrowedFd<'_>]) -> Result<Cloned, Fai
         rustix::io::write(&processes, b"0").during("join the container's cgroup")?;
     }
     let foreign = foreign_namespaces(target.pid).during("look at the container's namespaces")?;
+    // While /proc is the host's: a label for the next exec is inherited by the child.
+    if target.process.apparmor_profile().is_some() || target.process.selinux_label().is_some() {
+        let procfs =
+            openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during("open /proc")?;
+        apply_labels(&procfs, target.process)?;
+    }
     // Nothing in the container may trace or open the child while it is on the way in (CVE-2016-9962).
     set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from tracing")?;
     move_into_thread_name_spaces(target.pidfd.as_fd(), foreign).during("enter the container's namespaces")?;
     if let Stdio::Descriptors([stdin, stdout, stderr]) = &target.stdio {
         set_standard_descriptors([stdin, stdout, stderr])?;
     }
+    // From here on no descriptor made in this function may be alive: its number would be given to another.
     keep_only(kept).during("close the host's descriptors")?;
     clone_process(CloneFlags::PARENT, None).during("clone the new process")
 }

@@ -44,6 +44,17 @@ pub(crate) fn hard_limit(name: &str) -> Option<u64> {
     getrlimit(resource).maximum
 }
 
+/// AppArmor profiles made for containers, the preferred one first.
+const APPARMOR_PROFILES: [&str; 2] = ["stanza-default", "docker-default"];
+
+/// The AppArmor profile that containers get by default: one made for them that the kernel has loaded.
+pub(crate) fn apparmor_profile() -> Option<&'static str> {
+    // One failing `open` where there is no AppArmor. Each line is a name and a mode in parentheses.
+    let loaded = fs::read_to_string("/sys/kernel/security/apparmor/profiles").ok()?;
+    let is_loaded = |name: &str| loaded.lines().any(|line| line.split(" (").next() == Some(name));
+    APPARMOR_PROFILES.into_iter().find(|name| is_loaded(name))
+}
+
 /// Processors that this process may run on.
 pub(crate) fn cpus() -> usize {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| usize::try_from(set.count()).unwrap_or(1))

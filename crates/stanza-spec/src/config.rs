@@ -206,6 +206,9 @@ pub struct Security {
     pub no_new_privileges: bool,
     /// Which system calls may be made.
     pub seccomp: SeccompChoice,
+    /// The AppArmor profile; `unconfined` is none; `None` is the default profile that the machine has loaded, if it has
+    /// one, and none when privileged.
+    pub apparmor: Option<String>,
 }
 
 /// Which system call filter is used.

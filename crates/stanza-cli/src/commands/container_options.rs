@@ -214,6 +214,7 @@ fn read_security(given: &ArgMatches) -> Result<Security, Failure> {
         cap_drop: capabilities("cap-drop", "--cap-drop")?,
         privileged: given.on("privileged"),
         no_new_privileges: options.no_new_privileges,
+        apparmor: options.apparmor,
         seccomp: options.seccomp,
     })
 }

@@ -72,6 +72,7 @@ pub(crate) fn capability(option: &'static str, text: &str) -> Result<String, Fla
 pub(crate) struct SecurityOptions {
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp: SeccompChoice,
+    pub(crate) apparmor: Option<String>,
 }
 
 /// Reads one `--security-opt` into `options`; `read` reads a profile's file.
@@ -97,13 +98,14 @@ pub(crate) fn security(
             })?;
             options.seccomp = SeccompChoice::Profile(profile);
         }
-        ("apparmor", Some("unconfined")) | ("label", Some("disable")) => {}
-        ("apparmor" | "label" | "systempaths" | "writable-cgroups" | "mask" | "unmask" | "proc-opts", _) => {
+        ("apparmor", Some(profile)) if !profile.is_empty() => options.apparmor = Some(profile.to_owned()),
+        ("label", Some("disable")) => {}
+        ("label" | "systempaths" | "writable-cgroups" | "mask" | "unmask" | "proc-opts", _) => {
             return Err(FlagError::not_built(OPTION, text));
         }
         _ => {
             return Err(FlagError::new(OPTION, format!("there is no security option `{text}`"))
-                .hint("options: seccomp=FILE, seccomp=unconfined, no-new-privileges"));
+                .hint("options: seccomp=FILE, seccomp=unconfined, apparmor=PROFILE, no-new-privileges"));
         }
     }
     Ok(())
@@ -138,7 +140,7 @@ mod tests {
             };
             security(text, &mut options, &file).map(|()| options)
         };
-        let seccomp = |seccomp| Ok(SecurityOptions { no_new_privileges: false, seccomp });
+        let seccomp = |seccomp| Ok(SecurityOptions { no_new_privileges: false, seccomp, apparmor: None });
         assert_eq!(read("seccomp=unconfined"), seccomp(SeccompChoice::Unconfined));
         assert_eq!(read("seccomp:unconfined"), seccomp(SeccompChoice::Unconfined));
         assert_eq!(read("seccomp=p.json"), seccomp(SeccompChoice::Profile("{}".to_owned())));
@@ -146,7 +148,8 @@ mod tests {
         for yes in ["no-new-privileges", "no-new-privileges:true", "no-new-privileges=true"] {
             assert!(read(yes).unwrap().no_new_privileges);
         }
-        assert!(read("apparmor=docker-default").unwrap_err().unsupported);
+        assert_eq!(read("apparmor=docker-default").unwrap().apparmor.as_deref(), Some("docker-default"));
+        assert!(read("label=type:x").unwrap_err().unsupported);
         for bad in ["seccomp=missing.json", "seccomp", "nope", "no-new-privileges=maybe"] {
             assert!(!read(bad).unwrap_err().unsupported, "{bad}");
         }

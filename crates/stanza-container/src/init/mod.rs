@@ -206,7 +206,10 @@ fn set_sysctls(procfs: &OwnedFd, linux: &stanza_spec::oci::runtime::Linux) -> Re
 }
 
 /// AppArmor's and SELinux's labels take effect at the next exec.
-fn apply_labels(procfs: &OwnedFd, process: &stanza_spec::oci::runtime::Process) -> Result<(), Failure> {
+pub(crate) fn apply_labels(
+    procfs: &OwnedFd,
+    process: &stanza_spec::oci::runtime::Process,
+) -> Result<(), Failure> {
     if let Some(profile) = process.apparmor_profile() {
         let value = format!("exec {profile}");
         write_proc(procfs, "thread-self/attr/apparmor/exec", &value)

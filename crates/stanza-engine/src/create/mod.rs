@@ -362,6 +362,7 @@ impl Engine {
             rootless: self.options.rootless,
             mappings,
             available_capabilities: machine::available_capabilities(),
+            apparmor_profile: machine::apparmor_profile(),
             cpus: if config.resources.nano_cpus.is_some() { machine::cpus() } else { 1 },
             hard_limit: &|name| if raise { None } else { machine::hard_limit(name) },
             host_devices: if config.security.privileged { machine::host_devices() } else { Vec::new() },

@@ -20,7 +20,7 @@ use oci_spec::runtime::{
     Linux, LinuxDevice, LinuxIdMapping, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Mount,
     RootBuilder, Spec,
 };
-use stanza_spec::{Classify, ContainerConfig, ErrorKind, NamespaceMode, NetworkMode};
+use stanza_spec::{Classify, ContainerConfig, ErrorKind, NamespaceMode, NetworkMode, Security};
 
 pub(crate) use mounts::{FILES, check as check_mounts, is_covered, is_legal_destination, volume_dir};
 
@@ -167,6 +167,8 @@ pub(crate) struct SpecInput<'a> {
     pub(crate) mappings: Option<(Vec<LinuxIdMapping>, Vec<LinuxIdMapping>)>,
     /// The capability bits that this process may give; not asked when `mappings` are there, which give all.
     pub(crate) available_capabilities: u64,
+    /// The AppArmor profile for containers that the machine has loaded.
+    pub(crate) apparmor_profile: Option<&'static str>,
     /// Processors of this machine.
     pub(crate) cpus: usize,
     /// This process's hard resource limit of that name when it cannot raise it.
@@ -204,6 +206,16 @@ const MASKED: [&str; 12] = [
 
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// The AppArmor profile of a container, where `default` is the one that the machine has for containers.
+fn apparmor(security: &Security, default: Option<&str>) -> Option<String> {
+    match security.apparmor.as_deref() {
+        Some("unconfined") => None,
+        Some(profile) => Some(profile.to_owned()),
+        None if security.privileged => None,
+        None => default.map(str::to_owned),
+    }
+}
+
 /// Plans the whole configuration.
 pub(crate) fn plan(input: SpecInput<'_>) -> Result<Planned, SpecError> {
     let config = input.config;
@@ -222,7 +234,8 @@ pub(crate) fn plan(input: SpecInput<'_>) -> Result<Planned, SpecError> {
         .set_cwd(PathBuf::from(&input.facts.workdir))
         .set_capabilities(Some(process::capability_sets(&capabilities)))
         .set_rlimits((!rlimits.is_empty()).then_some(rlimits))
-        .set_no_new_privileges(Some(config.security.no_new_privileges));
+        .set_no_new_privileges(Some(config.security.no_new_privileges))
+        .set_apparmor_profile(apparmor(&config.security, input.apparmor_profile));
 
     let mut mounts = mounts::plan(&mounts::MountInput {
         config,

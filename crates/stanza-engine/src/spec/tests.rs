@@ -22,6 +22,7 @@ fn plan_with(config: &ContainerConfig, change: impl FnOnce(&mut SpecInput<'_>)) 
         rootless: false,
         mappings: None,
         available_capabilities: u64::MAX,
+        apparmor_profile: Some("docker-default"),
         cpus: 4,
         hard_limit: &|_| None,
         host_devices: Vec::new(),
@@ -106,4 +107,16 @@ fn a_user_namespace_brings_mappings_and_every_capability() {
     assert_eq!(linux.uid_mappings().as_ref(), Some(&mappings));
     assert!(kinds(&planned.spec).contains(&"user".to_owned()));
     assert_eq!(planned.capabilities.len(), 14);
+}
+
+#[test]
+fn containers_get_the_machines_apparmor_profile_unless_told_otherwise() {
+    let profile = |apparmor: Option<&str>, privileged: bool| {
+        let security = Security { apparmor: apparmor.map(str::to_owned), privileged, ..Default::default() };
+        super::apparmor(&security, Some("docker-default"))
+    };
+    assert_eq!(profile(None, false).as_deref(), Some("docker-default"));
+    assert_eq!(profile(None, true), None);
+    assert_eq!(profile(Some("unconfined"), false), None);
+    assert_eq!(profile(Some("mine"), true).as_deref(), Some("mine"));
 }
