@@ -45,7 +45,11 @@ fn tar(directory: &Path, arguments: &[&str]) -> Option<Vec<u8>> {
     match output {
         Ok(output) if output.status.success() => Some(output.stdout),
         result => {
-            eprintln!("skipped: no GNU tar that takes {arguments:?}: {result:?}");
+            let why = result.map_or_else(
+                |error| error.to_string(),
+                |output| String::from_utf8_lossy(&output.stderr).lines().collect::<Vec<_>>().join("; "),
+            );
+            eprintln!("skipped: no GNU tar that takes {arguments:?}: {why}");
             None
         }
     }
@@ -78,7 +82,8 @@ fn every_format_of_gnu_tar_is_read() {
         let option = format!("--format={format}");
         arguments.push(&option);
         if format == "v7" {
-            arguments.push("--exclude=deep");
+            // Its names have at most 99 bytes: the inner of the two long directories is left out.
+            arguments.push("--exclude=*/*/ddd*");
         }
         let Some(bytes) = tar(directory.path(), &arguments) else { return };
         let entries = read(&bytes);
@@ -106,7 +111,7 @@ fn every_format_of_gnu_tar_is_read() {
             }
         }
         assert_eq!(files, if format == "v7" { 2 } else { 3 }, "{format}");
-        assert_eq!(entries.len(), if format == "v7" { 8 } else { 9 }, "{format}");
+        assert_eq!(entries.len(), if format == "v7" { 7 } else { 9 }, "{format}");
     }
 }
 
