@@ -128,8 +128,8 @@ fn environment(process: &Process, identity: &Identity) -> Result<Vec<String>, Fa
     Ok(environment)
 }
 
-fn resource(kind: PosixRlimitType) -> Option<Resource> {
-    Some(match kind {
+fn resource(kind: PosixRlimitType) -> Resource {
+    match kind {
         PosixRlimitType::RlimitCpu => Resource::Cpu,
         PosixRlimitType::RlimitFsize => Resource::Fsize,
         PosixRlimitType::RlimitData => Resource::Data,
@@ -146,15 +146,14 @@ fn resource(kind: PosixRlimitType) -> Option<Resource> {
         PosixRlimitType::RlimitNice => Resource::Nice,
         PosixRlimitType::RlimitRtprio => Resource::Rtprio,
         PosixRlimitType::RlimitRttime => Resource::Rttime,
-    })
+    }
 }
 
 fn set_limits(limits: &[PosixRlimit]) -> Result<(), Failure> {
     let value = |number: u64| if number == u64::MAX { None } else { Some(number) };
     for limit in limits {
-        let Some(resource) = resource(limit.typ()) else { continue };
         let wanted = Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) };
-        setrlimit(resource, wanted)
+        setrlimit(resource(limit.typ()), wanted)
             .during_on("set the resource limit", Path::new(&limit.typ().to_string()))?;
     }
     Ok(())

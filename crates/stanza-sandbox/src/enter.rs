@@ -23,12 +23,11 @@ use serde::{Deserialize, Serialize};
 use stanza_cgroup::CgroupPlan;
 use stanza_container::{CgroupEntry, ExecTarget, Init, Stdio};
 use stanza_spec::oci::runtime::Process;
-use stanza_spec::{Classify, ErrorKind};
 use stanza_sys::{SignalDescriptor, receive_descriptors, send_descriptors};
 
 use crate::attach::{DetachKeys, RawTerminal, window_size, write_all};
-use crate::error::{ExecError, launch_message};
-use crate::frame::{self, Kind, Refusal, kind_name, kind_of_name};
+use crate::error::ExecError;
+use crate::frame::{self, Kind, Refusal, kind_of_name};
 use crate::plan::Running;
 use crate::spawn::{ENTER, spawn_self};
 use crate::status::{Status, open_init, status};
@@ -388,41 +387,32 @@ pub fn enter_main() -> i32 {
 
 fn enter(order: &Order, descriptors: Vec<OwnedFd>, door: BorrowedFd<'_>) -> Result<Init, Refusal> {
     let plan = &order.plan;
-    let refuse = |what: &str, error: &io::Error| Refusal {
-        message: format!("{what}: {error}"),
-        kind: kind_name(ErrorKind::of_io(error)).to_owned(),
-        hint: None,
-    };
     let pidfd = open_init(&order.running)
         .and_then(|pidfd| pidfd.ok_or_else(|| io::Error::from(Errno::SRCH)))
-        .map_err(|error| refuse("the container is not running", &error))?;
+        .map_err(|error| Refusal::of_io("the container is not running", &error))?;
     let pid = Pid::from_raw(order.running.pid)
-        .ok_or_else(|| refuse("the container is not running", &Errno::SRCH.into()))?;
+        .ok_or_else(|| Refusal::of_io("the container is not running", &Errno::SRCH.into()))?;
     let cgroup = plan.cgroup.as_ref().map(stanza_cgroup::open);
     let entry = match &cgroup {
         Some(cgroup) => CgroupEntry {
-            tasks: cgroup
-                .tasks_files()
-                .map_err(|error| refuse("failed to open the container's cgroup", &io::Error::other(error)))?,
-            directory: cgroup
-                .directory()
-                .map_err(|error| refuse("failed to open the container's cgroup", &io::Error::other(error)))?,
+            tasks: cgroup.tasks_files().map_err(|error| {
+                Refusal::of_io("failed to open the container's cgroup", &io::Error::other(error))
+            })?,
+            directory: cgroup.directory().map_err(|error| {
+                Refusal::of_io("failed to open the container's cgroup", &io::Error::other(error))
+            })?,
         },
         None => CgroupEntry::default(),
     };
     let filter = crate::paths::read_filter(plan.seccomp.as_deref())
-        .map_err(|error| refuse("failed to read the system call filter", &error))?;
+        .map_err(|error| Refusal::of_io("failed to read the system call filter", &error))?;
     let stdio = match <[OwnedFd; 3]>::try_from(descriptors) {
         Ok(descriptors) => Stdio::Descriptors(descriptors),
         Err(_) => Stdio::Terminal { size: plan.console_size },
     };
     let process = &plan.process;
     let target = ExecTarget { pid, pidfd, process, filter: filter.as_ref(), cgroup: entry, stdio };
-    stanza_container::exec(target, door).map_err(|error| Refusal {
-        message: launch_message(&error),
-        kind: kind_name(error.kind()).to_owned(),
-        hint: error.hint(),
-    })
+    stanza_container::exec(target, door).map_err(|error| Refusal::of(&error))
 }
 
 fn wait_for(pidfd: &OwnedFd) -> i32 {

@@ -4,7 +4,6 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::frame::{Refusal, kind_of_name};
-use stanza_container::LaunchError;
 use stanza_spec::{Classify, ErrorKind};
 
 /// Why a container did not start. Nothing of it is left.
@@ -245,10 +244,10 @@ impl Classify for ExecError {
     }
 }
 
-/// A launch failure's whole text: what failed and why, in one line.
-pub(crate) fn launch_message(error: &LaunchError) -> String {
+/// An error and its causes on one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(cause) = source {
         text.push_str(": ");
         text.push_str(&cause.to_string());

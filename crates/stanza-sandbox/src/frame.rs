@@ -5,7 +5,9 @@
 use std::io;
 
 use serde::{Deserialize, Serialize};
-use stanza_spec::ErrorKind;
+use stanza_spec::{Classify, ErrorKind};
+
+use crate::error::chain;
 
 /// What a frame is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,19 @@ pub(crate) struct Refusal {
     pub(crate) hint: Option<String>,
 }
 
+impl Refusal {
+    /// A refusal that says all that `error` knows.
+    pub(crate) fn of(error: &impl Classify) -> Refusal {
+        Refusal { message: chain(error), kind: kind_name(error.kind()).to_owned(), hint: error.hint() }
+    }
+
+    /// A refusal for a failure of the kernel's: `what` was tried.
+    pub(crate) fn of_io(what: &str, error: &io::Error) -> Refusal {
+        let kind = kind_name(ErrorKind::of_io(error)).to_owned();
+        Refusal { message: format!("{what}: {error}"), kind, hint: None }
+    }
+}
+
 /// Kinds of failure by name, to travel.
 const KINDS: [(ErrorKind, &str); 13] = [
     (ErrorKind::NotFound, "not-found"),
@@ -77,7 +92,7 @@ const KINDS: [(ErrorKind, &str); 13] = [
     (ErrorKind::Internal, "internal"),
 ];
 
-pub(crate) fn kind_name(kind: ErrorKind) -> &'static str {
+fn kind_name(kind: ErrorKind) -> &'static str {
     KINDS.iter().find(|(known, _)| *known == kind).map_or("internal", |(_, name)| name)
 }
 

@@ -27,12 +27,12 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
 use stanza_container::{CgroupEntry, Init, Launch, launch};
 use stanza_network::{Attachment, NetworkPlan};
-use stanza_spec::{Classify, ErrorKind, Instant};
+use stanza_spec::Instant;
 use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time, receive_descriptors};
 
 use crate::attach::Connection;
-use crate::error::launch_message;
-use crate::frame::{Kind, Refusal, kind_name};
+use crate::error::chain;
+use crate::frame::{Kind, Refusal};
 use crate::lifecycle::{Effect, Event, ExitStatus, State, next};
 use crate::paths;
 use crate::plan::{ExitRecord, Running, SandboxPlan};
@@ -199,16 +199,17 @@ impl Monitor {
     }
 
     fn try_launch(&mut self) -> Result<(), Refusal> {
-        self.take_lock().map_err(|error| plain("failed to lock the container", &error))?;
+        self.take_lock().map_err(|error| Refusal::of_io("failed to lock the container", &error))?;
         if let Some(plan) = &self.plan.cgroup {
-            self.cgroup = Some(stanza_cgroup::apply(plan).map_err(|error| classified(&error))?);
+            self.cgroup = Some(stanza_cgroup::apply(plan).map_err(|error| Refusal::of(&error))?);
         }
-        let cgroup =
-            self.cgroup_entry().map_err(|error| plain("failed to open the container's cgroup", &error))?;
+        let cgroup = self
+            .cgroup_entry()
+            .map_err(|error| Refusal::of_io("failed to open the container's cgroup", &error))?;
         let filter = crate::paths::read_filter(self.plan.seccomp.as_deref())
-            .map_err(|error| plain("failed to read the system call filter", &error))?;
+            .map_err(|error| Refusal::of_io("failed to read the system call filter", &error))?;
         let (stdio, streams) =
-            Streams::open(&self.plan).map_err(|error| plain("failed to make pipes", &error))?;
+            Streams::open(&self.plan).map_err(|error| Refusal::of_io("failed to make pipes", &error))?;
         let (network, attachment) = (&self.plan.network, &mut self.attachment);
         let init = launch(Launch {
             spec: &self.plan.spec,
@@ -223,11 +224,7 @@ impl Monitor {
                     .map_err(|error| format!("failed to configure the network: {}", chain(&error)))
             },
         })
-        .map_err(|error| Refusal {
-            message: launch_message(&error),
-            kind: kind_name(error.kind()).to_owned(),
-            hint: error.hint(),
-        })?;
+        .map_err(|error| Refusal::of(&error))?;
         let mut init = init;
         self.streams = Some(streams.with_controller(init.controller.take()));
         self.init = Some(init);
@@ -339,28 +336,4 @@ fn reap(init: &Init) -> Option<ExitStatus> {
         (Some(code), _) => ExitStatus::Code(code),
         (None, signal) => ExitStatus::Signal(signal.unwrap_or(9)),
     })
-}
-
-/// An error and its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
-
-fn plain(what: &str, error: &io::Error) -> Refusal {
-    Refusal {
-        message: format!("{what}: {error}"),
-        kind: kind_name(ErrorKind::of_io(error)).to_owned(),
-        hint: None,
-    }
-}
-
-fn classified(error: &impl Classify) -> Refusal {
-    Refusal { message: chain(error), kind: kind_name(error.kind()).to_owned(), hint: error.hint() }
 }

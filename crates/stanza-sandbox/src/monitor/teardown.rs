@@ -6,7 +6,8 @@ use std::io;
 use stanza_network::NetworkPlan;
 use stanza_spec::Instant;
 
-use super::{Monitor, chain};
+use super::Monitor;
+use crate::error::chain;
 use crate::lifecycle::Event;
 
 impl Monitor {
