@@ -49,7 +49,7 @@ fn entries(directory: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<ru
     }))
 }
 
-fn copy_directory(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+pub(crate) fn copy_directory(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
     for entry in entries(from)? {
         let entry = entry?;
         copy_entry(from.as_fd(), to.as_fd(), entry.file_name())?;

@@ -52,6 +52,9 @@ pub enum LaunchError {
         #[source]
         source: io::Error,
     },
+    /// The child ended without a word, before its program ran.
+    #[error("the container's first process was killed while it was set up")]
+    Died,
     /// What the caller does for the container once it exists failed.
     #[error("{0}")]
     Around(String),
@@ -81,7 +84,7 @@ impl Classify for LaunchError {
             LaunchError::Clone(source)
             | LaunchError::Mount { source, .. }
             | LaunchError::Step { source, .. } => ErrorKind::of_io(source),
-            LaunchError::Around(_) => ErrorKind::Internal,
+            LaunchError::Around(_) | LaunchError::Died => ErrorKind::Internal,
         }
     }
 
@@ -100,9 +103,25 @@ impl Classify for LaunchError {
                 }
                 _ => "it is not a program of this machine's architecture, or a script without `#!` line".to_owned(),
             },
+            LaunchError::Died => "its memory limit may be too small for the set-up, which needs about 2 MiB".to_owned(),
             LaunchError::UnknownUser(_) => "a number works without an entry in the image's /etc/passwd".to_owned(),
             _ => return None,
         })
+    }
+}
+
+impl LaunchError {
+    /// The same as the child says it.
+    pub(crate) fn into_failure(self) -> Failure {
+        let source = std::error::Error::source(&self).and_then(|source| source.downcast_ref::<io::Error>());
+        let errno = source.and_then(io::Error::raw_os_error).unwrap_or(0);
+        match self {
+            LaunchError::Step { step, .. } => Failure { what: What::Step(step), errno },
+            LaunchError::Clone(_) => {
+                Failure { what: What::Step("create the container's namespaces".to_owned()), errno }
+            }
+            other => Failure::configuration(other.to_string()),
+        }
     }
 }
 
@@ -135,6 +154,20 @@ impl Failure {
 
     pub(crate) fn plain(what: What) -> Failure {
         Failure { what, errno: 0 }
+    }
+
+    /// The same without names, which may be long.
+    pub(crate) fn shortened(&self) -> Failure {
+        let step = match &self.what {
+            What::CommandNotFound(_) | What::NoSuchCommand(_) | What::CommandNotExecutable(_) => {
+                "execute the command"
+            }
+            What::WorkingDirectory(_) => "enter the working directory",
+            What::UnknownUser(_) | What::UnknownGroup(_) => "find the user",
+            What::Mount(_) => "mount",
+            What::Around(_) | What::Step(_) | What::Configuration(_) => "set up the container",
+        };
+        Failure { what: What::Step(step.to_owned()), errno: self.errno }
     }
 
     pub(crate) fn configuration(text: impl Into<String>) -> Failure {

@@ -7,13 +7,14 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Uid};
-use stanza_spec::oci::runtime::{LinuxIdMapping, Spec};
+use stanza_spec::oci::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
 use stanza_spec::{OverlayLayers, Rootfs, RootfsPart};
 use stanza_sys::{CloneFlags, Cloned, MountAttributes, clone_process};
 
 use crate::error::LaunchError;
+use crate::id_maps::IdMaps;
 use crate::init::open_binds;
-use crate::launch::{map_ids, reap};
+use crate::launch::reap;
 use crate::source;
 
 /// A root file system's mounts, made where the privileges for it are, to be attached in the new namespaces.
@@ -27,10 +28,12 @@ pub(crate) struct Prepared {
 
 /// Makes the mounts of `rootfs` with owners mapped as `spec` says. Where this process may not map (it is in a user
 /// namespace itself), owners stay as they are.
+///
+/// A directory's owners stay as they are in any case: whoever wrote the configuration has given it the owners it shall have,
+/// or asks for a mapping (runtime-spec, "Root").
 pub(crate) fn prepare(rootfs: &Rootfs, spec: &Spec) -> Result<Prepared, LaunchError> {
-    let namespace = user_namespace(spec)?;
     let owner = root_ids(spec);
-    let binds = open_binds(spec.mounts().as_deref().unwrap_or_default())?;
+    let binds = open_binds(spec.mounts().as_deref().unwrap_or_default(), spec)?;
     let mount = |destination: &Path| {
         let destination = destination.to_owned();
         move |source| LaunchError::Mount { destination, source }
@@ -38,10 +41,10 @@ pub(crate) fn prepare(rootfs: &Rootfs, spec: &Spec) -> Result<Prepared, LaunchEr
     match rootfs {
         Rootfs::Directory(path) => {
             let root = source::clone_tree(path, true).map_err(mount(path))?;
-            let _ = map(&root, &namespace);
             Ok(Prepared { root, parts: Vec::new(), binds })
         }
         Rootfs::Layered { root, parts } => {
+            let namespace = user_namespace(spec.linux().as_ref())?;
             let prepared = parts.iter().map(|part| match part {
                 RootfsPart::Overlay { destination, layers } => {
                     Ok((destination.clone(), overlay(layers, &namespace, owner).map_err(mount(destination))?))
@@ -66,8 +69,24 @@ pub(crate) fn prepare(rootfs: &Rootfs, spec: &Spec) -> Result<Prepared, LaunchEr
     }
 }
 
-/// A user namespace with the mappings of `spec`, made by a child that lives just as long as it takes to open it.
-fn user_namespace(spec: &Spec) -> Result<OwnedFd, LaunchError> {
+/// The user namespace of the container: the one it joins, or one with the same mappings.
+pub(crate) fn user_namespace(linux: Option<&Linux>) -> Result<OwnedFd, LaunchError> {
+    let listed = linux.and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    let joined = listed
+        .iter()
+        .filter(|namespace| namespace.typ() == LinuxNamespaceType::User)
+        .find_map(|namespace| namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()));
+    if let Some(path) = joined {
+        let step = format!("open the namespace `{}`", path.display());
+        return std::fs::File::open(path)
+            .map(OwnedFd::from)
+            .map_err(|source| LaunchError::Step { step, source });
+    }
+    namespace_of(&IdMaps::of(linux))
+}
+
+/// A user namespace with these mappings, made by a child that lives just as long as it takes to open it.
+pub(crate) fn namespace_of(maps: &IdMaps) -> Result<OwnedFd, LaunchError> {
     let step = |source| LaunchError::Step { step: "make a user namespace".to_owned(), source };
     let (ours, theirs) = UnixStream::pair().map_err(step)?;
     match clone_process(CloneFlags::USER, None).map_err(LaunchError::Clone)? {
@@ -78,7 +97,7 @@ fn user_namespace(spec: &Spec) -> Result<OwnedFd, LaunchError> {
         }
         Cloned::Parent { pid, pidfd } => {
             drop(theirs);
-            let opened = map_ids(pid, spec).and_then(|()| {
+            let opened = maps.write(pid).and_then(|()| {
                 std::fs::File::open(format!("/proc/{}/ns/user", pid.as_raw_nonzero()))
                     .map(OwnedFd::from)
                     .map_err(step)
@@ -90,13 +109,19 @@ fn user_namespace(spec: &Spec) -> Result<OwnedFd, LaunchError> {
     }
 }
 
+/// Translates the owners of a detached mount.
 fn map(mount: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
+    translate(mount, namespace, true)
+}
+
+/// Translates the owners of a detached mount, and of those below it when `recursive`.
+pub(crate) fn translate(mount: &OwnedFd, namespace: &OwnedFd, recursive: bool) -> io::Result<()> {
     let attributes = MountAttributes {
         set: MountAttributes::IDMAP,
         user_namespace: u64::try_from(namespace.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?,
         ..MountAttributes::default()
     };
-    source::set_attributes(mount, true, &attributes)
+    source::set_attributes(mount, recursive, &attributes)
 }
 
 /// An overlay whose lower layers are id-mapped clones. What is written is stored with the ids of the namespace as they

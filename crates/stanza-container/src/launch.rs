@@ -1,18 +1,29 @@
-//! The parent's side of a new container: clone, map ids, let the caller attach the network, hear how it went.
+//! The parent's side of a new container: clone, map ids, let the caller do its part at the set points, hear how it went.
+//!
+//! ```text
+//!  parent            clone ─┬─ place ─ map ids ─ attach ────────┬─ mounted ──┬─ take listener ──┬─▶ Init
+//!  (intermediate)           └─ join namespaces ─ clone          │ (hooks)    │                  │
+//!  child                       └─ join cgroups ─ … ─ mounts ────┴─ pivot ─ … ┴─ filter ─ Ready ─┴─ gate ─ exec
+//! ```
 
-use std::fs;
-use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{
+    Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, geteuid, pidfd_getfd, pidfd_send_signal, waitid,
+};
 use stanza_spec::Rootfs;
-use stanza_spec::oci::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
-use stanza_sys::{CloneFlags, Cloned, clone_process, receive_descriptors, send_descriptors};
+use stanza_spec::oci::runtime::{LinuxNamespaceType, Spec};
+use stanza_sys::{CStringArray, CloneFlags, Cloned, clone_process, keep_only, set_close_on_exec_from};
 
 use crate::copy_up::CopyUp;
-use crate::error::{Failure, LaunchError};
-use crate::process::{CgroupEntry, give_up};
+use crate::error::{During, Failure, LaunchError};
+use crate::gate::Gate;
+use crate::id_maps::IdMaps;
+use crate::idmap::Prepared;
+use crate::line::{self, Line, Reply, Word};
+use crate::mount_options::MountOptions;
+use crate::namespaces::Namespaces;
+use crate::process::{CgroupEntry, give_up, limits_of};
 use crate::seccomp::Filter;
 
 /// What the first process has as standard input, output and error.
@@ -25,6 +36,134 @@ pub enum Stdio {
     },
     /// These.
     Descriptors([OwnedFd; 3]),
+    /// The caller's.
+    Inherit,
+}
+
+/// What the one who starts a container does for it on the way: in the parent, with the child's pid, and in the child.
+///
+/// An error ends the start; its text is the [`LaunchError::Around`] that the caller gets.
+pub trait Attendant {
+    /// Whether [`Attendant::place`] moves the child into its cgroups; else the child does by [`Launch::cgroup`].
+    fn places(&self) -> bool {
+        false
+    }
+
+    /// Parent: moves the new process into its cgroups, before any namespace's view of them is made.
+    ///
+    /// # Errors
+    /// See above, as for all others.
+    fn place(&mut self, _pid: Pid) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Parent: the process and its namespaces exist, while it is mounting: attaches the network, writes it down.
+    ///
+    /// # Errors
+    /// See above.
+    fn attach(&mut self, pid: Pid) -> Result<(), String>;
+
+    /// Whether [`Attendant::mounted`] has anything to do.
+    fn waits_for_mounts(&self) -> bool {
+        false
+    }
+
+    /// Parent: all mounts are made and the root is not changed yet; the child waits.
+    ///
+    /// # Errors
+    /// See above.
+    fn mounted(&mut self, _pid: Pid) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Parent: the process's filter notifies; the listener is to be handed to an agent.
+    ///
+    /// # Errors
+    /// See above.
+    fn take_listener(&mut self, _pid: Pid, _listener: OwnedFd) -> Result<(), String> {
+        Err("the system call filter notifies, and nobody takes the listener".to_owned())
+    }
+
+    /// Child: in all namespaces, all mounts made, before the root is changed.
+    ///
+    /// # Errors
+    /// See above.
+    fn before_pivot(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Child: in the new root, after [`Attendant::attach`] has succeeded.
+    ///
+    /// # Errors
+    /// See above.
+    fn inside(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// Child: as the program's user, right before the program.
+    ///
+    /// # Errors
+    /// See above.
+    fn before_program(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// How a process is started, apart from its configuration. The default is the monitor's way.
+#[derive(Debug)]
+pub struct Manner {
+    /// The name of its session keyring; none is made without.
+    pub keyring: Option<String>,
+    /// Goes on when its starter ends.
+    pub outlives_starter: bool,
+    /// The root is moved, not pivoted: for a root on a ramdisk.
+    pub no_pivot: bool,
+    /// How many descriptors from 3 on the program has.
+    pub preserved: u32,
+    /// The program waits there to be let through.
+    pub gate: Option<Gate>,
+}
+
+impl Default for Manner {
+    fn default() -> Manner {
+        Manner {
+            keyring: Some("stanza".to_owned()),
+            outlives_starter: false,
+            no_pivot: false,
+            preserved: 0,
+            gate: None,
+        }
+    }
+}
+
+impl Manner {
+    /// Joins a new session keyring. A kernel without keyrings, or a user with too many, is no reason to fail.
+    pub(crate) fn join_keyring(&self) -> Result<(), Failure> {
+        if let Some(name) = &self.keyring {
+            let name = CStringArray::new([name])
+                .map_err(|_| Failure::configuration("the keyring's name contains a NUL byte"))?;
+            let _ = name.first().map(stanza_sys::join_session_keyring);
+        }
+        Ok(())
+    }
+
+    /// Leaves the program with the standard descriptors and the preserved ones. A process that waits at a gate must hold
+    /// nothing else meanwhile, least of all its starter's lock.
+    pub(crate) fn close_descriptors(&self, line: &Line) -> Result<(), Failure> {
+        let during = "close inherited descriptors";
+        match &self.gate {
+            Some(gate) => {
+                let [start, result] = gate.descriptors();
+                keep_only(self.close_from(), &[line.as_fd(), start, result]).during(during)
+            }
+            None => set_close_on_exec_from(self.close_from()).during(during),
+        }
+    }
+
+    /// The first descriptor that the program does not have.
+    pub(crate) fn close_from(&self) -> i32 {
+        i32::try_from(self.preserved).map_or(i32::MAX, |preserved| preserved.saturating_add(3))
+    }
 }
 
 /// A container to start.
@@ -41,13 +180,24 @@ pub struct Launch<'a> {
     pub cgroup: CgroupEntry,
     /// Standard input, output and error.
     pub stdio: Stdio,
-    /// Called in the parent once the child and its namespaces exist, while the child is mounting.
-    pub around: &'a mut dyn FnMut(Pid) -> Result<(), String>,
-    /// Called in the child, inside all namespaces, after `around` has succeeded.
-    pub inside: &'a dyn Fn() -> Result<(), String>,
+    /// How.
+    pub manner: Manner,
+    /// Who does the rest.
+    pub attendant: &'a mut dyn Attendant,
 }
 
-/// A container's first process; its program runs.
+impl Launch<'_> {
+    /// What the child does first, where all is the host's.
+    pub(crate) fn before_namespaces(&self) -> Result<(), Failure> {
+        stanza_sys::reset_signals().during("reset the signals")?;
+        if let Some(process) = self.spec.process() {
+            crate::scheduling::set_oom_score(process)?;
+        }
+        self.cgroup.join()
+    }
+}
+
+/// A container's first process: its program runs, or waits at the gate.
 #[derive(Debug)]
 pub struct Init {
     /// In this pid namespace's numbering.
@@ -58,46 +208,8 @@ pub struct Init {
     pub controller: Option<OwnedFd>,
 }
 
-/// What the parent tells the child.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SyncByte {
-    Mapped = b'm' as isize,
-    Network = b'n' as isize,
-}
-
-impl Launch<'_> {
-    pub(crate) fn has_cgroup_namespace(&self) -> bool {
-        self.namespaces().any(|kind| kind == LinuxNamespaceType::Cgroup)
-    }
-
-    fn namespaces(&self) -> impl Iterator<Item = LinuxNamespaceType> {
-        let namespaces = self.spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-        namespaces
-            .into_iter()
-            .flatten()
-            .filter(|namespace| namespace.path().is_none())
-            .map(|namespace| namespace.typ())
-    }
-
-    fn clone_flags(&self) -> CloneFlags {
-        let mut flags = CloneFlags::MOUNT;
-        for kind in self.namespaces() {
-            flags |= match kind {
-                LinuxNamespaceType::Mount => CloneFlags::MOUNT,
-                LinuxNamespaceType::Uts => CloneFlags::UTS,
-                LinuxNamespaceType::Ipc => CloneFlags::IPC,
-                LinuxNamespaceType::User => CloneFlags::USER,
-                LinuxNamespaceType::Pid => CloneFlags::PID,
-                LinuxNamespaceType::Network => CloneFlags::NETWORK,
-                // The cgroup namespace is made after the cgroup is joined; the others are not ours to clone.
-                _ => CloneFlags::NONE,
-            };
-        }
-        flags
-    }
-}
-
-/// Starts a container: returns when its program runs, or with the reason why it does not, and then nothing is left.
+/// Starts a container: returns when its program runs or waits at the gate, or with the reason why it does not, and then
+/// nothing is left.
 ///
 /// The caller must be single-threaded.
 ///
@@ -108,122 +220,187 @@ pub fn launch(mut launch: Launch<'_>) -> Result<Init, LaunchError> {
         let step = step.to_owned();
         move |source| LaunchError::Step { step, source }
     };
-    let (ours, theirs) = UnixStream::pair().map_err(step("make a socket pair"))?;
-    let flags = launch.clone_flags();
-    let userns = flags.contains(CloneFlags::USER);
-    let prepared = match userns {
-        true => Some(crate::idmap::prepare(launch.rootfs, launch.spec)?),
-        false => None,
-    };
+    let namespaces = Namespaces::of(launch.spec)?;
+    let prepared = prepare(&launch, &namespaces)?;
+    let (ours, theirs) = line::pair().map_err(step("make a socket pair"))?;
+    let intermediate = namespaces.need_intermediate();
+    let flags = if intermediate { CloneFlags::NONE } else { namespaces.clone_flags() };
     match clone_process(flags, launch.cgroup.directory.as_ref().map(AsFd::as_fd))
         .map_err(LaunchError::Clone)?
     {
         Cloned::Child => {
             drop(ours);
-            let Err(failure) = crate::init::run(&launch, &theirs, prepared.as_ref());
-            report(&theirs, &failure);
+            let Err(failure) = if intermediate {
+                go_between(&launch, &namespaces, &theirs, prepared.as_ref())
+            } else {
+                crate::init::run(&launch, &namespaces, &theirs, prepared.as_ref())
+            };
+            theirs.say_failed(&failure);
             give_up()
         }
         Cloned::Parent { pid, pidfd } => {
             drop((theirs, prepared));
-            if let Err(error) = guide(&mut launch, &ours, pid, userns) {
-                // The child finds the socket closed, or says itself what went wrong; the first cause counts.
-                let _ = ours.shutdown(std::net::Shutdown::Write);
-                let reported = hear(&ours).map_or(None, |heard| heard.failure);
-                reap(&pidfd);
-                return Err(reported
-                    .filter(|_| matches!(error, LaunchError::Step { .. }))
-                    .map_or(error, LaunchError::from));
-            }
-            let heard = hear(&ours).map_err(step("hear from the container's first process"))?;
-            match heard.failure {
-                Some(failure) => {
-                    reap(&pidfd);
-                    Err(failure.into())
-                }
-                None => Ok(Init { pid, pidfd, controller: heard.controller }),
+            let mut birth = Birth { line: &ours, pid, pidfd, controller: None };
+            let gated = launch.manner.gate.is_some();
+            match birth.guide(&mut launch, &namespaces).and_then(|()| birth.finish(launch.attendant, gated)) {
+                Ok(()) => Ok(Init { pid: birth.pid, pidfd: birth.pidfd, controller: birth.controller }),
+                Err(error) => Err(birth.abort(error)),
             }
         }
     }
 }
 
-/// What the parent does for the child.
-fn guide(launch: &mut Launch<'_>, sync: &UnixStream, pid: Pid, userns: bool) -> Result<(), LaunchError> {
-    let tell = |byte: SyncByte| {
-        let mut stream = sync;
-        stream
-            .write_all(&[byte as u8])
-            .map_err(|source| LaunchError::Step { step: "talk to the child".to_owned(), source })
-    };
-    if userns {
-        map_ids(pid, launch.spec)?;
-        tell(SyncByte::Mapped)?;
+/// Opens in the parent what the child could not: what a user namespace keeps out of reach, or who may translate owners.
+fn prepare(launch: &Launch<'_>, namespaces: &Namespaces) -> Result<Option<Prepared>, LaunchError> {
+    let own_users = namespaces.has_own(LinuxNamespaceType::User);
+    let mounts = launch.spec.mounts().as_deref().unwrap_or_default();
+    let translated = mounts.iter().any(|mount| {
+        mount.uid_mappings().is_some()
+            || MountOptions::parse(mount.options().as_deref().unwrap_or_default()).idmap.is_some()
+    });
+    if (own_users && geteuid().is_root()) || translated {
+        return crate::idmap::prepare(launch.rootfs, launch.spec).map(Some);
     }
-    (launch.around)(pid).map_err(LaunchError::Around)?;
-    tell(SyncByte::Network)
+    Ok(None)
 }
 
-/// Writes the id mappings of a new user namespace.
-pub(crate) fn map_ids(pid: Pid, spec: &Spec) -> Result<(), LaunchError> {
-    let linux = spec.linux().as_ref();
-    let text = |mappings: Option<&Vec<LinuxIdMapping>>| {
-        mappings
-            .into_iter()
-            .flatten()
-            .map(|mapping| format!("{} {} {}\n", mapping.container_id(), mapping.host_id(), mapping.size()))
-            .collect::<String>()
-    };
-    let uids = text(linux.and_then(|linux| linux.uid_mappings().as_ref()));
-    let gids = text(linux.and_then(|linux| linux.gid_mappings().as_ref()));
-    for (file, mappings) in [("uid_map", uids), ("gid_map", gids)] {
-        let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
-        fs::write(&path, mappings)
-            .map_err(|source| LaunchError::Step { step: format!("write {file}"), source })?;
+/// The intermediate process: enters what only its children can be in, and makes the child as its own sibling.
+fn go_between(
+    launch: &Launch<'_>,
+    namespaces: &Namespaces,
+    line: &Line,
+    prepared: Option<&Prepared>,
+) -> Result<std::convert::Infallible, Failure> {
+    if launch.attendant.places() {
+        line.wait_for(Reply::Placed)?;
     }
-    Ok(())
+    launch.before_namespaces()?;
+    namespaces.join()?;
+    namespaces.unshare_time()?;
+    match clone_process(namespaces.clone_flags() | CloneFlags::PARENT, None)
+        .during("create the container's namespaces")?
+    {
+        Cloned::Child => crate::init::run(launch, namespaces, line, prepared),
+        Cloned::Parent { pid, pidfd } => {
+            line.say_cloned(pid.as_raw_nonzero().get(), pidfd.as_fd())
+                .during("tell the parent of the child")?;
+            stanza_sys::exit_process(0)
+        }
+    }
+}
+
+/// A child on its way to its program.
+pub(crate) struct Birth<'a> {
+    pub(crate) line: &'a Line,
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) controller: Option<OwnedFd>,
+}
+
+impl Birth<'_> {
+    /// What the parent does while the child mounts.
+    fn guide(&mut self, launch: &mut Launch<'_>, namespaces: &Namespaces) -> Result<(), LaunchError> {
+        if launch.attendant.places() {
+            launch.attendant.place(self.pid).map_err(LaunchError::Around)?;
+            self.line.reply(Reply::Placed);
+        }
+        if namespaces.need_intermediate() {
+            self.hear_of_sibling()?;
+        }
+        if namespaces.has_new(CloneFlags::USER) {
+            IdMaps::of(launch.spec.linux().as_ref()).write(self.pid)?;
+            self.line.reply(Reply::Mapped);
+        }
+        if namespaces.has_own(LinuxNamespaceType::User) {
+            // Nobody in a user namespace may raise a limit.
+            let process = launch.spec.process().as_ref();
+            let limits = process.and_then(|process| process.rlimits().as_deref()).unwrap_or_default();
+            for (name, resource, limit) in limits_of(limits) {
+                rustix::process::prlimit(Some(self.pid), resource, limit).map_err(|error| {
+                    LaunchError::Step {
+                        step: format!("set the resource limit `{name}`"),
+                        source: error.into(),
+                    }
+                })?;
+            }
+        }
+        launch.attendant.attach(self.pid).map_err(LaunchError::Around)?;
+        self.line.reply(Reply::Network);
+        Ok(())
+    }
+
+    /// The first process was an intermediate, which says who its sibling is and ends.
+    pub(crate) fn hear_of_sibling(&mut self) -> Result<(), LaunchError> {
+        match self.hear()? {
+            Some(Word::Cloned { pid, pidfd }) => {
+                let intermediate = std::mem::replace(&mut self.pidfd, pidfd);
+                wait(&intermediate);
+                self.pid = Pid::from_raw(pid).ok_or(LaunchError::Died)?;
+                Ok(())
+            }
+            Some(Word::Failed(failure)) => Err(failure.into()),
+            _ => Err(LaunchError::Died),
+        }
+    }
+
+    fn hear(&self) -> Result<Option<Word>, LaunchError> {
+        self.line
+            .hear()
+            .map_err(|source| LaunchError::Step { step: "hear from the new process".to_owned(), source })
+    }
+
+    /// Answers the child until it waits at the gate or runs its program.
+    pub(crate) fn finish(&mut self, attendant: &mut dyn Attendant, gated: bool) -> Result<(), LaunchError> {
+        let mut ready = false;
+        loop {
+            match self.hear()? {
+                Some(Word::Mounted) => {
+                    attendant.mounted(self.pid).map_err(LaunchError::Around)?;
+                    self.line.reply(Reply::Hooked);
+                }
+                Some(Word::Terminal(controller)) => self.controller = Some(controller),
+                Some(Word::Listener(number)) => {
+                    let listener =
+                        pidfd_getfd(&self.pidfd, number, PidfdGetfdFlags::empty()).map_err(|error| {
+                            LaunchError::Step {
+                                step: "take the listener of the system call filter".to_owned(),
+                                source: error.into(),
+                            }
+                        })?;
+                    attendant.take_listener(self.pid, listener).map_err(LaunchError::Around)?;
+                    self.line.reply(Reply::Taken);
+                }
+                Some(Word::Ready) if gated => return Ok(()),
+                Some(Word::Ready) => ready = true,
+                Some(Word::Failed(failure)) => return Err(failure.into()),
+                Some(Word::Cloned { .. }) => return Err(LaunchError::Died),
+                None if ready => return Ok(()),
+                None => return Err(LaunchError::Died),
+            }
+        }
+    }
+
+    /// Ends the child. When the parent's part failed, the cause may be that the child had failed before: then its word counts.
+    pub(crate) fn abort(&self, error: LaunchError) -> LaunchError {
+        reap(&self.pidfd);
+        if !matches!(error, LaunchError::Around(_) | LaunchError::Step { .. }) {
+            return error;
+        }
+        while let Ok(Some(word)) = self.line.hear() {
+            if let Word::Failed(failure) = word {
+                return failure.into();
+            }
+        }
+        error
+    }
+}
+
+fn wait(pidfd: &OwnedFd) {
+    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
 }
 
 /// Takes a dead or dying child off the process table.
 pub(crate) fn reap(pidfd: &OwnedFd) {
-    let _ = rustix::process::pidfd_send_signal(pidfd, rustix::process::Signal::KILL);
-    while let Err(rustix::io::Errno::INTR) = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED) {}
-}
-
-/// Says in the child's last words why there will be no program.
-pub(crate) fn report(mut sync: &UnixStream, failure: &Failure) {
-    if let Ok(text) = serde_json::to_vec(failure) {
-        let _ = sync.write_all(&text);
-    }
-}
-
-/// Sends the terminal's controller to the parent, with one byte that [`hear`] takes off again.
-pub(crate) fn send_controller(sync: &UnixStream, controller: &OwnedFd) -> io::Result<()> {
-    send_descriptors(sync, b"T", &[controller.as_fd()])
-}
-
-/// What a child said until its end of the socket was closed, by exec or by its end.
-pub(crate) struct Heard {
-    pub(crate) controller: Option<OwnedFd>,
-    pub(crate) failure: Option<Failure>,
-}
-
-/// Listens to a child until it has become its program or given up.
-pub(crate) fn hear(sync: &UnixStream) -> io::Result<Heard> {
-    let mut descriptors = Vec::new();
-    let mut text = Vec::new();
-    let mut buffer = [0u8; 1024];
-    loop {
-        match receive_descriptors(sync, &mut buffer, &mut descriptors) {
-            Ok(0) => break,
-            Ok(count) => text.extend_from_slice(&buffer[..count]),
-            // The child gave up without reading all that it was told; what it said has been read by now.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => break,
-            Err(error) => return Err(error),
-        }
-    }
-    let controller = descriptors.pop();
-    let text = if controller.is_some() { text.strip_prefix(b"T").unwrap_or(&text) } else { &text };
-    let failure =
-        if text.is_empty() { None } else { Some(serde_json::from_slice(text).map_err(io::Error::other)?) };
-    Ok(Heard { controller, failure })
+    let _ = pidfd_send_signal(pidfd, Signal::KILL);
+    wait(pidfd);
 }

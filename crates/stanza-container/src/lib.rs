@@ -1,10 +1,11 @@
 //! The walls of a container: namespaces, mounts, credentials, system call filter, and the program inside.
 //!
-//! Two ways in: [`launch()`] makes a new container from an OCI configuration and a [`stanza_spec::Rootfs`], [`exec()`] runs
-//! one more process in a container that is there. Both clone a child, and the child does everything that must happen
-//! inside, in the order drawn in `init/mod.rs`; a failure comes back over a socket as a [`LaunchError`].
+//! Two ways in: [`launch()`] makes a new container from an OCI configuration and a [`stanza_spec::Rootfs`], [`exec()`] and
+//! [`exec_through()`] run one more process in a container that is there. All clone a child, and the child does everything
+//! that must happen inside, in the order drawn in `init/mod.rs`; a failure comes back over a socket as a [`LaunchError`].
 //!
-//! It knows no images, networks or control groups: those come as directories, a callback, and descriptors to join by.
+//! It knows no images, networks or control groups: those come as directories, an [`Attendant`], and descriptors to join
+//! by.
 
 #![forbid(unsafe_code)]
 
@@ -12,13 +13,19 @@ mod capabilities;
 mod copy_up;
 mod error;
 mod exec;
+mod gate;
+mod hooks;
+mod id_maps;
 mod idmap;
 mod init;
 mod launch;
+mod line;
 mod mount_options;
+mod namespaces;
 mod process;
 mod root;
 pub mod rootless;
+mod scheduling;
 pub mod seccomp;
 mod source;
 mod terminal;
@@ -27,6 +34,9 @@ mod user;
 pub use capabilities::{ALL_CAPABILITIES, capability_set};
 pub use copy_up::CopyUp;
 pub use error::LaunchError;
-pub use exec::{ExecTarget, exec};
-pub use launch::{Init, Launch, Stdio, launch};
+pub use exec::{ExecTarget, exec, exec_through};
+pub use gate::{Gate, open_gate};
+pub use hooks::{HookError, run_hooks};
+pub use launch::{Attendant, Init, Launch, Manner, Stdio, launch};
+pub use mount_options::mount_option_words;
 pub use process::CgroupEntry;

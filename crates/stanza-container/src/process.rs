@@ -3,20 +3,23 @@
 //! Order matters: the filter goes in while CAP_SYS_ADMIN is still there unless `no_new_privs` is set (seccomp(2)), ids
 //! are changed while capabilities are kept, and everything that can be refused happens before the first exec attempt.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::Mode;
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode};
 use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Signal, Uid, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use stanza_spec::oci::runtime::{PosixRlimit, PosixRlimitType, Process};
-use stanza_sys::{CStringArray, close_descriptors_from, execute, set_close_on_exec_from};
+use stanza_sys::{CStringArray, close_descriptors_from, execute};
 
 use crate::capabilities::{ALL_CAPABILITIES, capability_set};
 use crate::error::{During, Failure, What};
+use crate::launch::Manner;
+use crate::line::{Line, Reply};
+use crate::scheduling;
 use crate::seccomp::Filter;
 use crate::user::{self, Identity};
 
@@ -40,60 +43,98 @@ impl CgroupEntry {
     }
 }
 
-/// What a child needs to become the container's program, made before the clone.
+/// What a child becomes.
 pub(crate) struct Program<'a> {
     pub(crate) process: &'a Process,
     pub(crate) filter: Option<&'a Filter>,
+    /// Its resource limits were set from outside.
+    pub(crate) limited: bool,
 }
 
-impl Program<'_> {
-    /// Becomes the program, or says why not. Called inside the container's root.
+/// A program found, with everything of its process in place: nothing but the exec is left.
+pub(crate) struct Ready<'a> {
+    command: &'a str,
+    /// Where the command was found.
+    path: CString,
+    arguments: CStringArray,
+    environment: CStringArray,
+}
+
+impl<'a> Program<'a> {
+    /// Makes this process what the program's shall be, or says why not. Called inside the container's root.
     ///
-    /// `close_from`: descriptors from here on are gone in the program (3 plus those passed on purpose).
-    pub(crate) fn run(
-        &self,
-        close_from: i32,
-        die_with_parent: bool,
-    ) -> Result<std::convert::Infallible, Failure> {
+    /// From here on no descriptor made before may be dropped, but the `line` and the manner's gate.
+    pub(crate) fn prepare(&self, manner: &Manner, line: &Line) -> Result<Ready<'a>, Failure> {
         let process = self.process;
         let identity = identity(process)?;
-        let arguments = process.args().as_deref().unwrap_or_default();
-        let command = arguments.first().ok_or_else(|| Failure::configuration("no command was given"))?;
-        let environment = environment(process, &identity)?;
-        let argument_array = CStringArray::new(arguments)
+        let words = process.args().as_deref().unwrap_or_default();
+        let command = words.first().ok_or_else(|| Failure::configuration("no command was given"))?;
+        let variables = environment(process, &identity)?;
+        let arguments = CStringArray::new(words)
             .map_err(|_| Failure::configuration("an argument contains a NUL byte"))?;
-        let environment_array = CStringArray::new(&environment)
+        let environment = CStringArray::new(&variables)
             .map_err(|_| Failure::configuration("an environment variable contains a NUL byte"))?;
 
-        set_limits(process.rlimits().as_deref().unwrap_or_default())?;
+        if !self.limited {
+            set_limits(process.rlimits().as_deref().unwrap_or_default())?;
+        }
+        scheduling::apply(process)?;
+        if identity.uid != 0 {
+            give_standard_descriptors(&identity);
+        }
         let no_new_privileges = process.no_new_privileges().unwrap_or(false);
         if no_new_privileges {
             rustix::thread::set_no_new_privs(true).during("set no_new_privs")?;
         } else {
-            self.install_filter()?;
+            self.install_filter(line)?;
         }
         let directory = enter_directory(process.cwd(), &identity)?;
         assume(process, &identity)?;
         directory.enter()?;
-        if die_with_parent {
+        if !manner.outlives_starter {
             // After the change of ids, which clears it (prctl(2)).
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
                 .during("tie the process to its monitor")?;
         }
+        rustix::process::umask(Mode::from_raw_mode(process.user().umask().unwrap_or(0o022)));
+        let path = find_in_path(command, &variables)?;
+        manner.close_descriptors(line)?;
         if no_new_privileges {
-            self.install_filter()?;
+            self.install_filter(line)?;
         }
-        stanza_sys::reset_signals().during("reset the signals")?;
-        set_close_on_exec_from(close_from).during("close inherited descriptors")?;
-        Err(execute_in_path(command, &environment, &argument_array, &environment_array))
+        Ok(Ready { command, path, arguments, environment })
     }
 
-    fn install_filter(&self) -> Result<(), Failure> {
-        match self.filter {
-            Some(filter) => stanza_sys::install_seccomp(filter.program(), filter.flags())
-                .during("install the system call filter")
-                .map(drop),
-            None => Ok(()),
+    fn install_filter(&self, line: &Line) -> Result<(), Failure> {
+        let Some(filter) = self.filter else { return Ok(()) };
+        let listener = stanza_sys::install_seccomp(filter.program(), filter.flags())
+            .during("install the system call filter")?;
+        if let Some(listener) = listener {
+            // The parent takes it by its number: sending it may be what the filter stops.
+            line.say_listener(listener.as_raw_fd()).during("hand over the listener")?;
+            line.wait_for(Reply::Taken)?;
+        }
+        Ok(())
+    }
+}
+
+impl Ready<'_> {
+    /// Becomes the program; returns only with the reason why not.
+    pub(crate) fn execute(&self) -> Failure {
+        let error = execute(&self.path, &self.arguments, &self.environment);
+        refused(self.command, &error)
+    }
+}
+
+/// Pipes and terminals that were made for another user are the program's to open again, as /dev/stdout.
+fn give_standard_descriptors(identity: &Identity) {
+    let null = rustix::fs::stat("/dev/null").map(|stat| stat.st_rdev).unwrap_or(0);
+    let standard = [rustix::stdio::stdin(), rustix::stdio::stdout(), rustix::stdio::stderr()];
+    for descriptor in standard {
+        let Ok(stat) = rustix::fs::fstat(descriptor) else { continue };
+        if stat.st_uid != identity.uid && (null == 0 || stat.st_rdev != null) {
+            // One on a read-only file system, or of a user that is not in this user namespace, stays as it is.
+            let _ = rustix::fs::fchown(descriptor, Some(Uid::from_raw(identity.uid)), None);
         }
     }
 }
@@ -149,12 +190,18 @@ fn resource(kind: PosixRlimitType) -> Resource {
     }
 }
 
-fn set_limits(limits: &[PosixRlimit]) -> Result<(), Failure> {
+/// What to set, by the name of each limit.
+pub(crate) fn limits_of(limits: &[PosixRlimit]) -> impl Iterator<Item = (String, Resource, Rlimit)> {
     let value = |number: u64| if number == u64::MAX { None } else { Some(number) };
-    for limit in limits {
+    limits.iter().map(move |limit| {
         let wanted = Rlimit { current: value(limit.soft()), maximum: value(limit.hard()) };
-        setrlimit(resource(limit.typ()), wanted)
-            .during_on("set the resource limit", Path::new(&limit.typ().to_string()))?;
+        (limit.typ().to_string(), resource(limit.typ()), wanted)
+    })
+}
+
+fn set_limits(limits: &[PosixRlimit]) -> Result<(), Failure> {
+    for (name, resource, wanted) in limits_of(limits) {
+        setrlimit(resource, wanted).during_on("set the resource limit", Path::new(&name))?;
     }
     Ok(())
 }
@@ -276,36 +323,46 @@ impl WorkingDirectory<'_> {
     }
 }
 
-/// As `execvp`: a name without a slash is looked for in PATH.
-fn execute_in_path(
-    command: &str,
-    environment: &[String],
-    arguments: &CStringArray,
-    variables: &CStringArray,
-) -> Failure {
-    let as_given = || CString::new(command).unwrap_or_default();
+/// As `execvp`: a name without a slash is looked for in PATH. Called as the program's user, so that what he may not execute
+/// is told before anybody waits for it.
+fn find_in_path(command: &str, environment: &[String]) -> Result<CString, Failure> {
+    let as_given =
+        || CString::new(command).map_err(|_| Failure::configuration("an argument contains a NUL byte"));
     if command.is_empty() {
-        return Failure::plain(What::CommandNotFound(String::new()));
+        return Err(Failure::plain(What::CommandNotFound(String::new())));
     }
     if command.contains('/') {
-        return refused(command, &execute(&as_given(), arguments, variables));
+        let path = as_given()?;
+        return match check_executable(&path) {
+            Ok(()) => Ok(path),
+            Err(error) => Err(refused(command, &error.into())),
+        };
     }
     let path = environment.iter().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or_default();
     let mut denied = None;
     for directory in path.split(':') {
         let directory = if directory.is_empty() { "." } else { directory };
         let Ok(candidate) = CString::new(format!("{directory}/{command}")) else { continue };
-        let error = execute(&candidate, arguments, variables);
-        match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOENT | Errno::NOTDIR) => {}
-            Some(Errno::ACCESS) => denied = Some(error),
-            _ => return refused(command, &error),
+        match check_executable(&candidate) {
+            Ok(()) => return Ok(candidate),
+            Err(Errno::ACCESS) => denied = Some(Errno::ACCESS),
+            Err(_) => {}
         }
     }
     match denied {
-        Some(error) => refused(command, &error),
-        None => Failure::plain(What::CommandNotFound(command.to_owned())),
+        Some(error) => Err(refused(command, &error.into())),
+        None => Err(Failure::plain(What::CommandNotFound(command.to_owned()))),
     }
+}
+
+/// Whether there is a file that this user may execute.
+fn check_executable(path: &CStr) -> rustix::io::Result<()> {
+    let stat = rustix::fs::stat(path)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(Errno::ACCESS);
+    }
+    // By the effective ids, which are those of the exec.
+    rustix::fs::accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS)
 }
 
 fn refused(command: &str, error: &io::Error) -> Failure {

@@ -2,12 +2,14 @@
 //! root were `/` (openat2 with `RESOLVE_IN_ROOT`), so no symbolic link leads out, and what is found is used by
 //! descriptor, never by name again.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
+use rustix::io::Errno;
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
@@ -31,42 +33,57 @@ impl Root {
         Ok(openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), IN_ROOT)?)
     }
 
-    /// The directory at `path`, made with its parents (mode 755) where missing.
+    /// The directory at `path`, made with its parents (mode 755) where missing, also where a link leads to nothing yet.
     pub(crate) fn ensure_directory(&self, path: &Path) -> io::Result<OwnedFd> {
         match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => return other,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(path, Wanted::Directory),
+            other => other,
         }
-        let mut reached = PathBuf::from("/");
-        let mut directory = self.open(&reached, OFlags::PATH | OFlags::DIRECTORY)?;
-        for component in path.components() {
-            match component {
-                Component::Normal(name) => {
-                    match mkdirat(&directory, name, Mode::from_raw_mode(0o755)) {
-                        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-                        Err(error) => return Err(error.into()),
-                    }
-                    reached.push(name);
-                }
-                Component::ParentDir => return Err(io::ErrorKind::InvalidInput.into()),
-                _ => continue,
-            }
-            directory = self.open(&reached, OFlags::PATH | OFlags::DIRECTORY)?;
-        }
-        Ok(directory)
     }
 
     /// What is at `path`, or an empty file made there with its parents.
     pub(crate) fn ensure_file(&self, path: &Path) -> io::Result<OwnedFd> {
         match self.open(path, OFlags::PATH) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            other => return other,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(path, Wanted::File),
+            other => other,
         }
-        let (parent, name) = self.ensure_parent(path)?;
-        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
-        match openat(&parent, name, flags, Mode::from_raw_mode(0o644)) {
-            Ok(_) | Err(rustix::io::Errno::EXIST) => self.open(path, OFlags::PATH),
-            Err(error) => Err(error.into()),
+    }
+
+    /// Goes down `path` and makes what is missing. Links are followed by hand, as the kernel would beneath this root: an
+    /// image may have `/var/run -> /run` without `/run`.
+    fn make(&self, path: &Path, wanted: Wanted) -> io::Result<OwnedFd> {
+        let mut left: Vec<OsString> = components(path);
+        let mut reached = PathBuf::from("/");
+        let mut directory = self.open(&reached, OFlags::PATH | OFlags::DIRECTORY)?;
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            if name == ".." {
+                reached.pop();
+                directory = self.open(&reached, OFlags::PATH | OFlags::DIRECTORY)?;
+                continue;
+            }
+            make_one(directory.as_fd(), &name, left.is_empty() && wanted == Wanted::File)?;
+            let place = reached.join(&name);
+            let found = self.open(&place, OFlags::PATH | OFlags::NOFOLLOW)?;
+            if FileType::from_raw_mode(fstat(&found)?.st_mode).is_symlink() {
+                links += 1;
+                if links > MOST_LINKS {
+                    return Err(Errno::LOOP.into());
+                }
+                let target = readlinkat(&found, "", Vec::new())?;
+                let target = Path::new(OsStr::from_bytes(target.to_bytes()));
+                if target.is_absolute() {
+                    reached = PathBuf::from("/");
+                    directory = self.open(&reached, OFlags::PATH | OFlags::DIRECTORY)?;
+                }
+                left.extend(components(target));
+                continue;
+            }
+            (reached, directory) = (place, found);
+        }
+        match wanted {
+            Wanted::Directory => self.open(&reached, OFlags::PATH | OFlags::DIRECTORY),
+            Wanted::File => Ok(directory),
         }
     }
 
@@ -75,6 +92,40 @@ impl Root {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let parent = path.parent().unwrap_or(Path::new("/"));
         Ok((self.ensure_directory(parent)?, name))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Directory,
+    File,
+}
+
+/// As many as the kernel follows.
+const MOST_LINKS: u32 = 40;
+
+/// The parts of a path, last first; the root and `.` are left out.
+fn components(path: &Path) -> Vec<OsString> {
+    let part = |component: Component<'_>| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        _ => None,
+    };
+    path.components().rev().filter_map(part).collect()
+}
+
+/// Makes a directory or an empty file, unless something is there.
+fn make_one(directory: BorrowedFd<'_>, name: &OsStr, file: bool) -> io::Result<()> {
+    let made = if file {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+        openat(directory, name, flags, Mode::from_raw_mode(0o644)).map(drop)
+    } else {
+        mkdirat(directory, name, Mode::from_raw_mode(0o755))
+    };
+    match made {
+        // A directory is not made on a read-only file system, whether it is there or not.
+        Ok(()) | Err(Errno::EXIST | Errno::ROFS) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -99,10 +150,7 @@ mod tests {
         symlink("/outside", top.join("root/absolute")).unwrap();
         symlink("../../outside", top.join("root/relative")).unwrap();
         let root = Root::open_at(&top.join("root")).unwrap();
-        // Both links dangle inside the root, so nothing can be made through them, and never outside.
-        assert!(root.ensure_directory(Path::new("/absolute/x")).is_err());
-        assert!(root.ensure_file(Path::new("/relative/y")).is_err());
-        fs::create_dir(top.join("root/outside")).unwrap();
+        // Both links lead to nothing inside the root at first, and never outside.
         root.ensure_directory(Path::new("/absolute/x")).unwrap();
         root.ensure_file(Path::new("/relative/y")).unwrap();
         assert!(top.join("root/outside/x").is_dir() && top.join("root/outside/y").is_file());
@@ -111,13 +159,17 @@ mod tests {
     }
 
     #[test]
-    fn parents_are_made_and_dots_refused() {
+    fn parents_are_made_and_dots_stay_inside() {
         let top = scratch("parents");
         let root = Root::open_at(&top).unwrap();
         root.ensure_file(Path::new("/a/b/c")).unwrap();
         assert!(top.join("a/b/c").is_file());
-        assert!(root.ensure_directory(Path::new("/a/../../x")).is_err());
-        assert!(!top.parent().unwrap().join("x").exists());
+        root.ensure_directory(Path::new("/a/../../x")).unwrap();
+        assert!(top.join("x").is_dir() && !top.parent().unwrap().join("x").exists());
+        symlink("loop", top.join("loop")).unwrap();
+        assert!(root.ensure_directory(Path::new("/loop/x")).is_err());
+        // A file is not gone through.
+        assert!(root.ensure_directory(Path::new("/a/b/c/d")).is_err());
         fs::remove_dir_all(top).unwrap();
     }
 }

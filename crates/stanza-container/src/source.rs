@@ -25,6 +25,14 @@ pub(crate) fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     Ok(open_tree(CWD, path, flags)?)
 }
 
+/// As [`clone_tree`], of a symbolic link itself.
+pub(crate) fn clone_link(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+    Ok(open_tree(CWD, path, flags)?)
+}
+
 /// A clone of the mount tree that `descriptor` stands in, from there down.
 pub(crate) fn clone_of(descriptor: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
     let mut flags =

@@ -40,7 +40,7 @@ pub enum InsideError {
     #[error("cannot find the container's network device `{device}`")]
     NoDevice {
         /// The device.
-        device: &'static str,
+        device: String,
         /// The kernel's answer.
         #[source]
         source: io::Error,
@@ -106,10 +106,18 @@ pub fn configure_inside(plan: &NetworkPlan) -> Result<(), InsideError> {
 ///
 /// The calling thread is in that name space meanwhile, and back in its own after.
 pub(crate) fn configure(plan: &BridgePlan, subnet: Subnet, netns: BorrowedFd<'_>) -> Result<(), InsideError> {
+    within(netns, || configure_here(plan, subnet))
+}
+
+/// Does `action` with the calling thread in the name space `netns`.
+pub(crate) fn within(
+    netns: BorrowedFd<'_>,
+    action: impl FnOnce() -> Result<(), InsideError>,
+) -> Result<(), InsideError> {
     let failed = |step| move |source| InsideError::NameSpace { step, source };
     let home = File::open("/proc/thread-self/ns/net").map_err(failed("leave"))?;
     enter(netns).map_err(failed("enter"))?;
-    let result = configure_here(plan, subnet);
+    let result = action();
     enter(home.as_fd()).map_err(failed("leave"))?;
     result
 }
@@ -123,7 +131,7 @@ fn configure_here(plan: &BridgePlan, subnet: Subnet) -> Result<(), InsideError> 
     let failed = |source| InsideError::Configure { source };
     let mut conversation = Conversation::open(Family::Route).map_err(failed)?;
     let index = rustix::net::netdevice::name_to_index(conversation.socket(), DEVICE)
-        .map_err(|error| InsideError::NoDevice { device: DEVICE, source: error.into() })?;
+        .map_err(|error| InsideError::NoDevice { device: DEVICE.to_owned(), source: error.into() })?;
     let mut batch = conversation.batch();
     route::bring_up(&mut batch, Device::Index(LOOPBACK));
     route::add_address(&mut batch, index, plan.address, subnet);

@@ -30,6 +30,7 @@ mod attach;
 mod bridge;
 mod choose;
 mod detach;
+mod device;
 pub mod files;
 mod inside;
 #[cfg(test)]
@@ -44,6 +45,7 @@ mod subnet;
 pub use attach::{AttachError, Attachment, attach};
 pub use choose::{ChooseError, choose_network, default_subnet};
 pub use detach::{DetachError, Live, clear_leftovers, detach, withdraw_ports};
+pub use device::{DeviceError, move_device};
 pub use inside::{InsideError, configure_inside};
 pub use netlink::NetlinkError;
 pub use plan::{BridgePlan, DEFAULT_BRIDGE, DEFAULT_MTU, Network, NetworkPlan, PortMap, mac_of, veth_of};

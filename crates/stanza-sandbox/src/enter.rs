@@ -21,7 +21,7 @@ use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde::{Deserialize, Serialize};
 use stanza_cgroup::CgroupPlan;
-use stanza_container::{CgroupEntry, ExecTarget, Init, Stdio};
+use stanza_container::{CgroupEntry, ExecTarget, Init, Manner, Stdio};
 use stanza_spec::oci::runtime::Process;
 use stanza_sys::{SignalDescriptor, receive_descriptors, send_descriptors};
 
@@ -411,7 +411,8 @@ fn enter(order: &Order, descriptors: Vec<OwnedFd>, door: BorrowedFd<'_>) -> Resu
         Err(_) => Stdio::Terminal { size: plan.console_size },
     };
     let process = &plan.process;
-    let target = ExecTarget { pid, pidfd, process, filter: filter.as_ref(), cgroup: entry, stdio };
+    let manner = Manner { outlives_starter: true, ..Manner::default() };
+    let target = ExecTarget { pid, pidfd, process, filter: filter.as_ref(), cgroup: entry, stdio, manner };
     stanza_container::exec(target, door).map_err(|error| Refusal::of(&error))
 }
 

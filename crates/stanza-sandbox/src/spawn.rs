@@ -77,7 +77,7 @@ pub(crate) fn spawn_self(name: &str) -> io::Result<UnixStream> {
 /// meant for a process that lives as long as a container.
 pub(crate) fn take_socket() -> io::Result<OwnedFd> {
     let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    keep_only(&[socket.as_fd()])?;
+    keep_only(3, &[socket.as_fd()])?;
     Ok(socket)
 }
 

@@ -25,10 +25,24 @@ impl CloneFlags {
     pub const PID: CloneFlags = CloneFlags(libc::CLONE_NEWPID as u64);
     /// Network.
     pub const NETWORK: CloneFlags = CloneFlags(libc::CLONE_NEWNET as u64);
+    /// Clocks since boot.
+    pub const TIME: CloneFlags = CloneFlags(0x80); // CLONE_NEWTIME, not in every libc
     /// The child's parent is the caller's parent.
     pub const PARENT: CloneFlags = CloneFlags(libc::CLONE_PARENT as u64);
     /// The root of the cgroup view.
     pub const CGROUP: CloneFlags = CloneFlags(libc::CLONE_NEWCGROUP as u64);
+
+    /// Whether nothing is in it.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Without `other`.
+    #[must_use]
+    pub fn without(self, other: CloneFlags) -> CloneFlags {
+        CloneFlags(self.0 & !other.0)
+    }
 
     /// Whether all of `other` is in `self`.
     #[must_use]

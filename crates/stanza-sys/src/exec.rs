@@ -46,17 +46,40 @@ pub fn execute(path: &CStr, arguments: &CStringArray, environment: &CStringArray
 
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
 
-fn close_range(first: RawFd, last: libc::c_uint, flags: libc::c_uint) -> io::Result<()> {
+/// `close_range(2)`, since Linux 5.9, its CLOEXEC flag since 5.11; one call a descriptor on older kernels.
+fn close_range(first: RawFd, last: RawFd, flags: libc::c_uint) -> io::Result<()> {
     // SAFETY: plain numbers. The caller promises not to use the closed descriptors again.
-    super::check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) }).map(drop)
+    let result = super::check(unsafe { libc::syscall(libc::SYS_close_range, first, last, flags) });
+    match result {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL)) && first <= last => {
+            close_each(first, last.min(MOST_DESCRIPTORS), flags);
+            Ok(())
+        }
+        other => other.map(drop),
+    }
+}
+
+/// The kernel's default limit of descriptors (`fs.nr_open`).
+const MOST_DESCRIPTORS: RawFd = 1 << 20;
+
+fn close_each(first: RawFd, last: RawFd, flags: libc::c_uint) {
+    for number in first..=last {
+        if flags & CLOSE_RANGE_CLOEXEC != 0 {
+            // SAFETY: plain numbers; one that is not open is no harm.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        } else {
+            // SAFETY: as for `close_range`.
+            unsafe { libc::close(number) };
+        }
+    }
 }
 
 /// Marks every descriptor from `first` on as closed by the next `execve`.
 ///
 /// # Errors
-/// When the kernel is older than 5.11.
+/// None in practice.
 pub fn set_close_on_exec_from(first: RawFd) -> io::Result<()> {
-    close_range(first, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC)
+    close_range(first, RawFd::MAX, CLOSE_RANGE_CLOEXEC)
 }
 
 /// Closes every descriptor from `first` on, at once.
@@ -65,25 +88,24 @@ pub fn set_close_on_exec_from(first: RawFd) -> io::Result<()> {
 /// address space must never be used or dropped again.
 ///
 /// # Errors
-/// When the kernel is older than 5.9.
+/// None in practice.
 pub fn close_descriptors_from(first: RawFd) -> io::Result<()> {
-    close_range(first, libc::c_uint::MAX, 0)
+    close_range(first, RawFd::MAX, 0)
 }
 
-/// Closes every descriptor from 3 on but those `kept`, under the same promise as [`close_descriptors_from`].
+/// Closes every descriptor from `first` on but those `kept`, under the same promise as [`close_descriptors_from`].
 ///
 /// # Errors
-/// When the kernel is older than 5.9.
-pub fn keep_only(kept: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// None in practice.
+pub fn keep_only(first: RawFd, kept: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut numbers: Vec<RawFd> = kept.iter().map(|descriptor| descriptor.as_raw_fd()).collect();
     numbers.sort_unstable();
-    let mut next = 3;
+    let mut next = first;
     for number in numbers {
         if number > next {
-            let last = libc::c_uint::try_from(number - 1).map_err(|_| io::ErrorKind::InvalidInput)?;
-            close_range(next, last, 0)?;
+            close_range(next, number - 1, 0)?;
         }
         next = next.max(number + 1);
     }
-    close_range(next, libc::c_uint::MAX, 0)
+    close_range(next, RawFd::MAX, 0)
 }

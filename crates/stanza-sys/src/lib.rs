@@ -8,8 +8,10 @@ mod clone;
 mod exec;
 mod keyring;
 mod lock;
+mod loopback;
 mod mount;
 mod pass;
+mod scheduling;
 mod seccomp;
 mod signal;
 mod time;
@@ -18,11 +20,15 @@ pub use clone::{CloneFlags, Cloned, clone_process, unshare};
 pub use exec::{CStringArray, close_descriptors_from, execute, keep_only, set_close_on_exec_from};
 pub use keyring::join_session_keyring;
 pub use lock::{is_locked, lock_exclusive, try_lock_exclusive};
+pub use loopback::bring_up_loopback;
 pub use mount::{MountAttributes, mount_set_attributes};
 pub use pass::{receive_descriptors, send_descriptors};
+pub use scheduling::{
+    SchedulingAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduling,
+};
 pub use seccomp::install_seccomp;
 pub use signal::{SignalDescriptor, SignalRecord, exit_process, reset_signals, signal_process};
-pub use time::{boot_id, process_start_time, realtime};
+pub use time::{ProcessStatus, boot_id, process_start_time, process_status, realtime};
 
 use std::io;
 

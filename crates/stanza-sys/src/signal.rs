@@ -73,28 +73,30 @@ fn signal_set(signals: &[i32]) -> libc::sigset_t {
     }
 }
 
-/// Gives every signal its default action and unblocks all: Rust ignores SIGPIPE, a parent may ignore or block others,
-/// and `execve` hands both on.
+/// Gives every ignored signal its default action and unblocks all: Rust ignores SIGPIPE, a parent may ignore or block
+/// others, and `execve` hands both on. To be called while /proc is the host's.
 ///
 /// # Errors
 /// When the mask cannot be set, which the kernel never refuses.
 pub fn reset_signals() -> io::Result<()> {
-    for signal in 1..=64 {
-        // SAFETY: a null new action only asks; SIG_DFL runs no code of ours. The kernel refuses SIGKILL and SIGSTOP,
-        // and the C library 32 and 33, which stay as they are.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            if libc::sigaction(signal, std::ptr::null(), &raw mut action) == 0
-                && action.sa_sigaction != libc::SIG_DFL
-            {
-                libc::signal(signal, libc::SIG_DFL);
-            }
-        }
+    // Asking for each of 64 signals would be 64 calls. Without /proc they are all taken for ignored.
+    let ignored = ignored_signals().unwrap_or(u64::MAX);
+    for signal in (1..=64).filter(|signal| ignored & (1 << (signal - 1)) != 0) {
+        // SAFETY: SIG_DFL runs no code of ours. The kernel refuses SIGKILL and SIGSTOP, and the C library 32 and 33, which
+        // stay as they are.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
     let set = signal_set(&[]);
     // SAFETY: as in `SignalDescriptor::new`.
     let set_mask = unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };
     super::check(set_mask.into()).map(drop)
+}
+
+/// One bit a signal that this process ignores (`SigIgn`, proc_pid_status(5)); `None` when /proc does not say.
+fn ignored_signals() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
 }
 
 /// Sends any signal, real-time ones included, to the process that a descriptor names.

@@ -5,17 +5,44 @@ use std::io;
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
-/// When a process started, in clock ticks since boot: with the process id it names a process beyond reuse.
+/// A process as `/proc` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessStatus {
+    /// When it started, in clock ticks since boot: with the process id it names a process beyond reuse.
+    pub start_time: u64,
+    /// The kernel's letter: `R`, `S`, `D`, `T`, `Z`, `X`, …
+    pub state: u8,
+}
+
+impl ProcessStatus {
+    /// Whether it has ended, and waits at most to be collected.
+    #[must_use]
+    pub fn is_dead(self) -> bool {
+        matches!(self.state, b'Z' | b'X' | b'x')
+    }
+}
+
+/// Looks at a process.
 ///
 /// # Errors
 /// `NotFound` when there is no such process.
-pub fn process_start_time(pid: Pid) -> io::Result<u64> {
+pub fn process_status(pid: Pid) -> io::Result<ProcessStatus> {
     let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
     // The second field, the name, is in parentheses and may hold anything, so count from the last one (proc(5)).
     let end = stat.iter().rposition(|b| *b == b')').ok_or(io::ErrorKind::InvalidData)?;
     let text = std::str::from_utf8(&stat[end + 1..]).map_err(|_| io::ErrorKind::InvalidData)?;
-    let field = text.split_ascii_whitespace().nth(19).ok_or(io::ErrorKind::InvalidData)?;
-    field.parse().map_err(|_| io::ErrorKind::InvalidData.into())
+    let mut fields = text.split_ascii_whitespace();
+    let state = fields.next().and_then(|field| field.bytes().next()).ok_or(io::ErrorKind::InvalidData)?;
+    let start_time = fields.nth(18).and_then(|field| field.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    Ok(ProcessStatus { start_time, state })
+}
+
+/// When a process started, in clock ticks since boot.
+///
+/// # Errors
+/// As [`process_status`].
+pub fn process_start_time(pid: Pid) -> io::Result<u64> {
+    process_status(pid).map(|status| status.start_time)
 }
 
 /// The kernel's random name of this boot.

@@ -1,15 +1,17 @@
-//! The child of [`crate::launch()`]: from a clone of the monitor to the container's program.
+//! The child of [`crate::launch()`]: from a clone of its starter to the container's program.
 //!
 //! ```text
-//!  join cgroups ─ new cgroup namespace ─ wait: ids mapped ─ take host descriptors (binds, /dev/null)
-//!    ─ mounts private ─ root file system ─ volumes filled ─ mounts ─ devices ─ sysctls ─ masks
-//!    ─ pivot_root, old root gone ─ host name ─ terminal ─ wait: network attached ─ network inside ─ program
+//!  join cgroups ─ join namespaces ─ new cgroup namespace ─ wait: ids mapped ─ take host descriptors (binds, /dev/null)
+//!    ─ mounts private ─ root file system ─ volumes filled ─ mounts ─ devices ─ sysctls ─ masks ─ wait: hooks run
+//!    ─ pivot_root, old root gone ─ host name ─ wait: network attached ─ network inside ─ terminal ─ user, filter
+//!    ─ gate ─ program
 //! ```
 //!
 //! Everything of the host that is needed is opened before the new root is looked at; everything in the new root is
 //! found by descriptor beneath it ([`crate::root`]).
 
 mod devices;
+mod hierarchies;
 mod masks;
 mod mounts;
 
@@ -17,30 +19,34 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use stanza_spec::Rootfs;
-use stanza_sys::CloneFlags;
+use stanza_spec::oci::runtime::{Linux, LinuxNamespaceType, Process};
+use stanza_sys::{CloneFlags, MountAttributes};
 
-use crate::error::{During, Failure};
+use crate::error::{During, Failure, What};
 use crate::idmap::Prepared;
-use crate::launch::{Launch, Stdio, SyncByte};
+use crate::launch::{Launch, Stdio};
+use crate::line::{Line, Reply};
+use crate::mount_options::propagation;
+use crate::namespaces::{Namespaces, become_root};
 use crate::process::{Program, set_standard_descriptors};
 use crate::root::Root;
-use crate::{source, terminal};
+use crate::{scheduling, source, terminal};
 
 pub(crate) use mounts::open_binds;
 
 /// Runs in the child. Returns only with the reason why the program did not start.
 pub(crate) fn run(
     launch: &Launch<'_>,
-    sync: &UnixStream,
+    namespaces: &Namespaces,
+    line: &Line,
     prepared: Option<&Prepared>,
 ) -> Result<Infallible, Failure> {
-    launch.cgroup.join()?;
     let spec = launch.spec;
     let linux = spec
         .linux()
@@ -48,43 +54,104 @@ pub(crate) fn run(
         .ok_or_else(|| Failure::configuration("the configuration has no `linux` part"))?;
     let process =
         spec.process().as_ref().ok_or_else(|| Failure::configuration("the configuration has no process"))?;
-    let hierarchies = mounts::joined_hierarchies()?;
-    if launch.has_cgroup_namespace() {
+    enter(launch, namespaces, line, linux)?;
+    let terminal = build(launch, namespaces, line, prepared, linux)?;
+    line.wait_for(Reply::Network)?;
+    launch.attendant.inside().map_err(|text| Failure::plain(What::Around(text)))?;
+    use_stdio(&launch.stdio, terminal, line)?;
+    let manner = &launch.manner;
+    let program =
+        Program { process, filter: launch.filter, limited: namespaces.has_own(LinuxNamespaceType::User) };
+    let ready = program.prepare(manner, line)?;
+    line.say_ready().during("tell that all is ready")?;
+    if let Some(gate) = &manner.gate {
+        gate.wait()?;
+    }
+    let hooked = launch.attendant.before_program().map_err(|text| Failure::plain(What::Around(text)));
+    let failure = match hooked {
+        Ok(()) => ready.execute(),
+        Err(failure) => failure,
+    };
+    if let Some(gate) = &manner.gate {
+        gate.say_failed(&failure);
+    }
+    Err(failure)
+}
+
+/// Gets into the control groups and namespaces, as their root.
+fn enter(launch: &Launch<'_>, namespaces: &Namespaces, line: &Line, linux: &Linux) -> Result<(), Failure> {
+    // An intermediate process has done it for its sibling.
+    if !namespaces.need_intermediate() {
+        if launch.attendant.places() {
+            line.wait_for(Reply::Placed)?;
+        }
+        launch.before_namespaces()?;
+        namespaces.join()?;
+    }
+    if namespaces.has_new(CloneFlags::CGROUP) {
         // Only now: a namespace's root is the cgroup of the moment.
         stanza_sys::unshare(CloneFlags::CGROUP).during("create a cgroup namespace")?;
     }
-    if prepared.is_some() {
-        wait_for(sync, SyncByte::Mapped)?;
+    if namespaces.has_new(CloneFlags::USER) {
+        line.wait_for(Reply::Mapped)?;
         become_root()?;
     }
+    if !namespaces.has_new(CloneFlags::PID) {
+        // Others are here: nobody may trace this process before it is its program (CVE-2016-9962).
+        set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from tracing")?;
+    }
     rustix::process::setsid().during("start a session")?;
-    let _ = stanza_sys::join_session_keyring(c"stanza");
+    launch.manner.join_keyring()?;
     rustix::process::umask(Mode::empty());
+    if namespaces.has_new(CloneFlags::NETWORK) {
+        stanza_sys::bring_up_loopback().during("bring up the loopback interface")?;
+    }
+    if let Some(personality) = linux.personality() {
+        scheduling::apply_personality(personality)?;
+    }
+    if let Some(policy) = linux.memory_policy() {
+        scheduling::apply_memory_policy(policy)?;
+    }
+    Ok(())
+}
 
+/// Makes the new root and goes there.
+fn build(
+    launch: &Launch<'_>,
+    namespaces: &Namespaces,
+    line: &Line,
+    prepared: Option<&Prepared>,
+    linux: &Linux,
+) -> Result<Option<terminal::Terminal>, Failure> {
+    let spec = launch.spec;
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let hierarchies = hierarchies::find(mounts, namespaces.has_own(LinuxNamespaceType::Cgroup))?;
     let opened;
     let binds = match prepared {
         Some(prepared) => &prepared.binds,
         None => {
-            opened = open_binds(spec.mounts().as_deref().unwrap_or_default())?;
+            opened = open_binds(mounts, spec)?;
             &opened
         }
     };
     let null = devices::open_null()?;
+    let host_procfs = openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .during("open /proc")?;
     let private = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", private).during("make the mounts private")?;
-    let root = mount_root(
-        launch.rootfs,
-        prepared,
-        spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false),
-    )?;
+    let read_only = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+    let root = mount_root(launch.rootfs, prepared, read_only)?;
     for volume in launch.copy_up {
         volume.apply(&root).during_on("fill the volume at", &volume.destination)?;
     }
-    let context = mounts::Context { root: &root, hierarchies: &hierarchies, binds };
-    let procfs = context.mount_all(spec.mounts().as_deref().unwrap_or_default())?;
-    devices::create(&root, linux.devices().as_deref().unwrap_or_default())?;
-    if let Some(procfs) = &procfs {
-        set_sysctls(procfs, linux)?;
+    let context = mounts::Context { root: &root, hierarchies: &hierarchies, binds, linux };
+    let procfs = context.mount_all(mounts)?;
+    let procfs = procfs.as_ref().unwrap_or(&host_procfs);
+    if !mounts::bind_device_directory(mounts) {
+        devices::create(&root, linux.devices().as_deref().unwrap_or_default())?;
+    }
+    set_sysctls(procfs, linux)?;
+    if let Some(process) = spec.process() {
         apply_labels(procfs, process)?;
     }
     masks::read_only(&root, linux.readonly_paths().as_deref().unwrap_or_default())?;
@@ -92,40 +159,55 @@ pub(crate) fn run(
     // The terminal's name is bound while the root can still be mounted on.
     let terminal = match &launch.stdio {
         Stdio::Terminal { size } => Some(open_terminal(&root, *size)?),
-        Stdio::Descriptors(_) => None,
+        Stdio::Descriptors(_) | Stdio::Inherit => None,
     };
-    if spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false) {
+    if let Some(process) = spec.process().as_ref().filter(|_| read_only) {
+        make_working_directory(&root, process);
+    }
+    if launch.attendant.waits_for_mounts() {
+        line.say_mounted().during("tell that all is mounted")?;
+        line.wait_for(Reply::Hooked)?;
+    }
+    rustix::process::fchdir(root.directory()).during("enter the new root")?;
+    launch.attendant.before_pivot().map_err(|text| Failure::plain(What::Around(text)))?;
+    if read_only {
         masks::make_read_only(root.directory()).during("make the root read-only")?;
     }
-    pivot(&root)?;
-    drop((root, procfs, null));
-
+    if launch.manner.no_pivot {
+        move_root(&root)?
+    } else {
+        pivot(&root)?
+    }
+    if let Some(word) = linux.rootfs_propagation() {
+        set_root_propagation(word)?;
+    }
     if let Some(name) = spec.hostname() {
         rustix::system::sethostname(name.as_bytes()).during("set the host name")?;
     }
-    wait_for(sync, SyncByte::Network)?;
-    (launch.inside)().map_err(|text| Failure::plain(crate::error::What::Around(text)))?;
-    if let Some(score) = process.oom_score_adj() {
-        std::fs::write("/proc/self/oom_score_adj", score.to_string())
-            .during("set the out-of-memory score")?;
+    if let Some(name) = spec.domainname() {
+        rustix::system::setdomainname(name.as_bytes()).during("set the domain name")?;
     }
-    rustix::process::umask(Mode::from_raw_mode(process.user().umask().unwrap_or(0o022)));
-    use_stdio(launch, terminal, sync)?;
-    Program { process, filter: launch.filter }.run(3, true)
+    Ok(terminal)
 }
 
-/// Waits for the parent's word; its end of the socket closed means that it has gone or given up.
-fn wait_for(mut sync: &UnixStream, expected: SyncByte) -> Result<(), Failure> {
-    let mut byte = [0];
-    sync.read_exact(&mut byte).during("hear from the monitor")?;
-    if byte[0] == expected as u8 { Ok(()) } else { Err(Failure::configuration("the monitor gave up")) }
+/// In a root that will be read-only the working directory is made now; a failure shows when it is entered.
+fn make_working_directory(root: &Root, process: &Process) {
+    let path = process.cwd();
+    if path.is_absolute() && root.open(path, OFlags::PATH).is_err() {
+        let _ = root.ensure_directory(path);
+    }
 }
 
-/// Becomes user 0 of a new user namespace.
-fn become_root() -> Result<(), Failure> {
-    let (uid, gid) = (rustix::process::Uid::ROOT, rustix::process::Gid::ROOT);
-    rustix::thread::set_thread_res_gid(gid, gid, gid).during("become root in the user namespace")?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid).during("become root in the user namespace")
+/// `shared`, `rslave`, …, for the mount at `/`.
+fn set_root_propagation(word: &str) -> Result<(), Failure> {
+    let (bits, recursive) = propagation(word).ok_or_else(|| {
+        Failure::configuration(format!(
+            "rootfsPropagation `{word}` is not one of shared, slave, private, unbindable"
+        ))
+    })?;
+    let attributes = MountAttributes { propagation: bits, ..MountAttributes::default() };
+    let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during("open the new root")?;
+    source::set_attributes(&root, recursive, &attributes).during("set the propagation of the root")
 }
 
 /// Attaches the root file system and its parts in this mount namespace.
@@ -189,6 +271,14 @@ fn pivot(root: &Root) -> Result<(), Failure> {
     rustix::process::chdir("/").during("enter the new root")
 }
 
+/// As [`pivot`], where the root of the namespace is a ramdisk, which cannot be changed: the new root is put over it.
+fn move_root(root: &Root) -> Result<(), Failure> {
+    let below = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during("open the root")?;
+    source::attach(root.directory(), &below).during("move the new root")?;
+    rustix::process::chroot(".").during("change the root")?;
+    rustix::process::chdir("/").during("enter the new root")
+}
+
 /// Writes a file below a procfs that nobody else can have covered.
 fn write_proc(procfs: &OwnedFd, path: &str, value: &str) -> std::io::Result<()> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
@@ -197,19 +287,32 @@ fn write_proc(procfs: &OwnedFd, path: &str, value: &str) -> std::io::Result<()> 
     Ok(())
 }
 
-fn set_sysctls(procfs: &OwnedFd, linux: &stanza_spec::oci::runtime::Linux) -> Result<(), Failure> {
+/// `net.ipv4.conf.eth0/1.forwarding` and `net/ipv4/conf/eth0.1/forwarding` are the same: the first separator tells
+/// (sysctl(8)).
+fn sysctl_path(name: &str) -> String {
+    match name.find(['.', '/']).map(|at| name.as_bytes()[at]) {
+        Some(b'/') => name.to_owned(),
+        _ => name
+            .chars()
+            .map(|c| match c {
+                '.' => '/',
+                '/' => '.',
+                other => other,
+            })
+            .collect(),
+    }
+}
+
+fn set_sysctls(procfs: &OwnedFd, linux: &Linux) -> Result<(), Failure> {
     for (name, value) in linux.sysctl().iter().flatten() {
-        let path = format!("sys/{}", name.replace('.', "/"));
+        let path = format!("sys/{}", sysctl_path(name));
         write_proc(procfs, &path, value).during_on("set the sysctl", Path::new(name))?;
     }
     Ok(())
 }
 
 /// AppArmor's and SELinux's labels take effect at the next exec.
-pub(crate) fn apply_labels(
-    procfs: &OwnedFd,
-    process: &stanza_spec::oci::runtime::Process,
-) -> Result<(), Failure> {
+pub(crate) fn apply_labels(procfs: &OwnedFd, process: &Process) -> Result<(), Failure> {
     if let Some(profile) = process.apparmor_profile() {
         let value = format!("exec {profile}");
         write_proc(procfs, "thread-self/attr/apparmor/exec", &value)
@@ -232,16 +335,17 @@ fn open_terminal(root: &Root, size: Option<(u16, u16)>) -> Result<terminal::Term
     Ok(terminal)
 }
 
-/// Makes the terminal or the pipes the program's standard descriptors; the controller goes to the monitor.
-fn use_stdio(
-    launch: &Launch<'_>,
+/// Makes the terminal or the pipes the program's standard descriptors; the controller goes to the starter.
+pub(crate) fn use_stdio(
+    stdio: &Stdio,
     terminal: Option<terminal::Terminal>,
-    sync: &UnixStream,
+    line: &Line,
 ) -> Result<(), Failure> {
-    match (&launch.stdio, terminal) {
+    match (stdio, terminal) {
         (Stdio::Descriptors([stdin, stdout, stderr]), _) => set_standard_descriptors([stdin, stdout, stderr]),
+        (Stdio::Inherit, _) => Ok(()),
         (Stdio::Terminal { .. }, Some(terminal)) => {
-            crate::launch::send_controller(sync, &terminal.controller).during("hand over the terminal")?;
+            line.say_terminal(terminal.controller.as_fd()).during("hand over the terminal")?;
             rustix::process::ioctl_tiocsctty(&terminal.user).during("take the terminal")?;
             set_standard_descriptors([&terminal.user, &terminal.user, &terminal.user])
         }

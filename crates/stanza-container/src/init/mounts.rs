@@ -1,51 +1,25 @@
 //! The mounts of an OCI configuration, in order, each found and attached by descriptor.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{FileType, OFlags, fstat, mkdirat};
+use rustix::fs::{
+    FileType, Mode, OFlags, StatVfsMountFlags, fstat, fstatfs, fstatvfs, mkdirat, openat, readlinkat,
+    symlinkat,
+};
 use rustix::io::Errno;
 use stanza_spec::RootfsPart;
-use stanza_spec::oci::runtime::Mount;
+use stanza_spec::oci::runtime::{Linux, Mount, Spec};
 use stanza_sys::MountAttributes;
 
-use crate::error::{During, Failure};
-use crate::mount_options::MountOptions;
+use super::hierarchies::{self, Hierarchy, Kind};
+use crate::copy_up::copy_directory;
+use crate::error::{During, Failure, LaunchError};
+use crate::id_maps::IdMaps;
+use crate::mount_options::{MS_SLAVE, MountOptions, propagation};
 use crate::root::Root;
-use crate::source;
-
-/// A mounted version 1 hierarchy that this process has a cgroup of its own in, by its controllers (`cpu,cpuacct`) or
-/// its name (`name=systemd`); or version 2.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Hierarchy {
-    V1(String),
-    V2,
-}
-
-/// The hierarchies of this process, by /proc/self/cgroup. Those in whose root cgroup it stands are the host's
-/// business, unless there is nothing else.
-pub(super) fn joined_hierarchies() -> Result<Vec<Hierarchy>, Failure> {
-    let text = super::read_host_file("/proc/self/cgroup").during("read /proc/self/cgroup")?;
-    Ok(parse_hierarchies(&text))
-}
-
-fn parse_hierarchies(text: &str) -> Vec<Hierarchy> {
-    let mut found = Vec::new();
-    let mut unified = false;
-    for line in text.lines() {
-        let mut fields = line.splitn(3, ':');
-        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        if controllers.is_empty() {
-            unified = true;
-        } else if path != "/" {
-            found.push(Hierarchy::V1(controllers.to_owned()));
-        }
-    }
-    if found.is_empty() && unified { vec![Hierarchy::V2] } else { found }
-}
+use crate::{idmap, source};
 
 /// A part of the root file system as a detached mount, and where it goes.
 pub(super) fn make_part(part: &RootfsPart) -> Result<(PathBuf, OwnedFd), Failure> {
@@ -65,28 +39,59 @@ pub(super) fn make_part(part: &RootfsPart) -> Result<(PathBuf, OwnedFd), Failure
     }
 }
 
+fn options_of(mount: &Mount) -> MountOptions {
+    MountOptions::parse(mount.options().as_deref().unwrap_or_default())
+}
+
+/// Whether the configuration brings a /dev of the host's, which is then left as it is.
+pub(super) fn bind_device_directory(mounts: &[Mount]) -> bool {
+    mounts.iter().any(|mount| {
+        mount.destination().components().eq(Path::new("/dev").components())
+            && options_of(mount).binds(mount.typ().as_deref()).is_some()
+    })
+}
+
 /// The sources of all bind mounts, opened in the host's view before anything is mounted: one entry a mount.
-pub(crate) fn open_binds(mounts: &[Mount]) -> Result<Vec<Option<OwnedFd>>, Failure> {
-    mounts
-        .iter()
-        .map(|mount| {
-            let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
-            let recursive = match options.bind {
-                Some(recursive) => recursive,
-                None if mount.typ().as_deref() == Some("bind") => false,
-                None => return Ok(None),
-            };
-            let path = mount.source().as_deref().unwrap_or(Path::new(""));
-            let tree = source::clone_tree(path, recursive)
-                .or_else(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
-                    // Mounts below are locked to their parents in a user namespace.
-                    Some(Errno::INVAL) if !recursive => source::clone_tree(path, true),
-                    _ => Err(error),
-                })
-                .during_on("open the mount source", path)?;
-            Ok(Some(tree))
+pub(crate) fn open_binds(mounts: &[Mount], spec: &Spec) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    let open = |mount: &Mount| {
+        let options = options_of(mount);
+        match options.binds(mount.typ().as_deref()) {
+            Some(recursive) if !options.remount => open_bind(mount, &options, recursive, spec).map(Some),
+            _ => Ok(None),
+        }
+    };
+    mounts.iter().map(open).collect()
+}
+
+fn open_bind(
+    mount: &Mount,
+    options: &MountOptions,
+    recursive: bool,
+    spec: &Spec,
+) -> Result<OwnedFd, Failure> {
+    let path = mount.source().as_deref().unwrap_or(Path::new(""));
+    let tree = match options.source_link || options.copy_link {
+        true => source::clone_link(path),
+        false => source::clone_tree(path, recursive),
+    };
+    let tree = tree
+        .or_else(|error| match error.raw_os_error().map(Errno::from_raw_os_error) {
+            // Mounts below are locked to their parents in a user namespace.
+            Some(Errno::INVAL) if !recursive => source::clone_tree(path, true),
+            _ => Err(error),
         })
-        .collect()
+        .during_on("open the mount source", path)?;
+    let maps = IdMaps::new(mount.uid_mappings().as_deref(), mount.gid_mappings().as_deref());
+    if options.idmap.is_some() || !maps.is_empty() {
+        let namespace = match maps.is_empty() {
+            true => idmap::user_namespace(spec.linux().as_ref()),
+            false => idmap::namespace_of(&maps),
+        };
+        let namespace = namespace.map_err(LaunchError::into_failure)?;
+        idmap::translate(&tree, &namespace, options.idmap.unwrap_or(false))
+            .during_on("translate the owners of the mount source", path)?;
+    }
+    Ok(tree)
 }
 
 /// What the mounts are made in.
@@ -94,6 +99,7 @@ pub(super) struct Context<'a> {
     pub(super) root: &'a Root,
     pub(super) hierarchies: &'a [Hierarchy],
     pub(super) binds: &'a [Option<OwnedFd>],
+    pub(super) linux: &'a Linux,
 }
 
 impl Context<'_> {
@@ -102,14 +108,21 @@ impl Context<'_> {
         let mut procfs = None;
         for (index, mount) in mounts.iter().enumerate() {
             let destination = mount.destination();
-            let options = MountOptions::parse(mount.options().as_deref().unwrap_or_default());
+            let options = options_of(mount);
             let kind = mount.typ().as_deref().unwrap_or("none");
-            if let Some(tree) = self.binds.get(index).and_then(Option::as_ref) {
+            let tree = self.binds.get(index).and_then(Option::as_ref);
+            if options.remount {
+                self.remount(destination, &options).mounting(destination)?;
+                continue;
+            }
+            check_procfs(destination, kind, tree)?;
+            if let Some(tree) = tree {
                 self.bind(tree, destination, &options).mounting(destination)?;
             } else if kind == "cgroup" {
                 self.cgroup(destination, &options).mounting(destination)?;
             } else {
-                let made = self.file_system(kind, mount, &options).mounting(destination)?;
+                let target = self.place_for(kind, destination)?;
+                let made = self.file_system(kind, mount, &options, &target).mounting(destination)?;
                 if kind == "proc" && destination == Path::new("/proc") {
                     procfs = Some(made);
                 }
@@ -118,78 +131,221 @@ impl Context<'_> {
         Ok(procfs)
     }
 
+    /// Changes the attributes of the mount that is there.
+    fn remount(&self, destination: &Path, options: &MountOptions) -> io::Result<()> {
+        let place = self.root.open(destination, OFlags::PATH)?;
+        set_attributes(&place, &options.attributes)?;
+        source::set_attributes(&place, true, &options.recursive)?;
+        self.propagate(&place, options)
+    }
+
+    fn propagate(&self, mount: &OwnedFd, options: &MountOptions) -> io::Result<()> {
+        let Some((bits, recursive)) = options.propagation else { return Ok(()) };
+        let attributes = MountAttributes { propagation: bits, ..MountAttributes::default() };
+        source::set_attributes(mount, recursive, &attributes)
+    }
+
     fn bind(&self, tree: &OwnedFd, destination: &Path, options: &MountOptions) -> io::Result<()> {
-        let mut attributes = options.attributes;
-        attributes.propagation = 0;
-        // A clear of what the source has locked in a user namespace would be refused: only what was asked for is set.
-        attributes.clear &= MountAttributes::ATIME_MASK;
-        source::set_attributes(tree, false, &attributes)?;
+        let kind = FileType::from_raw_mode(fstat(tree)?.st_mode);
+        if options.copy_link && kind.is_symlink() {
+            return self.copy_link(tree, destination);
+        }
+        set_attributes(tree, &options.attributes)?;
         source::set_attributes(tree, true, &options.recursive)?;
-        let (bits, recursive) = options.propagation.unwrap_or((1 << 18, true));
-        source::set_attributes(
-            tree,
-            recursive,
-            &MountAttributes { propagation: bits, ..MountAttributes::default() },
-        )?;
-        let directory = FileType::from_raw_mode(fstat(tree)?.st_mode).is_dir();
-        let target = if directory {
-            self.root.ensure_directory(destination)?
-        } else {
-            self.root.ensure_file(destination)?
+        // What nobody decided hears of the host's mounts, and tells the host nothing, as all of the container's root.
+        let root = self.linux.rootfs_propagation().as_deref().and_then(propagation);
+        if let Some((bits, recursive)) = options.propagation.or(root).or(Some((MS_SLAVE, true))) {
+            let attributes = MountAttributes { propagation: bits, ..MountAttributes::default() };
+            source::set_attributes(tree, recursive, &attributes)?;
+        }
+        let target = match (options.destination_link, kind.is_dir()) {
+            (true, _) => match self.root.open(destination, OFlags::PATH | OFlags::NOFOLLOW) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    self.root.ensure_file(destination)?
+                }
+                found => found?,
+            },
+            (false, true) => self.root.ensure_directory(destination)?,
+            (false, false) => self.root.ensure_file(destination)?,
         };
         source::attach(tree, target)
     }
 
-    fn file_system(&self, kind: &str, mount: &Mount, options: &MountOptions) -> io::Result<OwnedFd> {
-        let destination = mount.destination();
-        // procfs and sysfs over a link would put them, and what is masked in them, elsewhere (CVE-2019-19921).
-        let target = if matches!(kind, "proc" | "sysfs") {
-            self.root.ensure_directory(destination)?;
-            let place = self.root.open(destination, OFlags::PATH | OFlags::NOFOLLOW)?;
-            if !FileType::from_raw_mode(fstat(&place)?.st_mode).is_dir() {
-                return Err(Errno::NOTDIR.into());
+    /// Makes the same link at the destination; one that is there must be the same.
+    fn copy_link(&self, link: &OwnedFd, destination: &Path) -> io::Result<()> {
+        let target = readlinkat(link, "", Vec::new())?;
+        let (parent, name) = self.root.ensure_parent(destination)?;
+        match symlinkat(target.as_c_str(), &parent, name) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) if readlinkat(&parent, name, Vec::new()).is_ok_and(|there| there == target) => {
+                Ok(())
             }
-            place
-        } else {
-            self.root.ensure_directory(destination)?
-        };
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Where a new file system goes.
+    fn place_for(&self, kind: &str, destination: &Path) -> Result<OwnedFd, Failure> {
+        let made = self.root.ensure_directory(destination).mounting(destination)?;
+        if !matches!(kind, "proc" | "sysfs") {
+            return Ok(made);
+        }
+        // procfs and sysfs over a link would put them, and what is masked in them, elsewhere (CVE-2019-19921).
+        let place = self.root.open(destination, OFlags::PATH | OFlags::NOFOLLOW).mounting(destination)?;
+        let stat = fstat(&place).mounting(destination)?;
+        if FileType::from_raw_mode(stat.st_mode).is_dir() {
+            return Ok(place);
+        }
+        Err(Failure::configuration(format!("filesystem {kind:?} must be mounted on ordinary directory")))
+    }
+
+    fn file_system(
+        &self,
+        kind: &str,
+        mount: &Mount,
+        options: &MountOptions,
+        target: &OwnedFd,
+    ) -> io::Result<OwnedFd> {
         let name = mount.source().as_deref().and_then(Path::to_str).unwrap_or(kind);
-        let made = source::new_mount(kind, name, &options.data, options.attributes.set)?;
-        source::attach(&made, &target)?;
+        let mut data = options.data.clone();
+        if kind == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
+            // It looks like the directory that it covers.
+            data.push(("mode".to_owned(), Some(format!("{:o}", fstat(target)?.st_mode & 0o7777))));
+        }
+        if let Some(label) = self.linux.mount_label().as_deref().filter(|_| labels_apply(kind)) {
+            data.push(("context".to_owned(), Some(label.to_owned())));
+        }
+        let late = if options.copy_up { options.attributes.set } else { 0 };
+        let made = source::new_mount(kind, name, &data, options.attributes.set & !late)?;
+        if options.copy_up {
+            let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let from = openat(target, ".", directory, Mode::empty())?;
+            copy_directory(&from, &openat(&made, ".", directory, Mode::empty())?)?;
+            let attributes = MountAttributes { set: late, ..MountAttributes::default() };
+            source::set_attributes(&made, false, &attributes)?;
+        }
+        source::set_attributes(&made, true, &options.recursive)?;
+        source::attach(&made, target)?;
+        self.propagate(&made, options)?;
         Ok(made)
     }
 
-    /// The control groups as a container may see them: its own only, by its cgroup namespace.
+    /// The control groups as a container may see them: its own only.
     fn cgroup(&self, destination: &Path, options: &MountOptions) -> io::Result<()> {
         let target = self.root.ensure_directory(destination)?;
         let attributes = options.attributes.set;
-        if self.hierarchies == [Hierarchy::V2] {
-            return source::attach(source::new_mount("cgroup2", "cgroup", &[], attributes)?, target);
+        let make =
+            |hierarchy: &Hierarchy, kind: &str, data: &[(String, Option<String>)]| match &hierarchy.part {
+                None => source::new_mount(kind, "cgroup", data, attributes),
+                Some(part) => {
+                    let set = MountAttributes { set: attributes, ..MountAttributes::default() };
+                    source::set_attributes(part, false, &set)?;
+                    Ok(part.try_clone()?)
+                }
+            };
+        if let [hierarchy @ Hierarchy { kind: Kind::V2, .. }] = self.hierarchies {
+            return source::attach(make(hierarchy, "cgroup2", &[])?, target);
         }
         let data = [("mode".to_owned(), Some("755".to_owned()))];
         let top = source::new_mount("tmpfs", "tmpfs", &data, attributes & !MountAttributes::READ_ONLY)?;
         source::attach(&top, &target)?;
         for hierarchy in self.hierarchies {
-            let Hierarchy::V1(controllers) = hierarchy else { continue };
+            let Kind::V1(controllers) = &hierarchy.kind else { continue };
             let name = controllers.strip_prefix("name=").unwrap_or(controllers);
-            mkdirat(&top, name, rustix::fs::Mode::from_raw_mode(0o755))?;
-            let place =
-                rustix::fs::openat(&top, name, OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
-            source::attach(
-                source::new_mount("cgroup", "cgroup", &hierarchy_options(controllers), attributes)?,
-                place,
-            )?;
+            mkdirat(&top, name, Mode::from_raw_mode(0o755))?;
+            let place = openat(&top, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+            source::attach(make(hierarchy, "cgroup", &hierarchies::mount_options(controllers))?, place)?;
+            for alias in name.split(',').filter(|alias| *alias != name) {
+                symlinkat(name, &top, alias)?;
+            }
         }
         let read_only = MountAttributes { set: attributes, ..MountAttributes::default() };
         source::set_attributes(top.as_fd(), false, &read_only)
     }
 }
 
-fn hierarchy_options(controllers: &str) -> Vec<(String, Option<String>)> {
-    match controllers.strip_prefix("name=") {
-        Some(name) => vec![("none".to_owned(), None), ("name".to_owned(), Some(name.to_owned()))],
-        None => controllers.split(',').map(|controller| (controller.to_owned(), None)).collect(),
+/// Sets and clears what was asked for. In a user namespace a bit that the source has locked cannot be cleared; that matters
+/// only when it is set.
+fn set_attributes(mount: &OwnedFd, attributes: &MountAttributes) -> io::Result<()> {
+    match source::set_attributes(mount, false, attributes) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && attributes.clear != 0 => {
+            let clear = attributes.clear & MountAttributes::ATIME_MASK;
+            let clear = if attributes.set & MountAttributes::ATIME_MASK == 0 { 0 } else { clear };
+            source::set_attributes(mount, false, &MountAttributes { clear, ..*attributes })?;
+            if locked(mount.as_fd(), attributes.clear)? { Err(error) } else { Ok(()) }
+        }
+        other => other,
     }
+}
+
+/// Whether one of `bits` is on.
+fn locked(mount: BorrowedFd<'_>, bits: u64) -> io::Result<bool> {
+    let flags = fstatvfs(mount)?.f_flag;
+    let pairs = [
+        (MountAttributes::READ_ONLY, StatVfsMountFlags::RDONLY),
+        (MountAttributes::NOSUID, StatVfsMountFlags::NOSUID),
+        (MountAttributes::NODEV, StatVfsMountFlags::NODEV),
+        (MountAttributes::NOEXEC, StatVfsMountFlags::NOEXEC),
+    ];
+    Ok(pairs.iter().any(|(attribute, flag)| bits & attribute != 0 && flags.contains(*flag)))
+}
+
+/// Files of /proc that lxcfs and others cover with something true of the container.
+const COVERED: [&str; 12] = [
+    "cpuinfo",
+    "diskstats",
+    "meminfo",
+    "stat",
+    "swaps",
+    "uptime",
+    "loadavg",
+    "slabinfo",
+    "net/dev",
+    "sys/kernel/ns_last_pid",
+    "sys/crypto/fips_enabled",
+    "pressure",
+];
+
+/// Nothing but a procfs may be at /proc, and nothing below it that a runtime relies on (CVE-2019-16884).
+fn check_procfs(destination: &Path, kind: &str, tree: Option<&OwnedFd>) -> Result<(), Failure> {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
+    let clean = cleaned(destination);
+    let Ok(below) = clean.strip_prefix("proc") else { return Ok(()) };
+    let name = destination.display();
+    if below.as_os_str().is_empty() {
+        let is_procfs = match tree {
+            Some(tree) => fstatfs(tree).is_ok_and(|stat| stat.f_type == PROC_SUPER_MAGIC),
+            None => kind == "proc",
+        };
+        if is_procfs {
+            return Ok(());
+        }
+        return Err(Failure::configuration(format!(
+            "\"{name}\" cannot be mounted because it is not of type proc"
+        )));
+    }
+    if COVERED.iter().any(|file| Path::new(file) == below) {
+        return Ok(());
+    }
+    Err(Failure::configuration(format!("\"{name}\" cannot be mounted because it is inside /proc")))
+}
+
+/// Without the leading slash, `.` and `..`.
+fn cleaned(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => drop(clean.pop()),
+            _ => {}
+        }
+    }
+    clean
+}
+
+/// SELinux's label of a mount; kinds that have no files of their own take none.
+fn labels_apply(kind: &str) -> bool {
+    !matches!(kind, "proc" | "sysfs" | "mqueue") && Path::new("/sys/fs/selinux/enforce").exists()
 }
 
 #[cfg(test)]
@@ -197,13 +353,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_hierarchies_with_a_cgroup_of_ones_own_count() {
-        let text = "9:name=systemd:/\n8:pids:/stanza/x\n2:cpu,cpuacct:/stanza/x\n0::/\n";
-        assert_eq!(
-            parse_hierarchies(text),
-            [Hierarchy::V1("pids".into()), Hierarchy::V1("cpu,cpuacct".into())]
-        );
-        assert_eq!(parse_hierarchies("0::/user.slice\n"), [Hierarchy::V2]);
-        assert_eq!(hierarchy_options("cpu,cpuacct"), [("cpu".into(), None), ("cpuacct".into(), None)]);
+    fn only_a_procfs_goes_over_proc_and_only_known_files_below() {
+        let check = |path: &str, kind: &str| check_procfs(Path::new(path), kind, None).is_ok();
+        assert!(check("/proc", "proc") && check("/proc/../proc/", "proc") && check("/procs", "tmpfs"));
+        assert!(!check("/proc", "tmpfs") && !check("/x/../proc", "tmpfs"));
+        assert!(check("/proc/uptime", "bind") && check("proc/sys/kernel/ns_last_pid", "bind"));
+        assert!(!check("/proc/self/attr", "tmpfs") && !check("/proc/sys", "bind"));
     }
 }

@@ -205,6 +205,63 @@ pub(crate) fn add_address(batch: &mut Batch, index: u32, address: Ipv4Addr, subn
     })
 }
 
+/// An address as the kernel described it, of either family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct GlobalAddress {
+    /// Family, length of the prefix, flags, scope: the start of `struct ifaddrmsg`.
+    head: [u8; 4],
+    attributes: Vec<(u16, Vec<u8>)>,
+}
+
+/// The addresses of global scope of the device with that index.
+pub(crate) fn global_addresses(
+    conversation: &mut Conversation,
+    index: u32,
+) -> Result<Vec<GlobalAddress>, NetlinkError> {
+    let mut batch = conversation.batch();
+    batch.message("list the addresses", RTM_GETADDR, DUMP, |m| {
+        m.raw(&[0; ADDRESS_HEADER]);
+    });
+    let mut found = Vec::new();
+    conversation.query(&batch, |_, payload| {
+        found.extend(parse_global_address(payload).filter(|(owner, _)| *owner == index).map(|(_, a)| a));
+    })?;
+    Ok(found)
+}
+
+fn parse_global_address(payload: &[u8]) -> Option<(u32, GlobalAddress)> {
+    let mut head = array::<4>(payload, 0..4)?;
+    if head[3] != 0 {
+        return None;
+    }
+    // Flags are how it is, not what was asked for.
+    head[2] = 0;
+    let attributes = payload.get(ADDRESS_HEADER..)?;
+    let kept = [IFA_ADDRESS, IFA_LOCAL, IFA_BROADCAST]
+        .into_iter()
+        .filter_map(|kind| Some((kind, attribute(attributes, kind)?.to_owned())))
+        .collect();
+    Some((native_u32(payload, 4)?, GlobalAddress { head, attributes: kept }))
+}
+
+/// Adds an address that another device, or this one elsewhere, had.
+pub(crate) fn restore_address(batch: &mut Batch, index: u32, address: &GlobalAddress) -> usize {
+    batch.message("add the address", RTM_NEWADDR, CREATE | EXCLUSIVE, |m| {
+        m.raw(&address.head).raw(&index.to_ne_bytes());
+        for (kind, value) in &address.attributes {
+            m.bytes(*kind, value);
+        }
+    })
+}
+
+/// Moves the device into another network namespace, under a new name.
+pub(crate) fn move_link(batch: &mut Batch, index: u32, netns: BorrowedFd<'_>, name: &str) -> usize {
+    batch.message("move the network device", RTM_NEWLINK, 0, |m| {
+        m.raw(&link_header(index, 0, 0)).string(IFLA_IFNAME, name);
+        m.native(IFLA_NET_NS_FD, netns.as_raw_fd().cast_unsigned());
+    })
+}
+
 /// Adds the default route.
 pub(crate) fn add_default_route(batch: &mut Batch, gateway: Ipv4Addr) {
     const MAIN: u8 = 254;

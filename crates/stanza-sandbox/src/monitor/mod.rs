@@ -25,7 +25,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
-use stanza_container::{CgroupEntry, Init, Launch, launch};
+use stanza_container::{Attendant, CgroupEntry, Init, Launch, Manner, launch};
 use stanza_network::{Attachment, NetworkPlan};
 use stanza_spec::Instant;
 use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time, receive_descriptors};
@@ -210,7 +210,8 @@ impl Monitor {
             .map_err(|error| Refusal::of_io("failed to read the system call filter", &error))?;
         let (stdio, streams) =
             Streams::open(&self.plan).map_err(|error| Refusal::of_io("failed to make pipes", &error))?;
-        let (network, attachment) = (&self.plan.network, &mut self.attachment);
+        let mut attendant =
+            NetworkAttendant { network: &self.plan.network, attachment: &mut self.attachment };
         let init = launch(Launch {
             spec: &self.plan.spec,
             rootfs: &self.plan.rootfs,
@@ -218,11 +219,8 @@ impl Monitor {
             filter: filter.as_ref(),
             cgroup,
             stdio,
-            around: &mut |pid| attach_network(network, pid, attachment),
-            inside: &|| {
-                stanza_network::configure_inside(network)
-                    .map_err(|error| format!("failed to configure the network: {}", chain(&error)))
-            },
+            manner: Manner::default(),
+            attendant: &mut attendant,
         })
         .map_err(|error| Refusal::of(&error))?;
         let mut init = init;
@@ -313,19 +311,27 @@ impl Monitor {
     }
 }
 
-/// The host's side of the network, once the namespace exists.
-fn attach_network(
-    network: &NetworkPlan,
-    pid: Pid,
-    attachment: &mut Option<Attachment>,
-) -> Result<(), String> {
-    let NetworkPlan::Bridge(plan) = network else { return Ok(()) };
-    let path = format!("/proc/{}/ns/net", pid.as_raw_nonzero());
-    let namespace =
-        fs::File::open(path).map_err(|error| format!("failed to open the network namespace: {error}"))?;
-    let attached = stanza_network::attach(plan, std::os::fd::AsFd::as_fd(&namespace));
-    *attachment = Some(attached.map_err(|error| chain(&error))?);
-    Ok(())
+/// Gives the container its network: the host's side once the namespace exists, then the inside.
+struct NetworkAttendant<'a> {
+    network: &'a NetworkPlan,
+    attachment: &'a mut Option<Attachment>,
+}
+
+impl Attendant for NetworkAttendant<'_> {
+    fn attach(&mut self, pid: Pid) -> Result<(), String> {
+        let NetworkPlan::Bridge(plan) = self.network else { return Ok(()) };
+        let path = format!("/proc/{}/ns/net", pid.as_raw_nonzero());
+        let namespace =
+            fs::File::open(path).map_err(|error| format!("failed to open the network namespace: {error}"))?;
+        let attached = stanza_network::attach(plan, std::os::fd::AsFd::as_fd(&namespace));
+        *self.attachment = Some(attached.map_err(|error| chain(&error))?);
+        Ok(())
+    }
+
+    fn inside(&self) -> Result<(), String> {
+        stanza_network::configure_inside(self.network)
+            .map_err(|error| format!("failed to configure the network: {}", chain(&error)))
+    }
 }
 
 /// How the first process ended; `None` when it has not.
