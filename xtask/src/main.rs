@@ -11,7 +11,9 @@ use std::process::ExitCode;
 
 mod bench;
 mod check;
+mod conformance;
 mod floors;
+mod interop;
 mod links;
 mod packages;
 mod shell;
@@ -24,6 +26,12 @@ Usage: cargo xtask TASK
   test [FILTER]                           install what the tests need, run them all
   bench [NAMES] [--runs N] [--containers N] [--json FILE]
                                           measure against the peers that are installed, print a table
+  bench oci [NAMES] [--stanza PATH] [--rounds N] [--hangs N] [--stages] [--markdown] [--json FILE]
+                                          the OCI runtime against runc, crun and the kernel's floor
+  conformance [--markdown] [--area A] [--case C] [--runtime NAME[=PATH]]
+                                          the black-box cases on runc, crun and stanza, side by side
+  interop [podman|rootless|containerd|docker] [--runtime PATH] [--only PART]
+                                          the callers of an OCI runtime, with stanza's or another
 ";
 
 /// The repository's root.
@@ -43,6 +51,8 @@ fn main() -> ExitCode {
         Some("check") => check::run(),
         Some("test") => test::run(rest),
         Some("bench") => bench::run(rest),
+        Some("conformance") => conformance::run(rest),
+        Some("interop") => interop::run(rest),
         Some("help" | "--help" | "-h") => {
             println!("{HELP}");
             Ok(true)

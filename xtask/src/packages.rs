@@ -16,6 +16,17 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("ip", "iproute2", "networks in name spaces of their own"),
 ];
 
+/// What `cargo xtask interop` calls.
+const CALLERS: &[(&str, &str, &str)] = &[
+    ("busybox", "busybox-static", "the root file system of the image"),
+    ("podman", "podman", "a caller of the runtime"),
+    ("conmon", "conmon", "what podman calls the runtime through"),
+    ("containerd", "containerd", "a caller of the runtime"),
+    ("dockerd", "docker.io", "a caller of the runtime"),
+    ("criu", "criu", "checkpoint and restore"),
+    ("newuidmap", "uidmap", "containers of an ordinary user"),
+];
+
 /// The ordinary user that rootless tests run as.
 const USER: &str = "stanza-test";
 
@@ -24,11 +35,21 @@ pub(crate) fn is_root() -> bool {
     output(&["id", "-u"]).is_ok_and(|text| text.trim() == "0")
 }
 
-/// Installs what is missing, as root or through `sudo`; else says what is missing. Tests that need it are then skipped.
+/// Installs what the tests need.
 pub(crate) fn ensure() -> Result<(), String> {
-    let missing: Vec<_> = NEEDED.iter().filter(|(program, ..)| !have(program)).collect();
+    ensure_all(NEEDED)
+}
+
+/// Installs the callers of an OCI runtime.
+pub(crate) fn ensure_callers() -> Result<(), String> {
+    ensure_all(CALLERS)
+}
+
+/// Installs what is missing, as root or through `sudo`; else says what is missing. Tests that need it are then skipped.
+fn ensure_all(needed: &[(&str, &str, &str)]) -> Result<(), String> {
+    let missing: Vec<_> = needed.iter().filter(|(program, ..)| !have(program)).collect();
     if missing.is_empty() {
-        println!("==> packages: all there ({})", names(NEEDED));
+        println!("==> packages: all there ({})", names(needed));
         return Ok(());
     }
     for (_, package, purpose) in &missing {

@@ -1,4 +1,4 @@
-//! The cgroups of one container, made: joining, freezing, killing, counting, removing.
+//! The cgroups of one container, made: joining, freezing, counting, removing.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, Signal};
 use stanza_spec::{Classify, ErrorKind};
 
 use crate::apply::open_directory;
@@ -21,15 +20,18 @@ use crate::{v1, v2};
 /// milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The pause between two looks at a file that cannot be polled, from the first to the longest.
+/// The pause between two looks at a file that cannot be polled, from the first to the longest, and the longest while it is
+/// likely to change at once.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
+const SHORT_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(10);
+const SOON: Duration = Duration::from_millis(100);
 
 /// The cgroups of one container.
 #[derive(Clone, Debug)]
 pub struct Cgroup {
-    version: Version,
-    groups: Vec<Group>,
+    pub(crate) version: Version,
+    pub(crate) groups: Vec<Group>,
 }
 
 /// Why a cgroup does not do what it is told.
@@ -200,7 +202,13 @@ impl Cgroup {
         }
     }
 
-    fn freezer(&self) -> Option<PathBuf> {
+    /// Whether all tasks stand still; without a freezer they never do.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        self.freezer().is_some_and(|freezer| self.is_frozen(&freezer).unwrap_or(false))
+    }
+
+    pub(super) fn freezer(&self) -> Option<PathBuf> {
         match self.version {
             Version::None => None,
             Version::V1 => self.group("freezer"),
@@ -208,21 +216,21 @@ impl Cgroup {
         }
     }
 
-    fn set_frozen(&self, freezer: &Path, frozen: bool) -> io::Result<()> {
+    pub(super) fn set_frozen(&self, freezer: &Path, frozen: bool) -> io::Result<()> {
         match self.version {
             Version::V2 => v2::state::set_frozen(freezer, frozen),
             _ => v1::state::set_frozen(freezer, frozen),
         }
     }
 
-    fn is_frozen(&self, freezer: &Path) -> io::Result<bool> {
+    pub(super) fn is_frozen(&self, freezer: &Path) -> io::Result<bool> {
         match self.version {
             Version::V2 => v2::state::is_frozen(freezer),
             _ => v1::state::is_frozen(freezer),
         }
     }
 
-    /// The processes in the cgroup and below, by this process's pid namespace, sorted. Empty when the cgroup is gone.
+    /// The processes in the cgroup and in all below, by this process's pid namespace, sorted. Empty when the cgroup is gone.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -231,51 +239,6 @@ impl Cgroup {
         let Some(group) = self.groups.first() else { return Ok(Vec::new()) };
         let path = group.directory();
         pids_below(&path).map_err(|source| failed("read", &path, source))
-    }
-
-    /// Kills all processes in the cgroup and below, and returns when all have ended; whether their parents have
-    /// collected them does not matter.
-    ///
-    /// # Errors
-    /// [`ControlError`]; [`ControlError::TimedOut`] when some process does not end.
-    pub fn kill(&self) -> Result<(), ControlError> {
-        match self.groups.first() {
-            Some(group) => self.kill_in(&group.directory()),
-            None => Ok(()),
-        }
-    }
-
-    fn kill_in(&self, path: &Path) -> Result<(), ControlError> {
-        self.send_kill(path).map_err(|source| failed("kill", path, source))?;
-        let empty = wait_until(|| {
-            let left = pids_below(path)?;
-            // What was forked between the look and the signal.
-            left.iter().for_each(|pid| kill_process(*pid));
-            Ok(left.is_empty())
-        });
-        match empty {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(ControlError::TimedOut { action: "kill", path: path.to_owned() }),
-            Err(source) => Err(failed("kill", path, source)),
-        }
-    }
-
-    /// Sends `SIGKILL` to everything inside. Frozen tasks cannot fork away from it.
-    fn send_kill(&self, path: &Path) -> io::Result<()> {
-        if self.version == Version::V2 && v2::state::kill(path)? {
-            return Ok(());
-        }
-        let freezer = self.freezer();
-        if let Some(freezer) = freezer.as_deref().filter(|freezer| freezer.exists()) {
-            self.set_frozen(freezer, true)?;
-            // A task that does not stop is killed all the same.
-            wait_at_most(Duration::from_millis(100), || self.is_frozen(freezer))?;
-        }
-        let sent = pids_below(path).map(|pids| pids.into_iter().for_each(kill_process));
-        if let Some(freezer) = freezer.as_deref().filter(|freezer| freezer.exists()) {
-            self.set_frozen(freezer, false)?;
-        }
-        sent
     }
 
     /// How many processes the kernel has killed for want of memory; 0 without a memory controller.
@@ -323,7 +286,7 @@ impl Cgroup {
     }
 
     /// The directory of the group that has `controller`.
-    fn group(&self, controller: &str) -> Option<PathBuf> {
+    pub(crate) fn group(&self, controller: &str) -> Option<PathBuf> {
         self.groups.iter().find(|group| group.has(controller)).map(Group::directory)
     }
 
@@ -346,17 +309,9 @@ impl Cgroup {
         }
         errors
     }
-
-    /// Removes what can be removed without killing anybody.
-    pub(crate) fn remove_empty(&self) {
-        for group in &self.groups {
-            // Best effort after another error, which is the one to tell.
-            let _ = remove_directory(&group.directory());
-        }
-    }
 }
 
-fn failed(action: &'static str, path: &Path, source: io::Error) -> ControlError {
+pub(crate) fn failed(action: &'static str, path: &Path, source: io::Error) -> ControlError {
     ControlError::File { action, path: path.to_owned(), source }
 }
 
@@ -391,10 +346,10 @@ pub(crate) fn remove_directory(path: &Path) -> io::Result<()> {
     }
 }
 
-fn pids_below(path: &Path) -> io::Result<Vec<u32>> {
+pub(crate) fn pids_below(path: &Path) -> io::Result<Vec<u32>> {
     let mut pids = Vec::new();
     for directory in file::tree(path)? {
-        let text = match file::read(&directory.join("cgroup.procs")) {
+        let text = match file::read_records(&directory.join("cgroup.procs")) {
             Ok(text) => text.unwrap_or_default(),
             // A threaded cgroup of version 2 shows its processes in its parent.
             Err(error) if Errno::from_io_error(&error) == Some(Errno::OPNOTSUPP) => continue,
@@ -408,29 +363,26 @@ fn pids_below(path: &Path) -> io::Result<Vec<u32>> {
     Ok(pids)
 }
 
-fn kill_process(pid: u32) {
-    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // One that is gone already needs no signal.
-        let _ = rustix::process::kill_process(pid, Signal::KILL);
-    }
-}
-
-fn wait_until(done: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
+pub(crate) fn wait_until(done: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
     wait_at_most(PATIENCE, done)
 }
 
 /// Looks again and again, at growing distances: these files have no notification on version 1.
-fn wait_at_most(patience: Duration, mut done: impl FnMut() -> io::Result<bool>) -> io::Result<bool> {
-    let end = Instant::now() + patience;
+pub(crate) fn wait_at_most(
+    patience: Duration,
+    mut done: impl FnMut() -> io::Result<bool>,
+) -> io::Result<bool> {
+    let start = Instant::now();
     let mut pause = FIRST_PAUSE;
     loop {
         if done()? {
             return Ok(true);
         }
-        if Instant::now() >= end {
+        let waited = start.elapsed();
+        if waited >= patience {
             return Ok(false);
         }
         std::thread::sleep(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(if waited < SOON { SHORT_PAUSE } else { LONGEST_PAUSE });
     }
 }

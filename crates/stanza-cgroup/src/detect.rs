@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use stanza_spec::{Classify, ErrorKind};
 
+use crate::file;
+
 /// `linux/magic.h`: `CGROUP_SUPER_MAGIC`, `CGROUP2_SUPER_MAGIC`.
 const VERSION_1: u64 = 0x0027_e0eb;
 const VERSION_2: u64 = 0x6367_7270;
@@ -66,8 +68,7 @@ pub fn detect() -> Result<Layout, DetectError> {
     if magic(root) == Some(VERSION_2) {
         return v2(root.to_owned());
     }
-    let path = Path::new("/proc/self/cgroup");
-    let own = read(path)?;
+    let own = read(Path::new("/proc/self/cgroup"))?;
     match hierarchies(&own, root, &|path| magic(path) == Some(VERSION_1)) {
         Some(hierarchies) if !hierarchies.is_empty() => Ok(Layout::V1(hierarchies)),
         _ => from_mounts(),
@@ -75,7 +76,8 @@ pub fn detect() -> Result<Layout, DetectError> {
 }
 
 fn read(path: &Path) -> Result<String, DetectError> {
-    std::fs::read_to_string(path).map_err(|source| DetectError::Read { path: path.to_owned(), source })
+    let failed = |source| DetectError::Read { path: path.to_owned(), source };
+    file::read(path).map_err(failed)?.ok_or_else(|| failed(io::ErrorKind::NotFound.into()))
 }
 
 fn magic(path: &Path) -> Option<u64> {
@@ -115,7 +117,9 @@ fn hierarchies(own: &str, root: &Path, is_mounted: &dyn Fn(&Path) -> bool) -> Op
 
 /// The unusual case: control groups mounted elsewhere, or only some of them.
 fn from_mounts() -> Result<Layout, DetectError> {
-    let (hierarchies, unified) = mounts(&read(Path::new("/proc/self/mountinfo"))?);
+    let path = Path::new("/proc/self/mountinfo");
+    let failed = |source| DetectError::Read { path: path.to_owned(), source };
+    let (hierarchies, unified) = mounts(&file::read_records(path).map_err(failed)?.unwrap_or_default());
     match (hierarchies, unified) {
         (found, _) if !found.is_empty() => Ok(Layout::V1(found)),
         (_, Some(root)) => v2(root),

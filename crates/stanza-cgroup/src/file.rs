@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 /// Writes `value` in one system call, as the kernel wants it; the file must be there.
 pub(crate) fn write(path: &Path, value: &str) -> io::Result<()> {
@@ -23,19 +24,50 @@ pub(crate) fn write_open(file: &OwnedFd, value: &str) -> io::Result<()> {
     }
 }
 
-/// The file's text; `None` when it is not there (no such controller, or an older kernel).
+/// The text of a file that the kernel makes in one piece: most files of a cgroup, `/proc/self/cgroup`. `None` when it is
+/// not there (no such controller, or an older kernel). A read that does not fill the buffer was the whole.
 pub(crate) fn read(path: &Path) -> io::Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
-        Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(error),
+    read_until(path, |read, room| read < room)
+}
+
+/// The text of a file that the kernel makes record by record (`cgroup.procs`, `/proc/self/mountinfo`): any read may be
+/// short.
+pub(crate) fn read_records(path: &Path) -> io::Result<Option<String>> {
+    read_until(path, |read, _| read == 0)
+}
+
+fn read_until(path: &Path, is_last: impl Fn(usize, usize) -> bool) -> io::Result<Option<String>> {
+    match read_bytes(path, is_last) {
+        Ok(bytes) => String::from_utf8(bytes).map(Some).map_err(|_| io::ErrorKind::InvalidData.into()),
+        Err(Errno::NOENT | Errno::NODEV) => Ok(None),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+fn read_bytes(path: &Path, is_last: impl Fn(usize, usize) -> bool) -> Result<Vec<u8>, Errno> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut bytes = vec![0; 4096];
+    let mut filled = 0;
+    loop {
+        let room = bytes.len() - filled;
+        let read = match rustix::io::read(&file, &mut bytes[filled..]) {
+            Err(Errno::INTR) => continue,
+            other => other?,
+        };
+        filled += read;
+        if is_last(read, room) {
+            bytes.truncate(filled);
+            return Ok(bytes);
+        }
+        if filled == bytes.len() {
+            bytes.resize(filled * 2, 0);
+        }
     }
 }
 
 /// Whether an error says that the file, or the cgroup under an open file of it, is not there (any more).
 pub(crate) fn is_gone(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::NotFound
-        || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(Errno::NODEV.raw_os_error())
 }
 
 /// A file with one number; `None` when it is not there or says `max`.

@@ -8,6 +8,7 @@ use stanza_spec::{Classify, ErrorKind};
 
 use crate::detect::Layout;
 use crate::device::{self, DeviceRule};
+use crate::location::Location;
 use crate::{v1, v2};
 
 /// All that [`apply`](crate::apply()) does, as data.
@@ -17,8 +18,26 @@ pub struct CgroupPlan {
     pub version: Version,
     /// The groups: none, one per hierarchy (version 1), or one (version 2).
     pub groups: Vec<Group>,
-    /// Version 2: the rules of the program that decides about devices; `None` for no program.
+    /// Version 2: the rules of the program that decides about devices; `None` to leave them
+    /// as they are.
     pub devices: Option<Vec<DeviceRule>>,
+    /// Whether the path is named for this container alone, so that what is left there without processes, cgroups below it
+    /// included, may be taken away before its cgroups are made.
+    #[serde(default)]
+    pub exclusive: bool,
+    /// Limits of memory at or below what is in use are refused before anything is written
+    /// (OCI `memory.checkBeforeUpdate`; version 2, since version 1 refuses by itself).
+    #[serde(default)]
+    pub check_memory: Option<MemoryCheck>,
+}
+
+/// The limits to compare with what is in use, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryCheck {
+    /// The limit of memory; `None` for none.
+    pub limit: Option<u64>,
+    /// The limit of memory and swap together; `None` for none.
+    pub with_swap: Option<u64>,
 }
 
 /// The version of the control groups in a plan.
@@ -196,13 +215,53 @@ pub fn plan(
     resources: &LinuxResources,
     rootless: bool,
 ) -> Result<(CgroupPlan, Vec<Warning>), PlanError> {
-    let path = relative(path)?;
-    let may_write = |root: &Path| !rootless || is_writable(root, &path);
-    match layout {
-        Layout::V1(hierarchies) => v1::plan(hierarchies, &path, resources, &may_write),
-        Layout::V2 { root, controllers } => v2::plan(root, controllers, &path, resources, &may_write),
-        Layout::Absent => without(resources, rootless).map(|()| (CgroupPlan::default(), Vec::new())),
+    let location = Location::same(relative(path)?);
+    let options = PlanOptions { rootless, every_hierarchy: false, exclusive: true };
+    plan_at(layout, &location, resources, options)
+}
+
+/// How cgroups are planned.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// A hierarchy that this user may not write to is left out, unless a limit needs it.
+    pub rootless: bool,
+    /// Version 1: a cgroup in every hierarchy, as runc makes them; else only where one is of use.
+    pub every_hierarchy: bool,
+    /// The path is named for this container alone: see [`CgroupPlan::exclusive`].
+    pub exclusive: bool,
+}
+
+/// Plans the cgroups of a container at `location`. Without root, when no limit is asked for, the plan may be empty, and the
+/// container runs where its creator is.
+///
+/// # Errors
+/// [`PlanError`] names the option that cannot be had.
+pub fn plan_at(
+    layout: &Layout,
+    location: &Location,
+    resources: &LinuxResources,
+    options: PlanOptions,
+) -> Result<(CgroupPlan, Vec<Warning>), PlanError> {
+    let may_write = |root: &Path, path: &Path| !options.rootless || is_writable(root, path);
+    let (mut plan, warnings) = match layout {
+        Layout::V1(hierarchies) => {
+            v1::plan(hierarchies, location, resources, options.every_hierarchy, &may_write)?
+        }
+        Layout::V2 { root, controllers } => {
+            let path = location.below(root).ok_or_else(|| PlanError::Path(String::new()))?;
+            v2::plan(root, controllers, path, resources, &may_write)?
+        }
+        Layout::Absent => {
+            without(resources, options.rootless)?;
+            Default::default()
+        }
+    };
+    plan.exclusive = options.exclusive && !plan.groups.is_empty();
+    if options.rootless {
+        // The kernel loads no program for it, and it can neither make nor open what its creator cannot.
+        plan.devices = None;
     }
+    Ok((plan, warnings))
 }
 
 /// No control groups at all: nothing may be asked for. Device rules of a container without root are no loss, since
@@ -288,6 +347,17 @@ mod tests {
         for bad in ["", "/", "../x", "a/../b", "./a", "a\nb"] {
             assert_eq!(relative(bad), Err(PlanError::Path(bad.into())), "{bad}");
         }
+    }
+
+    #[test]
+    fn without_root_version_2_has_no_device_program() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::V2 { root: root.path().to_owned(), controllers: vec![] };
+        let shut: LinuxResources =
+            serde_json::from_value(serde_json::json!({"devices": [{"allow": false}]})).unwrap();
+        let devices = |rootless| plan(&layout, "a/b", &shut, rootless).unwrap().0.devices;
+        assert_eq!(devices(true), None);
+        assert_eq!(devices(false).map(|rules| rules.len()), Some(1));
     }
 
     #[test]

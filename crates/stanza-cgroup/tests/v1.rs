@@ -6,10 +6,14 @@ mod common;
 
 use std::os::fd::AsRawFd;
 use std::process::Command;
+use std::time::Duration;
 
 use common::{Place, Sleeper};
+use rustix::process::Signal;
 use serde_json::json;
-use stanza_cgroup::{ApplyError, Layout, apply, detect, leftovers, open};
+use stanza_cgroup::{
+    ApplyError, Layout, OomEvent, PlanOptions, apply, detect, leftovers, locate, open, plan_at,
+};
 use stanza_spec::Classify;
 
 /// `None`, with the reason told, on machines without these hierarchies.
@@ -175,4 +179,178 @@ fn a_dead_containers_cgroup_is_made_anew_and_a_living_ones_is_not_touched() {
     assert_eq!(sleeper.signal(), Some(9));
     assert!(first.remove().is_empty());
     assert_eq!(leftovers(&place.layout, &place.parent), Vec::<String>::new());
+}
+
+#[test]
+fn want_of_memory_and_the_end_are_told() {
+    let Some(place) = place("watch") else { return };
+    let cgroup = place.make("a", json!({"memory": {"limit": 16_777_216, "swap": 16_777_216}}));
+    let mut watch = cgroup.watch_oom().unwrap();
+    assert_eq!(watch.check().unwrap(), OomEvent::None);
+    assert!(!run_inside(&cgroup, "head -c 100000000 /dev/zero | tail -n 1 >/dev/null").success());
+    assert_eq!(watch.wait(Some(Duration::from_secs(10))).unwrap(), Some(OomEvent::Oom));
+    assert!(cgroup.remove().is_empty());
+    assert_eq!(watch.wait(Some(Duration::from_secs(10))).unwrap(), Some(OomEvent::End));
+}
+
+#[test]
+fn a_signal_reaches_all_and_leaves_frozen_ones_frozen() {
+    let Some(place) = place("signal") else { return };
+    let cgroup = place.make("a", json!({}));
+    assert!(!cgroup.is_populated().unwrap());
+    let mut sleepers = [Sleeper::new(), Sleeper::new()];
+    cgroup.join(sleepers[0].pid()).unwrap();
+    // One is in a cgroup that the container made below its own.
+    let freezer = place.roots().into_iter().find(|root| root.ends_with("freezer")).unwrap();
+    let inner = freezer.join(&place.parent).join("a/inner");
+    cgroup.join(sleepers[1].pid()).unwrap();
+    std::fs::create_dir(&inner).unwrap();
+    std::fs::write(inner.join("cgroup.procs"), sleepers[1].pid().to_string()).unwrap();
+    assert!(cgroup.is_populated().unwrap());
+
+    cgroup.freeze().unwrap();
+    cgroup.signal_all(Signal::TERM).unwrap();
+    assert!(cgroup.is_paused());
+    cgroup.thaw().unwrap();
+    assert_eq!(sleepers.each_mut().map(Sleeper::signal), [Some(15), Some(15)]);
+
+    let mut sleeper = Sleeper::new();
+    cgroup.join(sleeper.pid()).unwrap();
+    cgroup.signal_all(Signal::HUP).unwrap();
+    assert_eq!(sleeper.signal(), Some(1));
+    assert!(!cgroup.is_paused());
+
+    let mut sleeper = Sleeper::new();
+    cgroup.join(sleeper.pid()).unwrap();
+    cgroup.freeze().unwrap();
+    cgroup.signal_all(Signal::KILL).unwrap();
+    assert_eq!(sleeper.signal(), Some(9));
+    assert!(cgroup.remove().is_empty());
+    assert!(!inner.exists());
+}
+
+#[test]
+fn a_path_that_is_not_exclusive_is_not_cleared_of_what_others_made_there() {
+    let Some(place) = place("shared") else { return };
+    let pids = place.roots().into_iter().find(|root| root.ends_with("pids")).unwrap();
+    let other = pids.join(&place.parent).join("a/other");
+    std::fs::create_dir_all(&other).unwrap();
+    let mut plan = place.plan("a", json!({"pids": {"limit": 5}}));
+    plan.exclusive = false;
+    let cgroup = apply(&plan).unwrap();
+    assert!(other.exists());
+    assert_eq!(place.read("pids", "a", "pids.max"), "5");
+    // What it has stays; a limit that is asked for is written over it.
+    let mut memory = place.plan("a", json!({"memory": {"limit": 67_108_864}}));
+    memory.exclusive = false;
+    apply(&memory).unwrap();
+    assert_eq!(place.read("pids", "a", "pids.max"), "5");
+    assert_eq!(place.read("memory", "a", "memory.limit_in_bytes"), "67108864");
+    cgroup.freeze().unwrap();
+    assert!(matches!(apply(&plan), Err(ApplyError::Frozen(_))));
+    cgroup.thaw().unwrap();
+    let sleeper = Sleeper::new();
+    std::fs::write(other.join("cgroup.procs"), sleeper.pid().to_string()).unwrap();
+    assert!(matches!(apply(&plan), Err(ApplyError::Occupied(_))));
+    assert!(other.exists());
+    assert!(open(&plan).remove().is_empty());
+}
+
+#[test]
+fn limits_that_depend_on_each_other_rise_and_fall_together() {
+    let Some(place) = place("order") else { return };
+    let cgroup = place.make("a", json!({"cpu": {"quota": 50_000, "period": 100_000}}));
+    for (quota, period) in [(900_000_u64, 1_000_000_u64), (5_000, 10_000), (50_000, 100_000)] {
+        let plan = place.plan("a", json!({"cpu": {"quota": quota, "period": period, "burst": quota}}));
+        cgroup.update(&plan).unwrap();
+        let found =
+            ["quota", "period", "burst"].map(|name| place.read("cpu", "a", &format!("cpu.cfs_{name}_us")));
+        assert_eq!(found, [quota, period, quota].map(|value| value.to_string()));
+    }
+    let idle = place.plan("a", json!({"cpu": {"idle": 1, "shares": 512}}));
+    cgroup.update(&idle).unwrap();
+    assert_eq!(place.read("cpu", "a", "cpu.idle"), "1");
+    cgroup.update(&place.plan("a", json!({"cpu": {"idle": 0, "shares": 512}}))).unwrap();
+    assert_eq!(
+        (place.read("cpu", "a", "cpu.idle"), place.read("cpu", "a", "cpu.shares")),
+        ("0".into(), "512".into())
+    );
+
+    let memory = |limit: i64, swap: i64| place.plan("a", json!({"memory": {"limit": limit, "swap": swap}}));
+    for (limit, swap) in
+        [(50_000_000_i64, 60_000_000_i64), (100_003_840, 200_003_584), (20_000_768, 20_000_768), (-1, -1)]
+    {
+        cgroup.update(&memory(limit, swap)).unwrap();
+    }
+    let none = place.read("memory", "a", "memory.limit_in_bytes");
+    assert_eq!(place.read("memory", "a", "memory.memsw.limit_in_bytes"), none);
+    // Without a word about swap, no limit of memory lifts that of swap.
+    cgroup.update(&memory(20_000_768, 20_000_768)).unwrap();
+    cgroup.update(&place.plan("a", json!({"memory": {"limit": -1}}))).unwrap();
+    assert_eq!(place.read("memory", "a", "memory.memsw.limit_in_bytes"), none);
+    assert!(cgroup.remove().is_empty());
+}
+
+#[test]
+fn devices_change_while_open_ones_stay_open() {
+    let Some(place) = place("live") else { return };
+    let rule = |minor: u32, access: &str| json!({"allow": true, "type": "c", "major": 1, "minor": minor, "access": access});
+    let rules =
+        |rules: &[serde_json::Value]| json!({"devices": ([&[json!({"allow": false})], rules].concat())});
+    let cgroup = place.make("a", rules(&[rule(3, "rw"), rule(5, "r")]));
+    // Opens and closes the device as fast as it can; fails when it once cannot.
+    let script = "while : </dev/null; do [ -e \"$0\" ] && exit 0; done; exit 1";
+    let stop = tempfile::tempdir().unwrap();
+    let stop = stop.path().join("stop");
+    let files = cgroup.tasks_files().unwrap();
+    let own = std::process::id();
+    let join: String =
+        files.iter().map(|f| format!("echo 0 >/proc/{own}/fd/{} || exit 99\n", f.as_raw_fd())).collect();
+    let mut child = Command::new("sh").arg("-c").arg(join + script).arg(&stop).spawn().unwrap();
+    for round in 0..200 {
+        let other = if round % 2 == 0 { rule(8, "rwm") } else { rule(5, "r") };
+        let access = if round % 3 == 0 { "rwm" } else { "r" };
+        cgroup.update(&place.plan("a", rules(&[rule(3, access), other]))).unwrap();
+    }
+    std::fs::write(&stop, "").unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(place.read("devices", "a", "devices.list"), "c 1:3 r\nc 1:5 r");
+    assert!(cgroup.remove().is_empty());
+}
+
+#[test]
+fn a_relative_path_is_below_the_callers_own() {
+    let Some(place) = place("relative") else { return };
+    let location = locate(&place.layout, "", &format!("{}/a", place.parent)).unwrap();
+    let options = PlanOptions { every_hierarchy: true, ..PlanOptions::default() };
+    let (plan, _) = plan_at(&place.layout, &location, &Default::default(), options).unwrap();
+    let cgroup = apply(&plan).unwrap();
+    assert!(plan.groups.len() >= 6);
+    let sleeper = Sleeper::new();
+    cgroup.join(sleeper.pid()).unwrap();
+    let below = |pid: &str| {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+        text.lines().filter(|line| !line.starts_with("0::")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let expected: Vec<String> = below("self")
+        .iter()
+        .map(|line| format!("{}/{}/a", line.trim_end_matches('/'), place.parent))
+        .collect();
+    assert_eq!(below(&sleeper.pid().to_string()), expected);
+    assert!(cgroup.remove().is_empty());
+    for group in &plan.groups {
+        std::fs::remove_dir(group.directory().parent().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn devices_can_be_opened_altogether_later() {
+    let Some(place) = place("open") else { return };
+    let cgroup = place.make("a", json!({"devices": [{"allow": false}]}));
+    assert_eq!(place.read("devices", "a", "devices.list"), "");
+    cgroup.update(&place.plan("a", json!({}))).unwrap();
+    assert_eq!(place.read("devices", "a", "devices.list"), "");
+    cgroup.update(&place.plan("a", json!({"devices": [{"allow": true, "access": "rwm"}]}))).unwrap();
+    assert_eq!(place.read("devices", "a", "devices.list"), "a *:* rwm");
+    assert!(cgroup.remove().is_empty());
 }

@@ -78,6 +78,36 @@ fn a_process_is_joined_frozen_thawed_and_killed() {
 }
 
 #[test]
+fn one_who_cannot_be_in_the_containers_cgroup_goes_to_where_its_first_process_is() {
+    if entered("one_who_cannot_be_in_the_containers_cgroup_goes_to_where_its_first_process_is") {
+        return;
+    }
+    let place = place("beside");
+    let Layout::V2 { controllers, .. } = &place.layout else { unreachable!() };
+    let cgroup = place.make("a", json!({}));
+    let inner = place.roots()[0].join(&place.parent).join("a/inner");
+    std::fs::create_dir(&inner).unwrap();
+    let (first, second, outside) = (Sleeper::new(), Sleeper::new(), Sleeper::new());
+    let inner_only = cgroup.sub(&["inner"]).unwrap();
+    inner_only.join(first.pid()).unwrap();
+    let beside = cgroup.beside(first.pid()).unwrap().unwrap();
+    beside.join(second.pid()).unwrap();
+    let mut expected = [first.pid(), second.pid()];
+    expected.sort_unstable();
+    assert_eq!(inner_only.pids().unwrap(), expected);
+    assert!(cgroup.beside(outside.pid()).unwrap().is_none());
+    // The rule that this is for.
+    if let Some(controller) = controllers.iter().find(|name| *name == "hugetlb") {
+        for parent in ["", &place.parent, &format!("{}/a", place.parent)] {
+            let path = place.roots()[0].join(parent).join("cgroup.subtree_control");
+            std::fs::write(path, format!("+{controller}")).unwrap();
+        }
+        assert!(cgroup.join(outside.pid()).is_err());
+    }
+    assert!(cgroup.remove().is_empty());
+}
+
+#[test]
 fn controllers_are_handed_down_for_a_limit() {
     if entered("controllers_are_handed_down_for_a_limit") {
         return;
@@ -123,5 +153,8 @@ fn only_the_devices_of_the_rules_can_be_opened() {
         let status = run("head -c 1 /dev/zero >/dev/null && ! (: </dev/tty0) 2>&-");
         assert!(status.success(), "{status}");
     }
+    cgroup.update(&place.plan("a", json!({"devices": [{"allow": true, "access": "rwm"}]}))).unwrap();
+    let status = run("head -c 1 /dev/zero >/dev/null && mknod /tmp/stanza-node c 1 3 && rm /tmp/stanza-node");
+    assert!(status.success(), "{status}");
     assert!(cgroup.remove().is_empty());
 }

@@ -1,7 +1,7 @@
 //! Filling an empty volume with what the image has at its mount point, as Docker does.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{
@@ -43,16 +43,17 @@ impl CopyUp {
 }
 
 /// The names in a directory, without `.` and `..`.
-fn entries(directory: &OwnedFd) -> io::Result<impl Iterator<Item = io::Result<rustix::fs::DirEntry>>> {
+fn entries(directory: impl AsFd) -> io::Result<impl Iterator<Item = io::Result<rustix::fs::DirEntry>>> {
     Ok(Dir::read_from(directory)?.map(|entry| entry.map_err(io::Error::from)).filter(|entry| {
         !entry.as_ref().is_ok_and(|entry| matches!(entry.file_name().to_bytes(), b"." | b".."))
     }))
 }
 
-pub(crate) fn copy_directory(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+pub(crate) fn copy_directory(from: impl AsFd, to: impl AsFd) -> io::Result<()> {
+    let (from, to) = (from.as_fd(), to.as_fd());
     for entry in entries(from)? {
         let entry = entry?;
-        copy_entry(from.as_fd(), to.as_fd(), entry.file_name())?;
+        copy_entry(from, to, entry.file_name())?;
     }
     let stat = rustix::fs::fstat(from)?;
     rustix::fs::fchown(to, Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)))?;

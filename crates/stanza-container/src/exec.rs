@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::process::{DumpableBehavior, Pid, set_dumpable_behavior};
 use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
@@ -26,7 +26,7 @@ use stanza_spec::oci::runtime::Process;
 use stanza_sys::{CloneFlags, Cloned, clone_process, keep_only};
 
 use crate::error::{During, Failure, LaunchError};
-use crate::init::{apply_labels, use_stdio};
+use crate::init::{apply_labels, open_procfs, use_stdio};
 use crate::launch::{Attendant, Birth, Init, Manner, Stdio};
 use crate::line::{self, Line};
 use crate::namespaces::become_root;
@@ -192,9 +192,7 @@ fn go_in(target: &ExecTarget<'_>, kept: &[BorrowedFd<'_>]) -> Result<Cloned, Fai
     scheduling::set_affinity(list.unwrap_or_default())?;
     // While /proc is the host's: a label for the next exec is inherited by the child.
     if target.process.apparmor_profile().is_some() || target.process.selinux_label().is_some() {
-        let procfs =
-            openat(CWD, "/proc", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during("open /proc")?;
-        apply_labels(&procfs, target.process)?;
+        apply_labels(&open_procfs()?, target.process)?;
     }
     // Nothing in the container may trace or open the child while it is on the way in (CVE-2016-9962).
     set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from tracing")?;

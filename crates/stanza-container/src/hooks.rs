@@ -2,8 +2,8 @@
 //! Hooks"), each with the container's state on its standard input.
 
 use std::io::{self, Read, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, Stdio};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,11 +23,12 @@ pub struct HookError {
 }
 
 /// How much of what a failing hook says is kept.
-const LONGEST_OUTPUT: u64 = 4096;
+const LONGEST_OUTPUT: usize = 4096;
 
 /// Runs the hooks of one kind in order, each with `state` on its standard input; stops at the first that fails.
 ///
-/// A hook has the environment that its configuration gives it and no other, and no descriptor but the standard ones.
+/// A hook has the environment that its configuration gives it and no other, and no descriptor but the standard ones: all
+/// others of this process are closed by its next exec, too.
 ///
 /// # Errors
 /// [`HookError`] names the hook and what it wrote to its standard error.
@@ -49,6 +50,7 @@ fn run(hook: &Hook, state: &[u8]) -> Result<(), String> {
             command.env(name, value);
         }
     }
+    stanza_sys::set_close_on_exec_from(3).map_err(|error| format!("close inherited descriptors: {error}"))?;
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child =
         command.spawn().map_err(|error| format!("fork/exec {}: {error}", hook.path().display()))?;
@@ -57,46 +59,69 @@ fn run(hook: &Hook, state: &[u8]) -> Result<(), String> {
         let _ = stdin.write_all(state);
     }
     let limit = hook.timeout().and_then(|seconds| u64::try_from(seconds).ok()).map(Duration::from_secs);
-    let ended = wait(&mut child, limit).map_err(|error| format!("wait for the hook: {error}"))?;
-    let mut said = String::new();
-    if !ended {
+    let said = wait(&mut child, limit).map_err(|error| format!("wait for the hook: {error}"))?;
+    let Some(said) = said else {
         let _ = child.kill();
         let _ = child.wait();
         return Err(format!(
             "hook ran past specified timeout of {:.1}s",
             limit.unwrap_or_default().as_secs_f64()
         ));
-    }
+    };
     let status = child.wait().map_err(|error| format!("wait for the hook: {error}"))?;
-    if status.success() {
-        return Ok(());
-    }
-    if let Some(stderr) = child.stderr.take() {
-        // A grandchild may hold the pipe open for ever; what is in it now is enough.
-        let _ = rustix::io::ioctl_fionbio(&stderr, true);
-        let _ = stderr.take(LONGEST_OUTPUT).read_to_string(&mut said);
-    }
-    Err(format!("{status}, stdout: , stderr: {}", said.trim_end()))
+    let ended = match (status.code(), status.signal()) {
+        (Some(0), _) => return Ok(()),
+        (Some(code), _) => format!("exit status {code}"),
+        (None, signal) => format!("signal: {}", signal.unwrap_or(0)),
+    };
+    Err(format!("{ended}, stdout: , stderr: {}", String::from_utf8_lossy(&said).trim_end()))
 }
 
-/// Waits until the process has ended, at most `limit`; whether it has. What it writes meanwhile beyond the size of a pipe
-/// stays with it.
-fn wait(child: &mut Child, limit: Option<Duration>) -> io::Result<bool> {
-    let Some(limit) = limit else {
-        return child.wait().map(|_| true);
-    };
+/// Waits until the process has ended, at most `limit`, and reads what it says meanwhile; the first of it, or `None` when time
+/// was up.
+fn wait(child: &mut Child, limit: Option<Duration>) -> io::Result<Option<Vec<u8>>> {
     let number = i32::try_from(child.id()).map_err(|_| io::ErrorKind::InvalidData)?;
     let pid = Pid::from_raw(number).ok_or(io::ErrorKind::InvalidData)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-    let end = Instant::now() + limit;
+    let mut stderr = child.stderr.take();
+    if let Some(stderr) = &stderr {
+        // A grandchild may hold the pipe open for ever.
+        rustix::io::ioctl_fionbio(stderr, true)?;
+    }
+    let end = limit.map(|limit| Instant::now() + limit);
+    let mut said = Vec::new();
     loop {
-        let left = end.saturating_duration_since(Instant::now());
-        let timeout = Timespec::try_from(left).unwrap_or_default();
-        match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout)) {
-            Ok(0) if left.is_zero() => return Ok(false),
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => return Ok(true),
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let timeout = left.map(|left| Timespec::try_from(left).unwrap_or_default());
+        let mut polled = vec![PollFd::new(&pidfd, PollFlags::IN)];
+        polled.extend(stderr.iter().map(|stderr| PollFd::new(stderr, PollFlags::IN)));
+        match poll(&mut polled, timeout.as_ref()) {
+            Ok(0) if left.is_some_and(|left| left.is_zero()) => return Ok(None),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
+        }
+        let ended = !polled[0].revents().is_empty();
+        drop(polled);
+        if stderr.as_mut().is_some_and(|stderr| !read_some(stderr, &mut said)) {
+            stderr = None;
+        }
+        if ended {
+            return Ok(Some(said));
+        }
+    }
+}
+
+/// Reads what is there without waiting; `false` when there will be no more.
+fn read_some(stderr: &mut ChildStderr, said: &mut Vec<u8>) -> bool {
+    let mut buffer = [0; LONGEST_OUTPUT];
+    loop {
+        match stderr.read(&mut buffer) {
+            Ok(0) => return false,
+            Ok(count) => {
+                let room = LONGEST_OUTPUT - said.len().min(LONGEST_OUTPUT);
+                said.extend_from_slice(&buffer[..count.min(room)]);
+            }
+            Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
         }
     }
 }
@@ -124,7 +149,7 @@ mod tests {
         let error = run_hooks("createRuntime", &hooks, b"{}").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "error running createRuntime hook #1: exit status: 3, stdout: , stderr: no"
+            "error running createRuntime hook #1: exit status 3, stdout: , stderr: no"
         );
     }
 

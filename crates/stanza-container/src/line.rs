@@ -128,12 +128,15 @@ impl Line {
     pub(crate) fn hear(&self) -> io::Result<Option<Word>> {
         let mut buffer = [0u8; LONGEST];
         let mut descriptors = Vec::new();
-        let count = match receive_descriptors(&self.0, &mut buffer, &mut descriptors) {
-            Ok(0) => return Ok(None),
-            Ok(count) => count,
-            // The child gave up without reading all that it was told; what it said has been heard by now.
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
-            Err(error) => return Err(error),
+        let count = loop {
+            match receive_descriptors(&self.0, &mut buffer, &mut descriptors) {
+                Ok(0) => return Ok(None),
+                Ok(count) => break count,
+                // The child gave up without reading all that it was told. The kernel says so once, before what is still to be
+                // heard.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                Err(error) => return Err(error),
+            }
         };
         let bad = || io::Error::from(io::ErrorKind::InvalidData);
         let number = |bytes: &[u8]| bytes.try_into().map(i32::from_ne_bytes).map_err(|_| bad());
@@ -165,6 +168,8 @@ mod tests {
         theirs.wait_for(Reply::Hooked).unwrap();
         ours.reply(Reply::Mapped);
         assert!(theirs.wait_for(Reply::Network).is_err());
+        // Not read by the other end before it goes.
+        ours.reply(Reply::Network);
         drop(theirs);
         assert!(matches!(ours.hear().unwrap(), Some(Word::Mounted)));
         assert!(matches!(ours.hear().unwrap(), Some(Word::Listener(7))));

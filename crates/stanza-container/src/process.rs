@@ -6,14 +6,14 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::{Access, AtFlags, CWD, FileType, Mode};
+use rustix::fs::{Access, AtFlags, CWD, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Gid, Resource, Rlimit, Signal, Uid, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use stanza_spec::oci::runtime::{PosixRlimit, PosixRlimitType, Process};
-use stanza_sys::{CStringArray, close_descriptors_from, execute};
+use stanza_sys::{CStringArray, Handle, close_descriptors_from, execute};
 
 use crate::capabilities::{ALL_CAPABILITIES, capability_set};
 use crate::error::{During, Failure, What};
@@ -28,7 +28,7 @@ use crate::user::{self, Identity};
 pub struct CgroupEntry {
     /// Version 1: `tasks` files that the child writes `0` into. The kernel moves a task that moves itself without
     /// waiting for a grace period, unlike a write of its process id by somebody else.
-    pub tasks: Vec<OwnedFd>,
+    pub tasks: Vec<PathBuf>,
     /// Version 2: the directory to be cloned into.
     pub directory: Option<OwnedFd>,
 }
@@ -36,8 +36,11 @@ pub struct CgroupEntry {
 impl CgroupEntry {
     /// Moves this (single-threaded) process.
     pub(crate) fn join(&self) -> Result<(), Failure> {
-        for tasks in &self.tasks {
-            rustix::io::write(tasks, b"0").during("join the container's cgroup")?;
+        for path in &self.tasks {
+            let step = "join the container's cgroup";
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let tasks = Handle::from(rustix::fs::open(path, flags, Mode::empty()).during_on(step, path)?);
+            rustix::io::write(&tasks, b"0").during_on(step, path)?;
         }
         Ok(())
     }
@@ -235,11 +238,15 @@ fn assume(process: &Process, identity: &Identity) -> Result<(), Failure> {
         Err(Errno::PERM) if groups.is_empty() => {}
         other => other.during("set the supplementary groups")?,
     }
-    rustix::thread::set_keep_capabilities(true).during("keep capabilities")?;
+    if identity.uid != 0 {
+        rustix::thread::set_keep_capabilities(true).during("keep capabilities")?;
+    }
     let (uid, gid) = (Uid::from_raw(identity.uid), Gid::from_raw(identity.gid));
     rustix::thread::set_thread_res_gid(gid, gid, gid).during("set the group id")?;
     rustix::thread::set_thread_res_uid(uid, uid, uid).during("set the user id")?;
-    rustix::thread::set_keep_capabilities(false).during("keep capabilities")?;
+    if identity.uid != 0 {
+        rustix::thread::set_keep_capabilities(false).during("keep capabilities")?;
+    }
     // An ordinary user has no capabilities in effect, as if the program had been started by login; the bounding set
     // still says what a set-user-id program may have.
     let (effective, permitted) = if identity.uid == 0

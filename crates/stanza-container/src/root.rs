@@ -4,23 +4,24 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, readlinkat};
 use rustix::io::Errno;
+use stanza_sys::Handle;
 
 const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
 
 /// A root file system, by the descriptor of its top directory.
 #[derive(Debug)]
-pub(crate) struct Root(OwnedFd);
+pub(crate) struct Root(Handle);
 
 impl Root {
     /// The directory at `path`, from the host's view.
     pub(crate) fn open_at(path: &Path) -> io::Result<Root> {
-        Ok(Root(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?))
+        Ok(Root(openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?.into()))
     }
 
     /// The top directory.
@@ -29,12 +30,12 @@ impl Root {
     }
 
     /// What `path` is in this root.
-    pub(crate) fn open(&self, path: &Path, flags: OFlags) -> io::Result<OwnedFd> {
-        Ok(openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), IN_ROOT)?)
+    pub(crate) fn open(&self, path: &Path, flags: OFlags) -> io::Result<Handle> {
+        Ok(openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), IN_ROOT)?.into())
     }
 
     /// The directory at `path`, made with its parents (mode 755) where missing, also where a link leads to nothing yet.
-    pub(crate) fn ensure_directory(&self, path: &Path) -> io::Result<OwnedFd> {
+    pub(crate) fn ensure_directory(&self, path: &Path) -> io::Result<Handle> {
         match self.open(path, OFlags::PATH | OFlags::DIRECTORY) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(path, Wanted::Directory),
             other => other,
@@ -42,16 +43,30 @@ impl Root {
     }
 
     /// What is at `path`, or an empty file made there with its parents.
-    pub(crate) fn ensure_file(&self, path: &Path) -> io::Result<OwnedFd> {
+    pub(crate) fn ensure_file(&self, path: &Path) -> io::Result<Handle> {
         match self.open(path, OFlags::PATH) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(path, Wanted::File),
             other => other,
         }
     }
 
+    /// Makes the last part of `path` where the rest is there, which is nearly always so; `None` when it is not that simple.
+    fn make_last(&self, path: &Path, wanted: Wanted) -> Option<Handle> {
+        let (parent, name) = (path.parent()?, path.file_name()?);
+        let parent = self.open(parent, OFlags::PATH | OFlags::DIRECTORY).ok()?;
+        make_one(parent.as_fd(), name, wanted == Wanted::File).ok()?;
+        let flags = if wanted == Wanted::Directory { OFlags::DIRECTORY } else { OFlags::empty() };
+        let made = self.open(path, OFlags::PATH | OFlags::NOFOLLOW | flags).ok()?;
+        let link = wanted == Wanted::File && FileType::from_raw_mode(fstat(&made).ok()?.st_mode).is_symlink();
+        (!link).then_some(made)
+    }
+
     /// Goes down `path` and makes what is missing. Links are followed by hand, as the kernel would beneath this root: an
     /// image may have `/var/run -> /run` without `/run`.
-    fn make(&self, path: &Path, wanted: Wanted) -> io::Result<OwnedFd> {
+    fn make(&self, path: &Path, wanted: Wanted) -> io::Result<Handle> {
+        if let Some(made) = self.make_last(path, wanted) {
+            return Ok(made);
+        }
         let mut left: Vec<OsString> = components(path);
         let mut reached = PathBuf::from("/");
         let mut directory = self.open(&reached, OFlags::PATH | OFlags::DIRECTORY)?;
@@ -88,7 +103,7 @@ impl Root {
     }
 
     /// The directory that `path` is in, made where missing, and the last component.
-    pub(crate) fn ensure_parent<'a>(&self, path: &'a Path) -> io::Result<(OwnedFd, &'a OsStr)> {
+    pub(crate) fn ensure_parent<'a>(&self, path: &'a Path) -> io::Result<(Handle, &'a OsStr)> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let parent = path.parent().unwrap_or(Path::new("/"));
         Ok((self.ensure_directory(parent)?, name))

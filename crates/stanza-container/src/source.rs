@@ -14,7 +14,7 @@ use rustix::mount::{
     unmount,
 };
 use stanza_spec::OverlayLayers;
-use stanza_sys::{MountAttributes, mount_set_attributes};
+use stanza_sys::{Handle, MountAttributes, mount_set_attributes};
 
 /// A clone of the mount tree at `path` of the host's view (all of it when `recursive`).
 pub(crate) fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
@@ -34,13 +34,13 @@ pub(crate) fn clone_link(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// A clone of the mount tree that `descriptor` stands in, from there down.
-pub(crate) fn clone_of(descriptor: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+pub(crate) fn clone_of(descriptor: BorrowedFd<'_>, recursive: bool) -> io::Result<Handle> {
     let mut flags =
         OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     if recursive {
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
-    Ok(open_tree(descriptor, "", flags)?)
+    Ok(open_tree(descriptor, "", flags)?.into())
 }
 
 /// Changes a detached mount, and what is below it when `recursive`.
@@ -61,20 +61,21 @@ pub(crate) fn new_mount(
     source: &str,
     data: &[(String, Option<String>)],
     attributes: u64,
-) -> io::Result<OwnedFd> {
-    let context = fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?;
+) -> io::Result<Handle> {
+    let context = Handle::from(fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC)?);
+    let context = context.as_fd();
     if !source.is_empty() {
-        fsconfig_set_string(&context, "source", source)?;
+        fsconfig_set_string(context, "source", source)?;
     }
     for (key, value) in data {
         match value {
-            Some(value) => fsconfig_set_string(&context, key.as_str(), value.as_str())?,
-            None => fsconfig_set_flag(&context, key.as_str())?,
+            Some(value) => fsconfig_set_string(context, key.as_str(), value.as_str())?,
+            None => fsconfig_set_flag(context, key.as_str())?,
         }
     }
-    fsconfig_create(&context)?;
+    fsconfig_create(context)?;
     let bits = u32::try_from(attributes).map_err(|_| Errno::INVAL)?;
-    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::from_bits_retain(bits))?)
+    Ok(fsmount(context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::from_bits_retain(bits))?.into())
 }
 
 /// A new overlay mount of `layers`.
@@ -163,4 +164,9 @@ fn overlay_by_name(layers: &OverlayLayers, joined: &Joined) -> io::Result<OwnedF
 pub(crate) fn attach(mount: impl AsFd, target: impl AsFd) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(mount, "", target, "", flags)?)
+}
+
+/// Attaches a detached mount on `name` in a directory that nobody else has a way to.
+pub(crate) fn attach_below(mount: impl AsFd, directory: impl AsFd, name: &str) -> io::Result<()> {
+    Ok(move_mount(mount, "", directory, name, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }

@@ -7,12 +7,13 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
+use stanza_sys::Handle;
 
 use crate::root::Root;
 
 /// Both ends of a new terminal.
 pub(crate) struct Terminal {
-    pub(crate) controller: OwnedFd,
+    pub(crate) controller: Handle,
     pub(crate) user: OwnedFd,
 }
 

@@ -395,9 +395,7 @@ fn enter(order: &Order, descriptors: Vec<OwnedFd>, door: BorrowedFd<'_>) -> Resu
     let cgroup = plan.cgroup.as_ref().map(stanza_cgroup::open);
     let entry = match &cgroup {
         Some(cgroup) => CgroupEntry {
-            tasks: cgroup.tasks_files().map_err(|error| {
-                Refusal::of_io("failed to open the container's cgroup", &io::Error::other(error))
-            })?,
+            tasks: cgroup.tasks_paths(),
             directory: cgroup.directory().map_err(|error| {
                 Refusal::of_io("failed to open the container's cgroup", &io::Error::other(error))
             })?,

@@ -82,6 +82,14 @@ pub fn set_close_on_exec_from(first: RawFd) -> io::Result<()> {
     close_range(first, RawFd::MAX, CLOSE_RANGE_CLOEXEC)
 }
 
+/// Has the descriptors from `first` to before `end` stay open across the next `execve`; those not open are left out.
+pub fn keep_across_exec(first: RawFd, end: RawFd) {
+    for number in first..end {
+        // SAFETY: plain numbers; the flags of a descriptor concern nobody's memory.
+        unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+    }
+}
+
 /// Closes every descriptor from `first` on, at once.
 ///
 /// Only for a process that is about to run with what it was given explicitly: owners of the closed descriptors in this

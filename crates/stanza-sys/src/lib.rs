@@ -5,30 +5,52 @@
 
 pub mod bpf;
 mod clone;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod entry;
 mod exec;
+mod handle;
 mod keyring;
 mod lock;
 mod loopback;
 mod mount;
 mod pass;
+mod proc;
 mod scheduling;
 mod seccomp;
 mod signal;
 mod time;
 
 pub use clone::{CloneFlags, Cloned, clone_process, unshare};
-pub use exec::{CStringArray, close_descriptors_from, execute, keep_only, set_close_on_exec_from};
+pub use exec::{
+    CStringArray, close_descriptors_from, execute, keep_across_exec, keep_only, set_close_on_exec_from,
+};
+pub use handle::Handle;
 pub use keyring::join_session_keyring;
 pub use lock::{is_locked, lock_exclusive, try_lock_exclusive};
 pub use loopback::bring_up_loopback;
 pub use mount::{MountAttributes, mount_set_attributes};
 pub use pass::{receive_descriptors, send_descriptors};
+pub use proc::read_proc;
 pub use scheduling::{
     SchedulingAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduling,
 };
 pub use seccomp::install_seccomp;
-pub use signal::{SignalDescriptor, SignalRecord, exit_process, reset_signals, signal_process};
+pub use signal::{
+    SignalDescriptor, SignalRecord, exit_process, ignore_broken_pipes, reset_signals, signal_process,
+};
 pub use time::{ProcessStatus, boot_id, process_start_time, process_status, realtime};
+
+/// Makes `$main`, which returns an exit code, the `main` of a program that does without the set-up of Rust's standard library:
+/// no guard page handler, no look at the standard descriptors, and SIGPIPE as it was. For `#![no_main]`.
+#[macro_export]
+macro_rules! plain_main {
+    ($main:path) => {
+        #[unsafe(no_mangle)]
+        extern "C" fn main(_: i32, _: *const *const u8) -> i32 {
+            $main()
+        }
+    };
+}
 
 use std::io;
 

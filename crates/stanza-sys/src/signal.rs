@@ -94,9 +94,15 @@ pub fn reset_signals() -> io::Result<()> {
 
 /// One bit a signal that this process ignores (`SigIgn`, proc_pid_status(5)); `None` when /proc does not say.
 fn ignored_signals() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = crate::read_proc("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
     u64::from_str_radix(line.trim(), 16).ok()
+}
+
+/// Has a write to a pipe or socket that nobody reads fail instead of ending this process.
+pub fn ignore_broken_pipes() {
+    // SAFETY: SIG_IGN runs no code of ours.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
 /// Sends any signal, real-time ones included, to the process that a descriptor names.

@@ -27,11 +27,10 @@ impl ProcessStatus {
 /// # Errors
 /// `NotFound` when there is no such process.
 pub fn process_status(pid: Pid) -> io::Result<ProcessStatus> {
-    let stat = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+    let stat = crate::read_proc(&format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
     // The second field, the name, is in parentheses and may hold anything, so count from the last one (proc(5)).
-    let end = stat.iter().rposition(|b| *b == b')').ok_or(io::ErrorKind::InvalidData)?;
-    let text = std::str::from_utf8(&stat[end + 1..]).map_err(|_| io::ErrorKind::InvalidData)?;
-    let mut fields = text.split_ascii_whitespace();
+    let (_, rest) = stat.rsplit_once(')').ok_or(io::ErrorKind::InvalidData)?;
+    let mut fields = rest.split_ascii_whitespace();
     let state = fields.next().and_then(|field| field.bytes().next()).ok_or(io::ErrorKind::InvalidData)?;
     let start_time = fields.nth(18).and_then(|field| field.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
     Ok(ProcessStatus { start_time, state })

@@ -1,6 +1,7 @@
 //! `run_none`, `run_bridge`, `exec`: whole commands against the peers and the floor.
 
 use std::fs;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -9,14 +10,17 @@ use super::statistics::{Row, document, table};
 use super::{Options, Peer, Workshop};
 
 /// A contender's command of one bench.
-struct Contender {
-    name: String,
-    enter: Vec<String>,
-    words: Vec<String>,
+#[derive(Debug)]
+pub(super) struct Contender {
+    pub(super) name: String,
+    pub(super) enter: Vec<String>,
+    pub(super) words: Vec<String>,
+    /// A directory that is removed before each run, so that nothing is kept from the one before.
+    pub(super) fresh: Option<PathBuf>,
 }
 
 /// Rounds in rotating order; a contender that fails drops out and is named.
-fn compete(workshop: &Workshop, mut contenders: Vec<Contender>, runs: usize) -> Vec<Row> {
+pub(super) fn compete(workshop: &Workshop, mut contenders: Vec<Contender>, runs: usize) -> Vec<Row> {
     let mut rows: Vec<Row> = contenders
         .iter()
         .map(|contender| Row { name: contender.name.clone(), samples: Vec::new() })
@@ -26,6 +30,11 @@ fn compete(workshop: &Workshop, mut contenders: Vec<Contender>, runs: usize) -> 
         let mut failed = Vec::new();
         for turn in 0..count {
             let at = (turn + round) % count;
+            if let Some(directory) = &contenders[at].fresh {
+                let directory = directory.display().to_string();
+                let enter = contenders[at].enter.iter().map(String::as_str);
+                let _ = crate::shell::output(&enter.chain(["rm", "-rf", &directory]).collect::<Vec<_>>());
+            }
             match workshop.timer.time(&contenders[at].enter, &contenders[at].words) {
                 Ok(sample) => rows[at].samples.push(sample),
                 Err(error) => {
@@ -52,7 +61,7 @@ fn show(rows: &[Row], runs: usize) -> Value {
 }
 
 /// The v1 hierarchies' mount points, or the v2 one, in the form that the floor takes.
-fn hierarchies() -> String {
+pub(super) fn hierarchies() -> String {
     let mounts = fs::read_to_string("/proc/mounts").unwrap_or_default();
     let of = |kind: &str| {
         let lines = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
@@ -82,6 +91,7 @@ fn floor(workshop: &Workshop) -> Result<Contender, String> {
             hierarchies(),
             "true".to_owned(),
         ],
+        fresh: None,
     })
 }
 
@@ -106,6 +116,7 @@ pub(super) fn run(
             name: peer.name.clone(),
             enter: peer.enter.clone(),
             words: peer.command(&arguments),
+            fresh: None,
         });
     }
     Ok(show(&compete(workshop, contenders, options.runs), options.runs))
@@ -141,6 +152,7 @@ pub(super) fn exec(workshop: &Workshop, peers: &[Peer], options: &Options) -> Re
             name: peer.name.clone(),
             enter: peer.enter.clone(),
             words: peer.command(&["exec", "long", "true"]),
+            fresh: None,
         });
         if peer.name == "stanza" {
             let pid = peer.ask(&["inspect", "--format", "{{.State.Pid}}", "long"])?;
@@ -149,6 +161,7 @@ pub(super) fn exec(workshop: &Workshop, peers: &[Peer], options: &Options) -> Re
                 name: "nsenter".to_owned(),
                 enter: vec!["env".to_owned()],
                 words: words.map(str::to_owned).to_vec(),
+                fresh: None,
             });
         }
     }

@@ -17,6 +17,7 @@ use crate::shell::{cargo, step};
 mod commands;
 mod listing;
 mod measure;
+mod oci;
 mod peers;
 mod scale;
 mod startup;
@@ -25,7 +26,7 @@ mod workshop;
 
 pub(crate) use measure::{Sample, Timer};
 pub(crate) use peers::Peer;
-pub(crate) use workshop::Workshop;
+pub(crate) use workshop::{Workshop, make_rootfs};
 
 /// All benches; `startup` builds stanza three times and is run only by name.
 const NAMES: &[&str] = &["run_none", "run_bridge", "exec", "ps", "scale", "startup"];
@@ -74,12 +75,13 @@ fn executable() -> Result<PathBuf, String> {
     }
     built(
         "release",
+        "stanza",
         cargo().args(["build", "--release", "--package", "stanza", "--message-format", "json", "--quiet"]),
     )
 }
 
-/// Where cargo put the executable, by its own messages.
-pub(crate) fn built(what: &str, command: &mut Command) -> Result<PathBuf, String> {
+/// Where cargo put the executable called `name`, by its own messages.
+pub(crate) fn built(what: &str, name: &str, command: &mut Command) -> Result<PathBuf, String> {
     let output = command.output().map_err(|error| format!("cannot run cargo: {error}"))?;
     if !output.status.success() {
         return Err(format!("the {what} build fails: {}", String::from_utf8_lossy(&output.stderr)));
@@ -87,7 +89,7 @@ pub(crate) fn built(what: &str, command: &mut Command) -> Result<PathBuf, String
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let messages = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut paths = messages.filter_map(|message| {
-        let ours = message["target"]["name"] == "stanza" && message["target"]["kind"][0] == "bin";
+        let ours = message["target"]["name"] == name && message["target"]["kind"][0] == "bin";
         message["executable"].as_str().filter(|_| ours).map(PathBuf::from)
     });
     paths.next().ok_or_else(|| format!("the {what} build made no executable"))
@@ -95,6 +97,11 @@ pub(crate) fn built(what: &str, command: &mut Command) -> Result<PathBuf, String
 
 /// Runs the benches asked for; `false` when one could not be run.
 pub(crate) fn run(words: &[String]) -> Result<bool, String> {
+    if let Some((first, rest)) = words.split_first()
+        && first == "oci"
+    {
+        return oci::run(rest);
+    }
     let options = parse(words)?;
     if !is_root() {
         return Err("the peers need root; so does this comparison".to_owned());

@@ -50,15 +50,16 @@ fn words(list: &[&str]) -> Vec<String> {
 }
 
 /// A process that holds new network and mount name spaces, prepared by `script`.
-fn hold(script: &str) -> Result<(Child, Vec<String>), String> {
+pub(super) fn hold(script: &str) -> Result<(Child, Vec<String>), String> {
     let script = format!("ip link set lo up; {script} echo ready; exec sleep 1000000");
-    let mut holder = Command::new("unshare")
-        .args(["-n", "-m", "--propagation", "private", "sh", "-c", &script])
+    // Whoever ends this task in whatever way ends the holder.
+    let mut holder = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "unshare", "-n", "-m", "--propagation", "private", "sh", "-c", &script])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|error| format!("cannot run `unshare`: {error}"))?;
+        .map_err(|error| format!("cannot run `setpriv`: {error}"))?;
     let mut line = String::new();
     if let Some(stdout) = holder.stdout.take() {
         let _ = BufReader::new(stdout).read_line(&mut line);
@@ -70,7 +71,7 @@ fn hold(script: &str) -> Result<(Child, Vec<String>), String> {
     Ok((holder, enter))
 }
 
-const PEER_SCRIPT: &str = "mountpoint -q /sys/fs/cgroup/unified && umount /sys/fs/cgroup/unified; \
+pub(super) const PEER_SCRIPT: &str = "mountpoint -q /sys/fs/cgroup/unified && umount /sys/fs/cgroup/unified; \
                            mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /dev/shm; ";
 
 impl Peer {

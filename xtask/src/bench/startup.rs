@@ -36,7 +36,7 @@ pub(super) fn run(workshop: &Workshop, options: &Options) -> Result<Value, Strin
             ])
             .env("RUSTFLAGS", flags)
             .env_remove("CARGO_TARGET_DIR");
-        programs.push((*name, built(name, &mut command)?));
+        programs.push((*name, built(name, "stanza", &mut command)?));
     }
     let enter = vec!["env".to_owned()];
     let mut rows: Vec<Row> =

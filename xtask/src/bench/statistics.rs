@@ -31,11 +31,11 @@ pub(super) struct Row {
 }
 
 impl Row {
-    fn wall(&self) -> Vec<f64> {
+    pub(super) fn wall(&self) -> Vec<f64> {
         self.samples.iter().map(|sample| sample.wall_ms).collect()
     }
 
-    fn cpu(&self) -> Vec<f64> {
+    pub(super) fn cpu(&self) -> Vec<f64> {
         self.samples.iter().map(|sample| sample.cpu_ms).collect()
     }
 }

@@ -23,11 +23,18 @@ pub(crate) struct Workshop {
 }
 
 fn compile(source: &str, target: &Path) -> Result<(), String> {
-    let target = target.display().to_string();
-    output(&["cc", "-O2", "-Wno-unused-result", "-static", "-no-pie", "-o", &target, source]).map(|_| ())
+    compile_with(&["-Wno-unused-result"], source, target)
 }
 
-fn make_rootfs(rootfs: &Path) -> Result<(), String> {
+/// Makes a static program of one C source.
+pub(super) fn compile_with(options: &[&str], source: &str, target: &Path) -> Result<(), String> {
+    let target = target.display().to_string();
+    let words = [&["cc", "-O2", "-static", "-no-pie"], options, &["-o", &target, source]].concat();
+    output(&words).map(|_| ())
+}
+
+/// Unpacks `busybox-static` into a root file system with a command for each of its applets.
+pub(crate) fn make_rootfs(rootfs: &Path) -> Result<(), String> {
     let tell = |error: std::io::Error| format!("cannot make the image: {error}");
     for name in ["bin", "etc", "proc", "sys", "dev", "tmp", "root"] {
         fs::create_dir_all(rootfs.join(name)).map_err(tell)?;

@@ -7,26 +7,38 @@ use crate::file;
 use crate::plan::Group;
 
 /// Fills the files that a group must take over, in every directory from below the root to the group itself. One that has a
-/// value keeps it.
-pub(crate) fn inherit(group: &Group) -> Result<(), (PathBuf, io::Error)> {
-    if group.inherit.is_empty() {
-        return Ok(());
-    }
-    let mut below: Vec<&Path> = group.path.ancestors().filter(|path| !path.as_os_str().is_empty()).collect();
-    below.reverse();
+/// value keeps it. A `fresh` group is not asked, and takes no value that its limits replace at once.
+pub(crate) fn inherit(group: &Group, fresh: bool) -> Result<(), (PathBuf, io::Error)> {
     for name in &group.inherit {
-        let mut value = read(&group.root.join(name))?;
-        for directory in &below {
-            let path = group.root.join(directory).join(name);
-            let own = read(&path)?;
-            if own.is_empty() {
-                file::write(&path, &value).map_err(|error| (path, error))?;
-            } else {
-                value = own;
-            }
+        let limited = group.writes.iter().any(|write| write.file == *name);
+        let parents = group.path.parent().unwrap_or(Path::new(""));
+        if fresh && limited && parents.as_os_str().is_empty() {
+            continue;
+        }
+        let value = value_of(group, parents, name)?;
+        let path = group.directory().join(name);
+        if fresh && limited {
+            continue;
+        }
+        if fresh || read(&path)?.is_empty() {
+            file::write(&path, &value).map_err(|error| (path, error))?;
         }
     }
     Ok(())
+}
+
+/// The value of a file in the cgroup `path`, which takes over its parent's when it has none.
+fn value_of(group: &Group, path: &Path, name: &str) -> Result<String, (PathBuf, io::Error)> {
+    let file = group.root.join(path).join(name);
+    let own = read(&file)?;
+    match path.parent() {
+        Some(parent) if own.is_empty() => {
+            let value = value_of(group, parent, name)?;
+            file::write(&file, &value).map_err(|error| (file, error))?;
+            Ok(value)
+        }
+        _ => Ok(own),
+    }
 }
 
 fn read(path: &Path) -> Result<String, (PathBuf, io::Error)> {

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use stanza_spec::oci::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResources};
+use stanza_spec::oci::runtime::{LinuxBlockIo, LinuxCpu, LinuxHugepageLimit, LinuxMemory, LinuxResources};
 
 use super::devices;
 use crate::detect::Hierarchy;
 use crate::device;
+use crate::location::Location;
 use crate::plan::{
     CgroupPlan, Group, Limits, NOT_AVAILABLE, NOT_DELEGATED, PlanError, Version, Warning, Write, unsupported,
 };
@@ -16,9 +17,10 @@ const ALWAYS: [&str; 6] = ["devices", "freezer", "memory", "pids", "cpu", "cpuac
 
 pub(crate) fn plan(
     hierarchies: &[Hierarchy],
-    path: &Path,
+    location: &Location,
     resources: &LinuxResources,
-    may_write: &dyn Fn(&Path) -> bool,
+    every: bool,
+    may_write: &dyn Fn(&Path, &Path) -> bool,
 ) -> Result<(CgroupPlan, Vec<Warning>), PlanError> {
     let limits = limits(resources)?;
     let rules = device::normalize(resources.devices().as_deref().unwrap_or_default())?;
@@ -27,10 +29,13 @@ pub(crate) fn plan(
     let find = |controller: &str| {
         hierarchies.iter().find(|hierarchy| hierarchy.controllers.iter().any(|name| name == controller))
     };
+    let path = |hierarchy: &Hierarchy| {
+        location.below(&hierarchy.root).filter(|path| may_write(&hierarchy.root, path))
+    };
     for limit in &limits.writes {
         match find(limit.controller) {
             None => return Err(unsupported(limit.controller, &limit.option, NOT_AVAILABLE)),
-            Some(hierarchy) if !may_write(&hierarchy.root) => {
+            Some(hierarchy) if path(hierarchy).is_none() => {
                 return Err(unsupported(limit.controller, &limit.option, NOT_DELEGATED));
             }
             Some(_) => {}
@@ -40,12 +45,13 @@ pub(crate) fn plan(
         return Err(unsupported("devices", "devices", NOT_AVAILABLE));
     }
 
-    let wanted = |name: &String| ALWAYS.contains(&name.as_str()) || limits.has(name);
-    let mut groups = Vec::with_capacity(ALWAYS.len());
+    let wanted = |name: &String| every || ALWAYS.contains(&name.as_str()) || limits.has(name);
+    let mut groups = Vec::with_capacity(hierarchies.len());
     for hierarchy in hierarchies {
-        if !hierarchy.controllers.iter().any(wanted) || !may_write(&hierarchy.root) {
+        if !hierarchy.controllers.iter().any(wanted) {
             continue;
         }
+        let Some(path) = path(hierarchy) else { continue };
         let has = |controller: &str| hierarchy.controllers.iter().any(|name| name == controller);
         let mut writes: Vec<Write> = limits
             .writes
@@ -53,7 +59,7 @@ pub(crate) fn plan(
             .filter(|limit| has(limit.controller))
             .map(|limit| limit.write.clone())
             .collect();
-        if has("devices") && shut {
+        if has("devices") && resources.devices().is_some() {
             writes.extend(devices::writes(&rules));
         }
         let inherit = if has("cpuset") { vec!["cpuset.cpus".into(), "cpuset.mems".into()] } else { vec![] };
@@ -67,7 +73,7 @@ pub(crate) fn plan(
         });
     }
     let version = if groups.is_empty() { Version::None } else { Version::V1 };
-    Ok((CgroupPlan { version, groups, devices: None }, limits.warnings))
+    Ok((CgroupPlan { version, groups, ..CgroupPlan::default() }, limits.warnings))
 }
 
 /// All limits but the device rules, in the order in which the kernel takes them.
@@ -87,11 +93,7 @@ pub(crate) fn limits(resources: &LinuxResources) -> Result<Limits, PlanError> {
         io_limits(io, &mut limits);
     }
     for page in resources.hugepage_limits().iter().flatten() {
-        let size = page.page_size();
-        if size.contains('/') {
-            let reason = "expected a page size, as `2MB`";
-            return Err(PlanError::Value { option: "hugepageLimits.pageSize", value: size.clone(), reason });
-        }
+        let size = page_size(page)?;
         let option = "hugepageLimits";
         let file = format!("hugetlb.{size}.limit_in_bytes");
         limits.push("hugetlb", option, Write::new(file, page.limit()));
@@ -114,6 +116,17 @@ pub(crate) fn limits(resources: &LinuxResources) -> Result<Limits, PlanError> {
     Ok(limits)
 }
 
+/// The size as the kernel has it in the names of files: `64KB`, `2MB`, `1GB`.
+pub(crate) fn page_size(page: &LinuxHugepageLimit) -> Result<&str, PlanError> {
+    let size = page.page_size();
+    let digits = ["KB", "MB", "GB"].iter().find_map(|unit| size.strip_suffix(unit)).unwrap_or_default();
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        let reason = "expected a page size, as `2MB`";
+        return Err(PlanError::Value { option: "hugepageLimits.pageSize", value: size.clone(), reason });
+    }
+    Ok(size)
+}
+
 /// The limit goes before the limit with swap, which may not be lower.
 fn memory_limits(memory: &LinuxMemory, limits: &mut Limits) -> Result<(), PlanError> {
     let controller = "memory";
@@ -123,6 +136,9 @@ fn memory_limits(memory: &LinuxMemory, limits: &mut Limits) -> Result<(), PlanEr
     if let Some(swap) = memory.swap().filter(|swap| *swap != 0) {
         check_swap(memory, swap)?;
         limits.push(controller, "memory.swap", Write::new("memory.memsw.limit_in_bytes", swap));
+    } else if memory.limit().is_some_and(|limit| limit < 0) {
+        // No limit of memory means none of swap either, where swap is counted.
+        limits.push(controller, "memory.swap", Write::new("memory.memsw.limit_in_bytes", -1).optional());
     }
     if let Some(reservation) = memory.reservation().filter(|reservation| *reservation != 0) {
         let write = Write::new("memory.soft_limit_in_bytes", reservation);
@@ -158,16 +174,27 @@ pub(crate) fn check_swap(memory: &LinuxMemory, swap: i64) -> Result<(), PlanErro
     Ok(())
 }
 
-/// Periods go before what is measured against them.
+/// The shares to write. The kernel takes none for a cgroup that is idle.
+pub(crate) fn shares(cpu: &LinuxCpu, limits: &mut Limits) -> Option<u64> {
+    let shares = cpu.shares().filter(|shares| *shares != 0)?;
+    if cpu.idle() == Some(1) {
+        limits.warn("cpu.shares", "an idle cgroup has no share of its own");
+        return None;
+    }
+    Some(shares)
+}
+
+/// Periods go before what is measured against them; to be idle or not before the shares.
 fn cpu_limits(cpu: &LinuxCpu, limits: &mut Limits) {
+    let shares = shares(cpu, limits);
     let mut push = |option: &str, file: &str, value: Option<String>| {
         if let Some(value) = value {
             limits.push("cpu", option, Write::new(file, value));
         }
     };
     let text = |value: u64| value.to_string();
-    push("cpu.shares", "cpu.shares", cpu.shares().filter(|shares| *shares != 0).map(text));
     push("cpu.idle", "cpu.idle", cpu.idle().map(|idle| idle.to_string()));
+    push("cpu.shares", "cpu.shares", shares.map(text));
     push("cpu.realtimePeriod", "cpu.rt_period_us", cpu.realtime_period().filter(|p| *p != 0).map(text));
     let runtime = cpu.realtime_runtime().filter(|runtime| *runtime != 0);
     push("cpu.realtimeRuntime", "cpu.rt_runtime_us", runtime.map(|runtime| runtime.to_string()));
@@ -327,6 +354,13 @@ mod tests {
             refused(serde_json::json!({"memory": {"limit": 10, "swap": 9}})),
             "`9` is not a value for `memory.swap`: memory with swap cannot be less than the memory limit"
         );
+        for bad in ["", "MB", "2mb", "a\0MB", "../2MB", "2MB\n"] {
+            let pages = serde_json::json!({"hugepageLimits": [{"pageSize": bad, "limit": 1}]});
+            assert!(matches!(
+                planned(pages),
+                Err(PlanError::Value { option: "hugepageLimits.pageSize", .. })
+            ));
+        }
         let unified = serde_json::json!({"unified": {"memory.high": "1"}});
         assert_eq!(planned(unified), Err(PlanError::UnifiedOnV1("memory.high".into())));
     }
@@ -334,14 +368,14 @@ mod tests {
     #[test]
     fn without_delegation_there_are_no_groups_and_no_limits() {
         let Layout::V1(hierarchies) = layout() else { unreachable!() };
-        let path = Path::new("a/b");
-        let shut = |_: &Path| false;
+        let path = Location::same("a/b".into());
+        let shut = |_: &Path, _: &Path| false;
         let rules = serde_json::json!({"devices": [{"allow": false}]});
         let (plan, _) =
-            super::plan(&hierarchies, path, &serde_json::from_value(rules).unwrap(), &shut).unwrap();
+            super::plan(&hierarchies, &path, &serde_json::from_value(rules).unwrap(), false, &shut).unwrap();
         assert_eq!(plan, CgroupPlan::default());
         let limited = serde_json::json!({"pids": {"limit": 3}});
-        let error = super::plan(&hierarchies, path, &serde_json::from_value(limited).unwrap(), &shut);
+        let error = super::plan(&hierarchies, &path, &serde_json::from_value(limited).unwrap(), true, &shut);
         assert_eq!(error, Err(unsupported("pids", "pids.limit", NOT_DELEGATED)));
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::file;
-use crate::plan::Group;
+use crate::plan::{Enable, Group};
 
 /// Why a controller was not handed down: the file, what was written, what the kernel said.
 pub(crate) type Refused = (PathBuf, String, io::Error);
@@ -18,11 +18,14 @@ pub(crate) fn enable(group: &Group) -> Result<(), Refused> {
         let directory = group.root.join(parent);
         let path = directory.join("cgroup.subtree_control");
         let on = file::read(&path).map_err(|error| (path.clone(), String::new(), error))?.unwrap_or_default();
-        for enable in &group.enable {
-            if on.split_whitespace().any(|name| name == enable.controller) {
-                continue;
-            }
-            let value = format!("+{}", enable.controller);
+        let is_off = |enable: &&Enable| !on.split_whitespace().any(|name| name == enable.controller);
+        let off: Vec<&Enable> = group.enable.iter().filter(is_off).collect();
+        let all: Vec<String> = off.iter().map(|enable| format!("+{}", enable.controller)).collect();
+        // All at once; one by one when the kernel refuses, since it then enables none.
+        if off.is_empty() || (off.len() > 1 && file::write(&path, &all.join(" ")).is_ok()) {
+            continue;
+        }
+        for (enable, value) in off.into_iter().zip(all) {
             match file::write(&path, &value) {
                 Err(error) if enable.required => return Err((path, value, error)),
                 // Only statistics are lost.

@@ -6,8 +6,8 @@ use stanza_spec::oci::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResour
 
 use crate::device;
 use crate::plan::{
-    CgroupPlan, Enable, Group, Limits, NOT_AVAILABLE, NOT_DELEGATED, PlanError, Version, Warning, Write,
-    unsupported,
+    CgroupPlan, Enable, Group, Limits, MemoryCheck, NOT_AVAILABLE, NOT_DELEGATED, PlanError, Version,
+    Warning, Write, unsupported,
 };
 use crate::v1;
 
@@ -19,11 +19,11 @@ pub(crate) fn plan(
     controllers: &[String],
     path: &Path,
     resources: &LinuxResources,
-    may_write: &dyn Fn(&Path) -> bool,
+    may_write: &dyn Fn(&Path, &Path) -> bool,
 ) -> Result<(CgroupPlan, Vec<Warning>), PlanError> {
     let limits = limits(resources)?;
     let there = |controller: &str| controllers.iter().any(|name| name == controller);
-    let open = may_write(root);
+    let open = may_write(root, path);
     for limit in &limits.writes {
         // `cgroup.*` files need no controller.
         if limit.controller != "cgroup" && !there(limit.controller) {
@@ -56,7 +56,6 @@ pub(crate) fn plan(
         .collect();
     let mut writes: Vec<Write> = limits.writes.into_iter().map(|limit| limit.write).collect();
     writes.extend(files);
-    let shut = resources.devices().is_some() && !device::allows_all(&rules);
     let group = Group {
         root: root.to_owned(),
         path: path.to_owned(),
@@ -65,8 +64,11 @@ pub(crate) fn plan(
         enable,
         writes,
     };
-    let devices = shut.then_some(rules);
-    Ok((CgroupPlan { version: Version::V2, groups: vec![group], devices }, limits.warnings))
+    let devices = resources.devices().is_some().then_some(rules);
+    let check_memory = resources.memory().as_ref().and_then(memory_check);
+    let groups = vec![group];
+    let plan = CgroupPlan { version: Version::V2, groups, devices, check_memory, ..CgroupPlan::default() };
+    Ok((plan, limits.warnings))
 }
 
 fn limits(resources: &LinuxResources) -> Result<Limits, PlanError> {
@@ -84,11 +86,7 @@ fn limits(resources: &LinuxResources) -> Result<Limits, PlanError> {
         io_limits(io, &mut limits);
     }
     for page in resources.hugepage_limits().iter().flatten() {
-        let size = page.page_size();
-        if size.contains('/') {
-            let reason = "expected a page size, as `2MB`";
-            return Err(PlanError::Value { option: "hugepageLimits.pageSize", value: size.clone(), reason });
-        }
+        let size = v1::page_size(page)?;
         let option = "hugepageLimits";
         limits.push("hugetlb", option, Write::new(format!("hugetlb.{size}.max"), page.limit()));
         let reserved = Write::new(format!("hugetlb.{size}.rsvd.max"), page.limit()).optional();
@@ -105,6 +103,14 @@ fn limits(resources: &LinuxResources) -> Result<Limits, PlanError> {
     Ok(limits)
 }
 
+fn memory_check(memory: &LinuxMemory) -> Option<MemoryCheck> {
+    let set =
+        |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value != 0);
+    let (limit, with_swap) = (set(memory.limit()), set(memory.swap()));
+    let asked = memory.check_before_update() == Some(true) && (limit.is_some() || with_swap.is_some());
+    asked.then_some(MemoryCheck { limit, with_swap })
+}
+
 /// `max` for what OCI writes as -1 or 0.
 fn number_or_max(value: i64) -> String {
     if value > 0 { value.to_string() } else { "max".into() }
@@ -114,7 +120,9 @@ fn number_or_max(value: i64) -> String {
 fn memory_limits(memory: &LinuxMemory, limits: &mut Limits) -> Result<(), PlanError> {
     let controller = "memory";
     let limit = memory.limit().filter(|limit| *limit != 0);
-    if let Some(swap) = memory.swap().filter(|swap| *swap != 0) {
+    // No limit of memory means none of swap either, as on version 1.
+    let unlimited = limit.filter(|limit| *limit < 0);
+    if let Some(swap) = memory.swap().filter(|swap| *swap != 0).or(unlimited) {
         v1::check_swap(memory, swap)?;
         let value = match limit {
             _ if swap < 0 => "max".to_owned(),
@@ -124,7 +132,10 @@ fn memory_limits(memory: &LinuxMemory, limits: &mut Limits) -> Result<(), PlanEr
                 return Err(PlanError::Value { option: "memory.swap", value: swap.to_string(), reason });
             }
         };
-        limits.push(controller, "memory.swap", Write::new("memory.swap.max", value));
+        let write = Write::new("memory.swap.max", &value);
+        // A kernel without swap accounting has nothing to limit.
+        let moot = value == "max" || value == "0";
+        limits.push(controller, "memory.swap", if moot { write.optional() } else { write });
     }
     if let Some(limit) = limit {
         limits.push(controller, "memory.limit", Write::new("memory.max", number_or_max(limit)));
@@ -153,7 +164,7 @@ fn cpu_limits(cpu: &LinuxCpu, limits: &mut Limits) {
     if let Some(idle) = cpu.idle() {
         limits.push("cpu", "cpu.idle", Write::new("cpu.idle", idle));
     }
-    if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
+    if let Some(shares) = v1::shares(cpu, limits) {
         limits.push("cpu", "cpu.shares", Write::new("cpu.weight", weight_of_shares(shares)));
     }
     let (quota, period) = (cpu.quota().unwrap_or(0), cpu.period().unwrap_or(0));
@@ -181,7 +192,7 @@ fn cpu_limits(cpu: &LinuxCpu, limits: &mut Limits) {
 
 /// Shares (2 to 262144, 1024 by default) as a weight (1 to 10000, 100 by default), so that smallest, default and largest
 /// meet: the curve that runc and crun use since 2025, in place of the line that made 39 of the default.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(crate) fn weight_of_shares(shares: u64) -> u64 {
     let shares = u32::try_from(shares.clamp(2, 262_144)).expect("clamped to 18 bits");
     let log = f64::from(shares).log2();
     let exponent = (log * log + 125.0 * log) / 612.0 - 7.0 / 34.0;
@@ -317,7 +328,7 @@ mod tests {
         assert_eq!(swap(unlimited), ["memory.swap.max=max", "memory.max=1000"]);
         let none = serde_json::json!({"limit": 1000, "swap": 1000});
         assert_eq!(swap(none), ["memory.swap.max=0", "memory.max=1000"]);
-        assert_eq!(swap(serde_json::json!({"limit": -1})), ["memory.max=max"]);
+        assert_eq!(swap(serde_json::json!({"limit": -1})), ["memory.swap.max=max", "memory.max=max"]);
         let alone = planned(serde_json::json!({"memory": {"swap": 1000}}));
         assert!(matches!(alone, Err(PlanError::Value { option: "memory.swap", .. })));
     }

@@ -23,6 +23,11 @@ pub(crate) fn kill(group: &Path) -> io::Result<bool> {
     }
 }
 
+/// Whether a process is in the group or below.
+pub(crate) fn is_populated(group: &Path) -> io::Result<bool> {
+    event(group, "populated")
+}
+
 fn event(group: &Path, key: &str) -> io::Result<bool> {
     let text = file::read(&group.join("cgroup.events"))?.unwrap_or_default();
     Ok(file::number_of(&text, key) == Some(1))

@@ -1,12 +1,12 @@
 //! /dev: the devices every container has, those asked for, and the usual links.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, major, makedev, minor, mknodat, openat, symlinkat};
 use rustix::io::Errno;
 use stanza_spec::oci::runtime::{LinuxDevice, LinuxDeviceType};
+use stanza_sys::Handle;
 
 use crate::error::{During, Failure};
 use crate::root::Root;
@@ -26,7 +26,7 @@ const LINKS: [(&str, &str); 6] = [
 ];
 
 /// The host's /dev/null, checked to be it (CVE-2025-31133): paths are masked with it.
-pub(super) fn open_null() -> Result<OwnedFd, Failure> {
+pub(super) fn open_null() -> Result<Handle, Failure> {
     let null = openat(CWD, "/dev/null", OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
         .during("open /dev/null")?;
     let stat = fstat(&null).during("inspect /dev/null")?;
@@ -35,7 +35,7 @@ pub(super) fn open_null() -> Result<OwnedFd, Failure> {
     {
         return Err(Failure::configuration("/dev/null is not the null device"));
     }
-    Ok(null)
+    Ok(null.into())
 }
 
 /// Fills /dev.

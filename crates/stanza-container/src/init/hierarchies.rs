@@ -3,10 +3,10 @@
 //! In a cgroup namespace a hierarchy can be mounted anew, and shows what is below the container's cgroup. Without, that
 //! part of the host's mount is bound: a new mount would show the whole host (CVE-2023-25809).
 
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use stanza_spec::oci::runtime::Mount;
+use stanza_sys::{Handle, read_proc};
 
 use crate::error::{During, Failure};
 use crate::source;
@@ -16,7 +16,7 @@ use crate::source;
 pub(super) struct Hierarchy {
     pub(super) kind: Kind,
     /// The container's part of the host's mount; `None` to mount it anew.
-    pub(super) part: Option<OwnedFd>,
+    pub(super) part: Option<Handle>,
 }
 
 /// Which hierarchy.
@@ -34,18 +34,21 @@ pub(super) fn find(mounts: &[Mount], own_namespace: bool) -> Result<Vec<Hierarch
     if !mounts.iter().any(|mount| mount.typ().as_deref() == Some("cgroup")) {
         return Ok(Vec::new());
     }
-    let text = super::read_host_file("/proc/self/cgroup").during("read /proc/self/cgroup")?;
+    let text = read_proc("/proc/self/cgroup").during("read /proc/self/cgroup")?;
     let kinds = parse(&text);
+    // A namespace that was joined shows all as roots.
+    let joined = own_namespace && kinds.iter().all(|(kind, _)| *kind == Kind::V2);
+    let kinds = if joined { parse(&text.replace(":/\n", ":/.\n")) } else { kinds };
     if own_namespace {
         return Ok(kinds.into_iter().map(|(kind, _)| Hierarchy { kind, part: None }).collect());
     }
-    let table = super::read_host_file("/proc/self/mountinfo").during("read /proc/self/mountinfo")?;
+    let table = read_proc("/proc/self/mountinfo").during("read /proc/self/mountinfo")?;
     let mut found = Vec::new();
     for (kind, path) in kinds {
         // One that is mounted nowhere here cannot be shown.
         if let Some(place) = place_of(&table, &kind, Path::new(&path)) {
             let part = source::clone_tree(&place, true).during_on("open the cgroup", &place)?;
-            found.push(Hierarchy { kind, part: Some(part) });
+            found.push(Hierarchy { kind, part: Some(part.into()) });
         }
     }
     Ok(found)

@@ -1,11 +1,11 @@
 //! Paths that are hidden or read-only although root in the container could otherwise use them.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{FileType, OFlags, fstat};
-use stanza_sys::MountAttributes;
+use stanza_sys::{Handle, MountAttributes};
 
 use crate::error::{During, Failure};
 use crate::root::Root;
@@ -15,7 +15,7 @@ const READ_ONLY: MountAttributes =
     MountAttributes { set: MountAttributes::READ_ONLY, clear: 0, propagation: 0, user_namespace: 0 };
 
 /// What is at `path`; `None` when nothing is, which is fine for a path to hide.
-fn find(root: &Root, path: &str) -> Result<Option<OwnedFd>, Failure> {
+fn find(root: &Root, path: &str) -> Result<Option<Handle>, Failure> {
     match root.open(Path::new(path), OFlags::PATH) {
         Ok(found) => Ok(Some(found)),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
@@ -39,8 +39,8 @@ pub(super) fn read_only(root: &Root, paths: &[String]) -> Result<(), Failure> {
 }
 
 /// Hides each path: a file behind the null device, a directory behind an empty one. All directories share one tmpfs.
-pub(super) fn mask(root: &Root, paths: &[String], null: &OwnedFd) -> Result<(), Failure> {
-    let mut empty: Option<OwnedFd> = None;
+pub(super) fn mask(root: &Root, paths: &[String], null: &Handle) -> Result<(), Failure> {
+    let mut empty: Option<Handle> = None;
     for path in paths {
         let Some(place) = find(root, path)? else { continue };
         let step = "mask";

@@ -2,9 +2,8 @@
 //!
 //! ```text
 //!  join cgroups ─ join namespaces ─ new cgroup namespace ─ wait: ids mapped ─ take host descriptors (binds, /dev/null)
-//!    ─ mounts private ─ root file system ─ volumes filled ─ mounts ─ devices ─ sysctls ─ masks ─ wait: hooks run
-//!    ─ pivot_root, old root gone ─ host name ─ wait: network attached ─ network inside ─ terminal ─ user, filter
-//!    ─ gate ─ program
+//!    ─ mounts private ─ root file system ─ volumes filled ─ mounts ─ devices ─ sysctls ─ masks ─ wait: network attached
+//!    ─ wait: hooks run ─ pivot_root, old root gone ─ host name ─ network inside ─ terminal ─ user, filter ─ gate ─ program
 //! ```
 //!
 //! Everything of the host that is needed is opened before the new root is looked at; everything in the new root is
@@ -16,9 +15,7 @@ mod masks;
 mod mounts;
 
 use std::convert::Infallible;
-use std::fs::File;
-use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
@@ -26,8 +23,9 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use stanza_spec::Rootfs;
 use stanza_spec::oci::runtime::{Linux, LinuxNamespaceType, Process};
-use stanza_sys::{CloneFlags, MountAttributes};
+use stanza_sys::{CloneFlags, Handle, MountAttributes};
 
+use self::hierarchies::Hierarchy;
 use crate::error::{During, Failure, What};
 use crate::idmap::Prepared;
 use crate::launch::{Launch, Stdio};
@@ -54,9 +52,8 @@ pub(crate) fn run(
         .ok_or_else(|| Failure::configuration("the configuration has no `linux` part"))?;
     let process =
         spec.process().as_ref().ok_or_else(|| Failure::configuration("the configuration has no process"))?;
-    enter(launch, namespaces, line, linux)?;
-    let terminal = build(launch, namespaces, line, prepared, linux)?;
-    line.wait_for(Reply::Network)?;
+    let hierarchies = enter(launch, namespaces, line, linux)?;
+    let terminal = build(launch, line, prepared, linux, &hierarchies)?;
     launch.attendant.inside().map_err(|text| Failure::plain(What::Around(text)))?;
     use_stdio(&launch.stdio, terminal, line)?;
     let manner = &launch.manner;
@@ -68,6 +65,8 @@ pub(crate) fn run(
         gate.wait()?;
     }
     let hooked = launch.attendant.before_program().map_err(|text| Failure::plain(What::Around(text)));
+    // A hook's start has marked them all to be closed.
+    stanza_sys::keep_across_exec(3, manner.close_from());
     let failure = match hooked {
         Ok(()) => ready.execute(),
         Err(failure) => failure,
@@ -78,8 +77,13 @@ pub(crate) fn run(
     Err(failure)
 }
 
-/// Gets into the control groups and namespaces, as their root.
-fn enter(launch: &Launch<'_>, namespaces: &Namespaces, line: &Line, linux: &Linux) -> Result<(), Failure> {
+/// Gets into the control groups and namespaces, as their root; the control groups that it is then to show.
+fn enter(
+    launch: &Launch<'_>,
+    namespaces: &Namespaces,
+    line: &Line,
+    linux: &Linux,
+) -> Result<Vec<Hierarchy>, Failure> {
     // An intermediate process has done it for its sibling.
     if !namespaces.need_intermediate() {
         if launch.attendant.places() {
@@ -88,6 +92,9 @@ fn enter(launch: &Launch<'_>, namespaces: &Namespaces, line: &Line, linux: &Linu
         launch.before_namespaces()?;
         namespaces.join()?;
     }
+    // In a namespace of its own all of them look like roots.
+    let mounts = launch.spec.mounts().as_deref().unwrap_or_default();
+    let hierarchies = hierarchies::find(mounts, namespaces.has_own(LinuxNamespaceType::Cgroup))?;
     if namespaces.has_new(CloneFlags::CGROUP) {
         // Only now: a namespace's root is the cgroup of the moment.
         stanza_sys::unshare(CloneFlags::CGROUP).during("create a cgroup namespace")?;
@@ -112,20 +119,19 @@ fn enter(launch: &Launch<'_>, namespaces: &Namespaces, line: &Line, linux: &Linu
     if let Some(policy) = linux.memory_policy() {
         scheduling::apply_memory_policy(policy)?;
     }
-    Ok(())
+    Ok(hierarchies)
 }
 
 /// Makes the new root and goes there.
 fn build(
     launch: &Launch<'_>,
-    namespaces: &Namespaces,
     line: &Line,
     prepared: Option<&Prepared>,
     linux: &Linux,
+    hierarchies: &[Hierarchy],
 ) -> Result<Option<terminal::Terminal>, Failure> {
     let spec = launch.spec;
     let mounts = spec.mounts().as_deref().unwrap_or_default();
-    let hierarchies = hierarchies::find(mounts, namespaces.has_own(LinuxNamespaceType::Cgroup))?;
     let opened;
     let binds = match prepared {
         Some(prepared) => &prepared.binds,
@@ -135,8 +141,7 @@ fn build(
         }
     };
     let null = devices::open_null()?;
-    let host_procfs = openat(CWD, "/proc", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        .during("open /proc")?;
+    let host_procfs = open_procfs()?;
     let private = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
     mount_change("/", private).during("make the mounts private")?;
     let read_only = spec.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
@@ -144,7 +149,7 @@ fn build(
     for volume in launch.copy_up {
         volume.apply(&root).during_on("fill the volume at", &volume.destination)?;
     }
-    let context = mounts::Context { root: &root, hierarchies: &hierarchies, binds, linux };
+    let context = mounts::Context { root: &root, hierarchies, binds, linux };
     let procfs = context.mount_all(mounts)?;
     let procfs = procfs.as_ref().unwrap_or(&host_procfs);
     if !mounts::bind_device_directory(mounts) {
@@ -164,6 +169,7 @@ fn build(
     if let Some(process) = spec.process().as_ref().filter(|_| read_only) {
         make_working_directory(&root, process);
     }
+    line.wait_for(Reply::Network)?;
     if launch.attendant.waits_for_mounts() {
         line.say_mounted().during("tell that all is mounted")?;
         line.wait_for(Reply::Hooked)?;
@@ -176,7 +182,7 @@ fn build(
     if launch.manner.no_pivot {
         move_root(&root)?
     } else {
-        pivot(&root)?
+        pivot()?
     }
     if let Some(word) = linux.rootfs_propagation() {
         set_root_propagation(word)?;
@@ -190,10 +196,16 @@ fn build(
     Ok(terminal)
 }
 
+/// The host's, or whatever the caller has at /proc.
+pub(crate) fn open_procfs() -> Result<Handle, Failure> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, "/proc", flags, Mode::empty()).map(Handle::from).during("open /proc")
+}
+
 /// In a root that will be read-only the working directory is made now; a failure shows when it is entered.
 fn make_working_directory(root: &Root, process: &Process) {
     let path = process.cwd();
-    if path.is_absolute() && root.open(path, OFlags::PATH).is_err() {
+    if path.is_absolute() && path != Path::new("/") && root.open(path, OFlags::PATH).is_err() {
         let _ = root.ensure_directory(path);
     }
 }
@@ -259,14 +271,11 @@ fn make_root(rootfs: &Rootfs) -> Result<Prepared, Failure> {
     }
 }
 
-/// Makes `root` the root of this mount namespace and forgets the old one.
-fn pivot(root: &Root) -> Result<(), Failure> {
-    rustix::process::fchdir(root.directory()).during("enter the new root")?;
+/// Makes the working directory the root of this mount namespace and forgets the old one.
+fn pivot() -> Result<(), Failure> {
     // Both on one place: the old root lies on top of the new one, and is taken off (pivot_root(2), "Notes").
     rustix::process::pivot_root(".", ".").during("change the root")?;
-    // The old root's mounts must not hear of it.
-    mount_change(".", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .during("detach from the host's mounts")?;
+    // The host's mounts do not hear of it: what is here has been downstream of them from the start.
     unmount(".", UnmountFlags::DETACH).during("leave the host's root")?;
     rustix::process::chdir("/").during("enter the new root")
 }
@@ -280,7 +289,7 @@ fn move_root(root: &Root) -> Result<(), Failure> {
 }
 
 /// Writes a file below a procfs that nobody else can have covered.
-fn write_proc(procfs: &OwnedFd, path: &str, value: &str) -> std::io::Result<()> {
+fn write_proc(procfs: impl AsFd, path: &str, value: &str) -> std::io::Result<()> {
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
     let file = openat2(procfs, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
     rustix::io::write(&file, value.as_bytes())?;
@@ -303,7 +312,7 @@ fn sysctl_path(name: &str) -> String {
     }
 }
 
-fn set_sysctls(procfs: &OwnedFd, linux: &Linux) -> Result<(), Failure> {
+fn set_sysctls(procfs: &Handle, linux: &Linux) -> Result<(), Failure> {
     for (name, value) in linux.sysctl().iter().flatten() {
         let path = format!("sys/{}", sysctl_path(name));
         write_proc(procfs, &path, value).during_on("set the sysctl", Path::new(name))?;
@@ -312,14 +321,14 @@ fn set_sysctls(procfs: &OwnedFd, linux: &Linux) -> Result<(), Failure> {
 }
 
 /// AppArmor's and SELinux's labels take effect at the next exec.
-pub(crate) fn apply_labels(procfs: &OwnedFd, process: &Process) -> Result<(), Failure> {
-    if let Some(profile) = process.apparmor_profile() {
+pub(crate) fn apply_labels(procfs: &Handle, process: &Process) -> Result<(), Failure> {
+    if let Some(profile) = process.apparmor_profile().as_deref().filter(|profile| !profile.is_empty()) {
         let value = format!("exec {profile}");
         write_proc(procfs, "thread-self/attr/apparmor/exec", &value)
             .or_else(|_| write_proc(procfs, "thread-self/attr/exec", &value))
             .during_on("apply the AppArmor profile", Path::new(profile))?;
     }
-    if let Some(label) = process.selinux_label() {
+    if let Some(label) = process.selinux_label().as_deref().filter(|label| !label.is_empty()) {
         write_proc(procfs, "thread-self/attr/exec", label)
             .during_on("apply the SELinux label", Path::new(label))?;
     }
@@ -351,11 +360,4 @@ pub(crate) fn use_stdio(
         }
         (Stdio::Terminal { .. }, None) => Err(Failure::configuration("the terminal was not opened")),
     }
-}
-
-/// The whole of a small file of the host.
-fn read_host_file(path: &str) -> std::io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(1 << 20).read_to_string(&mut text)?;
-    Ok(text)
 }

@@ -11,7 +11,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use stanza_spec::RootfsPart;
 use stanza_spec::oci::runtime::{Linux, Mount, Spec};
-use stanza_sys::MountAttributes;
+use stanza_sys::{Handle, MountAttributes};
 
 use super::hierarchies::{self, Hierarchy, Kind};
 use crate::copy_up::copy_directory;
@@ -104,7 +104,7 @@ pub(super) struct Context<'a> {
 
 impl Context<'_> {
     /// Makes all mounts; returns a descriptor of the procfs at /proc when there is one.
-    pub(super) fn mount_all(&self, mounts: &[Mount]) -> Result<Option<OwnedFd>, Failure> {
+    pub(super) fn mount_all(&self, mounts: &[Mount]) -> Result<Option<Handle>, Failure> {
         let mut procfs = None;
         for (index, mount) in mounts.iter().enumerate() {
             let destination = mount.destination();
@@ -139,7 +139,7 @@ impl Context<'_> {
         self.propagate(&place, options)
     }
 
-    fn propagate(&self, mount: &OwnedFd, options: &MountOptions) -> io::Result<()> {
+    fn propagate(&self, mount: &Handle, options: &MountOptions) -> io::Result<()> {
         let Some((bits, recursive)) = options.propagation else { return Ok(()) };
         let attributes = MountAttributes { propagation: bits, ..MountAttributes::default() };
         source::set_attributes(mount, recursive, &attributes)
@@ -185,18 +185,24 @@ impl Context<'_> {
     }
 
     /// Where a new file system goes.
-    fn place_for(&self, kind: &str, destination: &Path) -> Result<OwnedFd, Failure> {
-        let made = self.root.ensure_directory(destination).mounting(destination)?;
+    fn place_for(&self, kind: &str, destination: &Path) -> Result<Handle, Failure> {
         if !matches!(kind, "proc" | "sysfs") {
-            return Ok(made);
+            return self.root.ensure_directory(destination).mounting(destination);
         }
         // procfs and sysfs over a link would put them, and what is masked in them, elsewhere (CVE-2019-19921).
-        let place = self.root.open(destination, OFlags::PATH | OFlags::NOFOLLOW).mounting(destination)?;
-        let stat = fstat(&place).mounting(destination)?;
-        if FileType::from_raw_mode(stat.st_mode).is_dir() {
-            return Ok(place);
+        let open = || self.root.open(destination, OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW);
+        let found = match open() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.root.ensure_directory(destination).and_then(|_| open())
+            }
+            other => other,
+        };
+        match found {
+            Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::NOTDIR | Errno::LOOP)) => Err(
+                Failure::configuration(format!("filesystem {kind:?} must be mounted on ordinary directory")),
+            ),
+            other => other.mounting(destination),
         }
-        Err(Failure::configuration(format!("filesystem {kind:?} must be mounted on ordinary directory")))
     }
 
     fn file_system(
@@ -204,8 +210,8 @@ impl Context<'_> {
         kind: &str,
         mount: &Mount,
         options: &MountOptions,
-        target: &OwnedFd,
-    ) -> io::Result<OwnedFd> {
+        target: &Handle,
+    ) -> io::Result<Handle> {
         let name = mount.source().as_deref().and_then(Path::to_str).unwrap_or(kind);
         let mut data = options.data.clone();
         if kind == "tmpfs" && !data.iter().any(|(key, _)| key == "mode") {
@@ -233,46 +239,49 @@ impl Context<'_> {
     /// The control groups as a container may see them: its own only.
     fn cgroup(&self, destination: &Path, options: &MountOptions) -> io::Result<()> {
         let target = self.root.ensure_directory(destination)?;
-        let attributes = options.attributes.set;
-        let make =
-            |hierarchy: &Hierarchy, kind: &str, data: &[(String, Option<String>)]| match &hierarchy.part {
-                None => source::new_mount(kind, "cgroup", data, attributes),
+        let set = MountAttributes { set: options.attributes.set, ..MountAttributes::default() };
+        if let [Hierarchy { kind: Kind::V2, part }] = self.hierarchies {
+            return match part {
+                None => source::attach(source::new_mount("cgroup2", "cgroup", &[], set.set)?, target),
                 Some(part) => {
-                    let set = MountAttributes { set: attributes, ..MountAttributes::default() };
                     source::set_attributes(part, false, &set)?;
-                    Ok(part.try_clone()?)
+                    source::attach(part, target)
                 }
             };
-        if let [hierarchy @ Hierarchy { kind: Kind::V2, .. }] = self.hierarchies {
-            return source::attach(make(hierarchy, "cgroup2", &[])?, target);
         }
         let data = [("mode".to_owned(), Some("755".to_owned()))];
-        let top = source::new_mount("tmpfs", "tmpfs", &data, attributes & !MountAttributes::READ_ONLY)?;
+        let top = source::new_mount("tmpfs", "tmpfs", &data, 0)?;
         source::attach(&top, &target)?;
         for hierarchy in self.hierarchies {
             let Kind::V1(controllers) = &hierarchy.kind else { continue };
             let name = controllers.strip_prefix("name=").unwrap_or(controllers);
             mkdirat(&top, name, Mode::from_raw_mode(0o755))?;
-            let place = openat(&top, name, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-            source::attach(make(hierarchy, "cgroup", &hierarchies::mount_options(controllers))?, place)?;
+            match &hierarchy.part {
+                Some(part) => source::attach_below(part, &top, name)?,
+                None => {
+                    let data = hierarchies::mount_options(controllers);
+                    source::attach_below(source::new_mount("cgroup", "cgroup", &data, 0)?, &top, name)?;
+                }
+            }
             for alias in name.split(',').filter(|alias| *alias != name) {
                 symlinkat(name, &top, alias)?;
             }
         }
-        let read_only = MountAttributes { set: attributes, ..MountAttributes::default() };
-        source::set_attributes(top.as_fd(), false, &read_only)
+        // All of them at once.
+        source::set_attributes(&top, true, &set)
     }
 }
 
 /// Sets and clears what was asked for. In a user namespace a bit that the source has locked cannot be cleared; that matters
 /// only when it is set.
-fn set_attributes(mount: &OwnedFd, attributes: &MountAttributes) -> io::Result<()> {
+fn set_attributes(mount: impl AsFd, attributes: &MountAttributes) -> io::Result<()> {
+    let mount = mount.as_fd();
     match source::set_attributes(mount, false, attributes) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied && attributes.clear != 0 => {
             let clear = attributes.clear & MountAttributes::ATIME_MASK;
             let clear = if attributes.set & MountAttributes::ATIME_MASK == 0 { 0 } else { clear };
             source::set_attributes(mount, false, &MountAttributes { clear, ..*attributes })?;
-            if locked(mount.as_fd(), attributes.clear)? { Err(error) } else { Ok(()) }
+            if locked(mount, attributes.clear)? { Err(error) } else { Ok(()) }
         }
         other => other,
     }

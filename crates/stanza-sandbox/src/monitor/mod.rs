@@ -246,7 +246,7 @@ impl Monitor {
     fn cgroup_entry(&self) -> io::Result<CgroupEntry> {
         Ok(match &self.cgroup {
             Some(cgroup) => CgroupEntry {
-                tasks: cgroup.tasks_files().map_err(io::Error::other)?,
+                tasks: cgroup.tasks_paths(),
                 directory: cgroup.directory().map_err(io::Error::other)?,
             },
             None => CgroupEntry::default(),
