@@ -181,9 +181,9 @@ impl Cgroup {
 
     /// What cannot be read is no reason to refuse.
     fn check_memory(&self, check: &MemoryCheck) -> Result<(), ApplyError> {
-        let usage = self
-            .group("memory")
-            .and_then(|group| file::read_number(&group.join("memory.current")).ok().flatten());
+        let name = if self.version == Version::V2 { "memory.current" } else { "memory.usage_in_bytes" };
+        let usage =
+            self.group("memory").and_then(|group| file::read_number(&group.join(name)).ok().flatten());
         let Some(usage) = usage else { return Ok(()) };
         for (what, limit) in [("memory+swap", check.with_swap), ("memory", check.limit)] {
             if let Some(limit) = limit.filter(|limit| *limit <= usage) {

@@ -311,6 +311,16 @@ impl Limits {
     }
 }
 
+/// What to look at before the limits are written, if anything.
+pub(crate) fn memory_check(resources: &LinuxResources) -> Option<MemoryCheck> {
+    let memory = resources.memory().as_ref()?;
+    let set =
+        |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value != 0);
+    let (limit, with_swap) = (set(memory.limit()), set(memory.swap()));
+    let asked = memory.check_before_update() == Some(true) && (limit.is_some() || with_swap.is_some());
+    asked.then_some(MemoryCheck { limit, with_swap })
+}
+
 fn relative(path: &str) -> Result<PathBuf, PlanError> {
     let bad = || PlanError::Path(path.to_owned());
     let relative = path.trim_start_matches('/');

@@ -10,6 +10,7 @@
 //! So the process that becomes visible in the container has nothing of the host open, not even for somebody there who may
 //! trace it (CVE-2016-9962), and the starter never goes in.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fs;
 use std::io;
@@ -27,6 +28,7 @@ use stanza_sys::{CloneFlags, Cloned, clone_process, keep_only};
 
 use crate::error::{During, Failure, LaunchError};
 use crate::init::{apply_labels, open_procfs, use_stdio};
+use crate::landlock::Landlock;
 use crate::launch::{Attendant, Birth, Init, Manner, Stdio};
 use crate::line::{self, Line};
 use crate::namespaces::become_root;
@@ -45,6 +47,8 @@ pub struct ExecTarget<'a> {
     pub process: &'a Process,
     /// The compiled system call filter.
     pub filter: Option<&'a Filter>,
+    /// What it may do to files and ports.
+    pub landlock: Option<&'a Landlock>,
     /// The container's control groups.
     pub cgroup: CgroupEntry,
     /// Standard input, output and error.
@@ -65,7 +69,8 @@ const KINDS: [(&str, Kinds); 6] = [
     ("cgroup", Kinds::CONTROL_GROUP),
 ];
 
-fn is_foreign(pid: Pid, name: &str) -> io::Result<bool> {
+/// Whether the namespace of that name is another than this process's.
+pub(crate) fn is_foreign(pid: Pid, name: &str) -> io::Result<bool> {
     let theirs = fs::metadata(format!("/proc/{}/ns/{name}", pid.as_raw_nonzero()))?;
     let ours = fs::metadata(format!("/proc/self/ns/{name}"))?;
     Ok((theirs.ino(), theirs.dev()) != (ours.ino(), ours.dev()))
@@ -85,6 +90,8 @@ fn join_namespaces(target: &ExecTarget<'_>) -> Result<bool, Failure> {
         kinds |= Kinds::TIME;
     }
     match move_into_thread_name_spaces(target.pidfd.as_fd(), kinds) {
+        // Before Linux 5.8 a pidfd does not stand for namespaces.
+        Err(Errno::INVAL) => return join_by_name(target.pid, kinds).map(|()| users),
         Err(Errno::PERM) => {
             // Somebody without root may not join what the container shares with the host.
             for (name, kind) in KINDS {
@@ -98,6 +105,27 @@ fn join_namespaces(target: &ExecTarget<'_>) -> Result<bool, Failure> {
     }
     .during("enter the container's namespaces")?;
     Ok(users)
+}
+
+/// Joins the namespaces by their files, all opened before the first is joined; the user namespace first, since it owns the
+/// others.
+fn join_by_name(pid: Pid, kinds: Kinds) -> Result<(), Failure> {
+    let named = [("user", Kinds::USER), ("time", Kinds::TIME)];
+    let mut files = Vec::new();
+    for (name, kind) in named.into_iter().chain(KINDS) {
+        let path = format!("/proc/{}/ns/{name}", pid.as_raw_nonzero());
+        let path = Path::new(&path);
+        if kinds.contains(kind) && is_foreign(pid, name).during_on("look at the namespace", path)? {
+            files.push((name, fs::File::open(path).during_on("open the namespace", path)?));
+        }
+    }
+    // Last, since it changes what paths mean.
+    files.sort_by_key(|(name, _)| *name == "mnt");
+    for (name, file) in &files {
+        rustix::thread::move_into_link_name_space(file.as_fd(), None)
+            .during_on("join the namespace", Path::new(name))?;
+    }
+    Ok(())
 }
 
 /// Starts the process as a child of this process's *parent*, and leaves this process where the container is: it is one made
@@ -122,7 +150,7 @@ pub fn exec(target: ExecTarget<'_>, kept: BorrowedFd<'_>) -> Result<Init, Launch
         Cloned::Parent { pid, pidfd } => (pid, pidfd),
     };
     drop(theirs);
-    finish(Birth { line: &ours, pid, pidfd, controller: None }, &mut Nobody)
+    finish(Birth { line: &ours, pid, pidfd, controller: None, early: VecDeque::new() }, &mut Nobody)
 }
 
 /// Starts the process as a child of this one, by way of an intermediate that goes in.
@@ -148,7 +176,7 @@ pub fn exec_through(target: ExecTarget<'_>, attendant: &mut dyn Attendant) -> Re
         },
         Cloned::Parent { pid, pidfd } => {
             drop((theirs, ManuallyDrop::into_inner(target)));
-            let mut birth = Birth { line: &ours, pid, pidfd, controller: None };
+            let mut birth = Birth { line: &ours, pid, pidfd, controller: None, early: VecDeque::new() };
             match birth.hear_of_sibling() {
                 Ok(()) => finish(birth, attendant),
                 Err(error) => Err(birth.abort(error)),
@@ -222,7 +250,8 @@ fn run(target: &ExecTarget<'_>, line: &Line) -> Result<Infallible, Failure> {
     if terminal.is_some() {
         use_stdio(&target.stdio, terminal, line)?;
     }
-    let program = Program { process: target.process, filter: target.filter, limited: false };
+    let program =
+        Program { process: target.process, filter: target.filter, limited: false, landlock: target.landlock };
     let ready = program.prepare(&target.manner, line)?;
     line.say_ready().during("tell that all is ready")?;
     Err(ready.execute())

@@ -49,6 +49,8 @@ impl Gate {
 
     /// The process waits to be let through.
     pub(crate) fn wait(&self) -> Result<(), Failure> {
+        // A container may be created long before it is started, and have little memory; without it the wait only costs more.
+        let _ = stanza_sys::release_program_pages();
         loop {
             match rustix::io::read(&self.start, &mut [0u8]) {
                 Err(Errno::INTR) => {}

@@ -6,8 +6,11 @@
 //!  child                       └─ join cgroups ─ … ─ mounts ────┴─ pivot ─ … ┴─ filter ─ Ready ─┴─ gate ─ exec
 //! ```
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, geteuid, pidfd_getfd, pidfd_send_signal, waitid,
 };
@@ -225,9 +228,7 @@ pub fn launch(mut launch: Launch<'_>) -> Result<Init, LaunchError> {
     let (ours, theirs) = line::pair().map_err(step("make a socket pair"))?;
     let intermediate = namespaces.need_intermediate();
     let flags = if intermediate { CloneFlags::NONE } else { namespaces.clone_flags() };
-    match clone_process(flags, launch.cgroup.directory.as_ref().map(AsFd::as_fd))
-        .map_err(LaunchError::Clone)?
-    {
+    match clone_first(flags, &mut launch.cgroup).map_err(LaunchError::Clone)? {
         Cloned::Child => {
             drop(ours);
             let Err(failure) = if intermediate {
@@ -240,13 +241,25 @@ pub fn launch(mut launch: Launch<'_>) -> Result<Init, LaunchError> {
         }
         Cloned::Parent { pid, pidfd } => {
             drop((theirs, prepared));
-            let mut birth = Birth { line: &ours, pid, pidfd, controller: None };
+            let mut birth = Birth { line: &ours, pid, pidfd, controller: None, early: VecDeque::new() };
             let gated = launch.manner.gate.is_some();
             match birth.guide(&mut launch, &namespaces).and_then(|()| birth.finish(launch.attendant, gated)) {
                 Ok(()) => Ok(Init { pid: birth.pid, pidfd: birth.pidfd, controller: birth.controller }),
                 Err(error) => Err(birth.abort(error)),
             }
         }
+    }
+}
+
+/// Clones the first process into its cgroup. Before Linux 5.7 the process joins it by itself.
+fn clone_first(flags: CloneFlags, cgroup: &mut CgroupEntry) -> io::Result<Cloned> {
+    let Some(directory) = &cgroup.directory else { return clone_process(flags, None) };
+    match clone_process(flags, Some(directory.as_fd())) {
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::TOOBIG | Errno::INVAL)) => {
+            cgroup.tasks.push(format!("/proc/self/fd/{}/cgroup.procs", directory.as_raw_fd()).into());
+            clone_process(flags, None)
+        }
+        other => other,
     }
 }
 
@@ -295,6 +308,8 @@ pub(crate) struct Birth<'a> {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) controller: Option<OwnedFd>,
+    /// What the child said before it was known who it is.
+    pub(crate) early: VecDeque<Word>,
 }
 
 impl Birth<'_> {
@@ -329,21 +344,37 @@ impl Birth<'_> {
         Ok(())
     }
 
-    /// The first process was an intermediate, which says who its sibling is and ends.
+    /// The first process was an intermediate, which says who its sibling is and ends. The sibling may be the first to say
+    /// something.
     pub(crate) fn hear_of_sibling(&mut self) -> Result<(), LaunchError> {
-        match self.hear()? {
-            Some(Word::Cloned { pid, pidfd }) => {
-                let intermediate = std::mem::replace(&mut self.pidfd, pidfd);
-                wait(&intermediate);
-                self.pid = Pid::from_raw(pid).ok_or(LaunchError::Died)?;
-                Ok(())
+        loop {
+            match self.listen()? {
+                Some(Word::Cloned { pid, pidfd }) => {
+                    let intermediate = std::mem::replace(&mut self.pidfd, pidfd);
+                    wait(&intermediate);
+                    self.pid = Pid::from_raw(pid).ok_or(LaunchError::Died)?;
+                    return Ok(());
+                }
+                Some(word) => self.early.push_back(word),
+                None => {
+                    let failed = self.early.drain(..).find_map(|word| match word {
+                        Word::Failed(failure) => Some(failure.into()),
+                        _ => None,
+                    });
+                    return Err(failed.unwrap_or(LaunchError::Died));
+                }
             }
-            Some(Word::Failed(failure)) => Err(failure.into()),
-            _ => Err(LaunchError::Died),
         }
     }
 
-    fn hear(&self) -> Result<Option<Word>, LaunchError> {
+    fn hear(&mut self) -> Result<Option<Word>, LaunchError> {
+        match self.early.pop_front() {
+            Some(word) => Ok(Some(word)),
+            None => self.listen(),
+        }
+    }
+
+    fn listen(&self) -> Result<Option<Word>, LaunchError> {
         self.line
             .hear()
             .map_err(|source| LaunchError::Step { step: "hear from the new process".to_owned(), source })
@@ -381,12 +412,12 @@ impl Birth<'_> {
     }
 
     /// Ends the child. When the parent's part failed, the cause may be that the child had failed before: then its word counts.
-    pub(crate) fn abort(&self, error: LaunchError) -> LaunchError {
+    pub(crate) fn abort(&mut self, error: LaunchError) -> LaunchError {
         reap(&self.pidfd);
         if !matches!(error, LaunchError::Around(_) | LaunchError::Step { .. }) {
             return error;
         }
-        while let Ok(Some(word)) = self.line.hear() {
+        while let Ok(Some(word)) = self.hear() {
             if let Word::Failed(failure) = word {
                 return failure.into();
             }

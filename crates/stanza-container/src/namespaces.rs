@@ -103,7 +103,8 @@ impl Namespaces {
         self.new.contains(flag(kind)) || self.joins(kind)
     }
 
-    fn joins(&self, kind: LinuxNamespaceType) -> bool {
+    /// Whether the container joins this kind by path.
+    pub(crate) fn joins(&self, kind: LinuxNamespaceType) -> bool {
         self.joined.iter().any(|joined| joined.kind == kind)
     }
 

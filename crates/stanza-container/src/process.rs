@@ -17,6 +17,7 @@ use stanza_sys::{CStringArray, Handle, close_descriptors_from, execute};
 
 use crate::capabilities::{ALL_CAPABILITIES, capability_set};
 use crate::error::{During, Failure, What};
+use crate::landlock::Landlock;
 use crate::launch::Manner;
 use crate::line::{Line, Reply};
 use crate::scheduling;
@@ -52,6 +53,7 @@ pub(crate) struct Program<'a> {
     pub(crate) filter: Option<&'a Filter>,
     /// Its resource limits were set from outside.
     pub(crate) limited: bool,
+    pub(crate) landlock: Option<&'a Landlock>,
 }
 
 /// A program found, with everything of its process in place: nothing but the exec is left.
@@ -88,10 +90,15 @@ impl<'a> Program<'a> {
         let no_new_privileges = process.no_new_privileges().unwrap_or(false);
         if no_new_privileges {
             rustix::thread::set_no_new_privs(true).during("set no_new_privs")?;
-        } else {
-            self.install_filter(line)?;
         }
         let directory = enter_directory(process.cwd(), &identity)?;
+        if let Some(landlock) = self.landlock {
+            // It takes no_new_privs or CAP_SYS_ADMIN, and calls that the filter may stop.
+            landlock.restrict()?;
+        }
+        if !no_new_privileges {
+            self.install_filter(line)?;
+        }
         assume(process, &identity)?;
         directory.enter()?;
         if !manner.outlives_starter {
@@ -290,6 +297,10 @@ fn enter_directory<'a>(path: &'a Path, identity: &Identity) -> Result<WorkingDir
             path.display()
         )));
     }
+    if path == Path::new("/") {
+        // Where a process is after the change of root.
+        return Ok(WorkingDirectory { path, entered: true });
+    }
     match rustix::process::chdir(path) {
         Ok(()) => Ok(WorkingDirectory { path, entered: true }),
         Err(Errno::NOENT) => {
@@ -322,6 +333,9 @@ impl WorkingDirectory<'_> {
         let fail = |error: io::Error| Failure::new(What::WorkingDirectory(self.path.to_owned()), &error);
         if !self.entered {
             rustix::process::chdir(self.path).map_err(|error| fail(error.into()))?;
+        }
+        if self.path == Path::new("/") {
+            return Ok(());
         }
         // A path through /proc/self/fd could lead to a directory of the host (CVE-2024-21626): the kernel then names
         // it `(unreachable)…`, or nothing at all.

@@ -31,7 +31,53 @@ impl Root {
 
     /// What `path` is in this root.
     pub(crate) fn open(&self, path: &Path, flags: OFlags) -> io::Result<Handle> {
-        Ok(openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), IN_ROOT)?.into())
+        match openat2(&self.0, path, flags | OFlags::CLOEXEC, Mode::empty(), IN_ROOT) {
+            Err(Errno::NOSYS) => self.walk(path, flags),
+            other => Ok(other?.into()),
+        }
+    }
+
+    /// As [`Root::open`] before Linux 5.6, step by step: no step follows a link or leaves the root by `..`.
+    fn walk(&self, path: &Path, flags: OFlags) -> io::Result<Handle> {
+        let step = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mut left = components(path);
+        // The directories gone through, the root left out, and where each step was found.
+        let mut reached: Vec<(Handle, OsString)> = Vec::new();
+        let mut links = 0;
+        while let Some(name) = left.pop() {
+            if name == ".." {
+                reached.pop();
+                continue;
+            }
+            let directory = reached.last().map_or(self.0.as_fd(), |(directory, _)| directory.as_fd());
+            let found = Handle::from(openat(directory, &name, step, Mode::empty())?);
+            let is_link = FileType::from_raw_mode(fstat(&found)?.st_mode).is_symlink();
+            if !is_link || (left.is_empty() && flags.contains(OFlags::NOFOLLOW)) {
+                reached.push((found, name));
+                continue;
+            }
+            links += 1;
+            if links > MOST_LINKS {
+                return Err(Errno::LOOP.into());
+            }
+            let target = readlinkat(&found, "", Vec::new())?;
+            let target = Path::new(OsStr::from_bytes(target.to_bytes()));
+            if target.is_absolute() {
+                reached.clear();
+            }
+            left.extend(components(target));
+        }
+        let Some((found, name)) = reached.pop() else {
+            return Ok(openat(&self.0, ".", flags | OFlags::CLOEXEC, Mode::empty())?.into());
+        };
+        if flags.contains(OFlags::PATH) {
+            let kind = FileType::from_raw_mode(fstat(&found)?.st_mode);
+            let wrong = flags.contains(OFlags::DIRECTORY) && !kind.is_dir();
+            return if wrong { Err(Errno::NOTDIR.into()) } else { Ok(found) };
+        }
+        let directory = reached.last().map_or(self.0.as_fd(), |(directory, _)| directory.as_fd());
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        Ok(openat(directory, &name, flags, Mode::empty())?.into())
     }
 
     /// The directory at `path`, made with its parents (mode 755) where missing, also where a link leads to nothing yet.
@@ -170,6 +216,29 @@ mod tests {
         root.ensure_file(Path::new("/relative/y")).unwrap();
         assert!(top.join("root/outside/x").is_dir() && top.join("root/outside/y").is_file());
         assert_eq!(fs::read_dir(top.join("outside")).unwrap().count(), 0);
+        fs::remove_dir_all(top).unwrap();
+    }
+
+    #[test]
+    fn step_by_step_the_same_is_found() {
+        let top = scratch("steps");
+        fs::create_dir_all(top.join("root/a/b")).unwrap();
+        fs::write(top.join("root/a/file"), "inside").unwrap();
+        fs::write(top.join("file"), "outside").unwrap();
+        symlink("../../../../file", top.join("root/a/out")).unwrap();
+        symlink("/a/file", top.join("root/a/b/in")).unwrap();
+        symlink("loop", top.join("root/loop")).unwrap();
+        let root = Root::open_at(&top.join("root")).unwrap();
+        let flags = OFlags::RDONLY;
+        for path in
+            ["/a/file", "a/b/../file", "/../a/file", "/a/b/in", "/a/out", "/loop", "/a/file/x", "/", "/no"]
+        {
+            let number = |handle: io::Result<Handle>| {
+                handle.and_then(|handle| Ok(fstat(&handle)?.st_ino)).map_err(|error| error.raw_os_error())
+            };
+            let path = Path::new(path);
+            assert_eq!(number(root.walk(path, flags)), number(root.open(path, flags)), "{}", path.display());
+        }
         fs::remove_dir_all(top).unwrap();
     }
 

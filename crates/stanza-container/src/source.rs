@@ -6,12 +6,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, move_mount, open_tree,
-    unmount,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MountPropagationFlags, MoveMountFlags,
+    OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
+    mount, mount_change, mount_remount, move_mount, open_tree, unmount,
 };
 use stanza_spec::OverlayLayers;
 use stanza_sys::{Handle, MountAttributes, mount_set_attributes};
@@ -52,7 +52,60 @@ pub(crate) fn set_attributes(
     if *attributes == MountAttributes::default() {
         return Ok(());
     }
-    mount_set_attributes(mount.as_fd(), c"", recursive, attributes)
+    let mount = mount.as_fd();
+    match mount_set_attributes(mount, c"", recursive, attributes) {
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NOSYS) => {
+            set_attributes_by_name(mount, recursive, attributes)
+        }
+        other => other,
+    }
+}
+
+/// As [`set_attributes`] of an attached mount before Linux 5.12: by mount(2), which changes one mount at a time, and all that
+/// mounts below have in common is their propagation.
+fn set_attributes_by_name(
+    mount: BorrowedFd<'_>,
+    recursive: bool,
+    attributes: &MountAttributes,
+) -> io::Result<()> {
+    let path = format!("/proc/self/fd/{}", mount.as_raw_fd());
+    if attributes.propagation != 0 {
+        let mut bits = MountPropagationFlags::from_bits_retain(
+            u32::try_from(attributes.propagation).map_err(|_| Errno::INVAL)?,
+        );
+        bits.set(MountPropagationFlags::REC, recursive);
+        mount_change(&path, bits)?;
+    }
+    if attributes.set == 0 && attributes.clear == 0 {
+        return Ok(());
+    }
+    if attributes.set & MountAttributes::IDMAP != 0 || (recursive && has_mounts_below(mount)?) {
+        return Err(Errno::NOSYS.into());
+    }
+    let has = fstatvfs(mount)?.f_flag;
+    let mut flags = MountFlags::BIND;
+    for (attribute, seen, flag) in [
+        (MountAttributes::READ_ONLY, StatVfsMountFlags::RDONLY, MountFlags::RDONLY),
+        (MountAttributes::NOSUID, StatVfsMountFlags::NOSUID, MountFlags::NOSUID),
+        (MountAttributes::NODEV, StatVfsMountFlags::NODEV, MountFlags::NODEV),
+        (MountAttributes::NOEXEC, StatVfsMountFlags::NOEXEC, MountFlags::NOEXEC),
+        (MountAttributes::NOATIME, StatVfsMountFlags::NOATIME, MountFlags::NOATIME),
+        (MountAttributes::NODIRATIME, StatVfsMountFlags::NODIRATIME, MountFlags::NODIRATIME),
+        (MountAttributes::STRICTATIME, StatVfsMountFlags::empty(), MountFlags::STRICTATIME),
+    ] {
+        let kept = has.contains(seen) && !seen.is_empty() && attributes.clear & attribute == 0;
+        flags.set(flag, kept || attributes.set & attribute != 0);
+    }
+    Ok(mount_remount(&path, flags, "")?)
+}
+
+/// Whether anything is mounted below, by the kernel's number of the mount.
+fn has_mounts_below(mount: BorrowedFd<'_>) -> io::Result<bool> {
+    let text = stanza_sys::read_proc(&format!("/proc/self/fdinfo/{}", mount.as_raw_fd()))?;
+    let number =
+        text.lines().find_map(|line| line.strip_prefix("mnt_id:")).map(str::trim).ok_or(Errno::NOSYS)?;
+    let table = stanza_sys::read_proc("/proc/self/mountinfo")?;
+    Ok(table.lines().any(|line| line.split(' ').nth(1) == Some(number)))
 }
 
 /// A new mount of the file system type `kind` with its options; `attributes` are `MOUNT_ATTR_*`.

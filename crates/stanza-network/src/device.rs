@@ -46,7 +46,8 @@ impl Classify for DeviceError {
 }
 
 /// Moves the device `name` into the network namespace `netns` and calls it `new` there. The kernel takes its addresses away on
-/// the way; those of global scope are given back, and it is brought up.
+/// the way; those of global scope are given back, and it is brought up. The kernel refuses a name that is taken there, and the
+/// device stays.
 ///
 /// The calling thread is in that namespace for a moment.
 ///

@@ -33,7 +33,7 @@ impl Bundle {
         let text = match fs::read(&path) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 // runc's words, which callers look for.
-                let name = path.display();
+                let name = config.unwrap_or("config.json");
                 return Err(Failure::Configuration(format!("JSON specification file {name} not found")));
             }
             other => other.doing("open", &path)?,
@@ -59,7 +59,7 @@ impl Bundle {
 }
 
 /// Makes what is relative to the bundle absolute, and forgets what is another system's.
-fn settle(spec: &mut Spec, directory: &Path) {
+pub(crate) fn settle(spec: &mut Spec, directory: &Path) {
     let mut mounts = spec.mounts().clone();
     for mount in mounts.iter_mut().flatten() {
         let bound = mount.typ().as_deref() == Some("bind")

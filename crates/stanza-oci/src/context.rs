@@ -66,7 +66,7 @@ impl Context {
     pub(crate) fn new(global: &Parsed) -> Result<Context, Failure> {
         let is_root = rustix::process::geteuid().is_root();
         let rootless = match global.value("rootless").unwrap_or("auto") {
-            "auto" => !is_root,
+            "auto" => !is_root || is_in_user_namespace(),
             "true" => true,
             "false" => false,
             other => {
@@ -102,6 +102,12 @@ impl Context {
             criu: global.value("criu").map_or_else(|| PathBuf::from("criu"), PathBuf::from),
         })
     }
+}
+
+/// Whether this process's root is not the machine's: the first user namespace has the same number on every kernel
+/// (`PROC_USER_INIT_INO`).
+fn is_in_user_namespace() -> bool {
+    std::fs::read_link("/proc/self/ns/user").is_ok_and(|name| name.as_os_str() != "user:[4026531837]")
 }
 
 fn default_root(is_root: bool) -> PathBuf {

@@ -1,7 +1,8 @@
 //! A new container, from its bundle to a first process that waits for `start` or runs its program.
 //!
 //! ```text
-//!  bundle ─▶ directory, lock ─▶ record (no pid) ─▶ cgroups ─▶ first process ─▶ record (pid) ─▶ hooks ─▶ gate named
+//!  bundle ─▶ directory, lock ─▶ record (no pid) ─▶ cgroups ─▶ first process ─▶ record ahead (pid) ─▶ hooks ─▶ ready
+//!    ─▶ record (pid)
 //! ```
 //!
 //! Whatever ends this process in between leaves a record that says what is to be cleared; a failure clears it here.
@@ -12,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::process::Pid;
 use stanza_cgroup::{Cgroup, CgroupPlan};
-use stanza_container::{Attendant, CgroupEntry, Gate, Init, Launch, Manner, Stdio, launch};
+use stanza_container::{Attendant, CgroupEntry, Gate, Init, Landlock, Launch, Manner, Stdio, launch};
 use stanza_spec::oci::runtime::{LinuxNamespaceType, Process, Spec};
 use stanza_spec::{Instant, Rootfs};
 
@@ -23,7 +24,7 @@ use crate::failure::{Doing, Failure};
 use crate::hooks::{self, Kind};
 use crate::seccomp::Agent;
 use crate::state::{Container, Place, Record, Status};
-use crate::{cgroups, descriptors, network, seccomp, teardown};
+use crate::{cgroups, descriptors, log, network, seccomp, teardown};
 
 /// The options of `create`, which `run` and `restore` have, too.
 pub(crate) const FLAGS: [Flag; 8] = [
@@ -106,13 +107,17 @@ pub(crate) fn create(context: &Context, request: &Request<'_>) -> Result<Created
     let preserved = descriptors::preserved(request.preserved, process)?;
     let filter = seccomp::filter(&spec)?;
     let agent = Agent::of(&spec, filter.as_ref())?;
+    // Looked at again in the child.
+    Landlock::of(spec.annotations().as_ref())?;
     let place = Place::create(context, request.id)?;
     let record = match cgroups::plan(context, &spec, request.id) {
         Ok(plan) => new_record(request.id, &spec, &directory, &rootfs, plan),
         Err(failure) => return Err(give_up(place, failure)),
     };
     // The configuration first: a record is never without one.
-    if let Err(failure) = place.write_new("config.json", &text).and_then(|()| place.write_record(&record)) {
+    if let Err(failure) =
+        place.write_new("config.json", &text).and_then(|()| place.write_first_record(&record))
+    {
         return Err(give_up(place, failure));
     }
     let mut container = Container { place, record };
@@ -122,7 +127,7 @@ pub(crate) fn create(context: &Context, request: &Request<'_>) -> Result<Created
         Err(failure) => {
             // The first failure is what the caller is told.
             for error in teardown::destroy(context, container, Some(&spec)) {
-                crate::log::warn(context, &error.chain());
+                log::warn(context, &error.chain());
             }
             Err(failure)
         }
@@ -141,7 +146,7 @@ fn process_of(spec: &mut Spec) -> Result<&mut Process, Failure> {
         .ok_or_else(|| Failure::Configuration("process property must not be empty".to_owned()))
 }
 
-fn new_record(id: &str, spec: &Spec, bundle: &Path, rootfs: &Path, plan: cgroups::Plan) -> Record {
+pub(crate) fn new_record(id: &str, spec: &Spec, bundle: &Path, rootfs: &Path, plan: cgroups::Plan) -> Record {
     let (cgroup, systemd) = match plan {
         cgroups::Plan::Here(plan) => (plan, None),
         cgroups::Plan::Systemd(plan) => (CgroupPlan::default(), Some(plan)),
@@ -179,11 +184,9 @@ impl Steps<'_> {
         let request = self.request;
         container.record.rdt = cgroups::make_rdt(self.spec, request.id)?;
         let cgroup = stanza_cgroup::apply(&container.record.cgroup).map_err(Failure::below)?;
-        let (unfinished, result) = (container.place.unfinished_gate(), container.place.result_gate());
-        let gate = request
-            .gated
-            .then(|| Gate::create(&unfinished, &result).doing("create", &unfinished))
-            .transpose()?;
+        let (start, result) = (container.place.start_gate(), container.place.result_gate());
+        let gate =
+            request.gated.then(|| Gate::create(&start, &result).doing("create", &start)).transpose()?;
         let manner = Manner {
             keyring: (!request.no_new_keyring).then(|| format!("_ses.{}", request.id)),
             outlives_starter: true,
@@ -202,10 +205,9 @@ impl Steps<'_> {
             manner,
             attendant: &mut starter,
         })?;
+        log::debug(context, &format!("the first process is {}", init.pid.as_raw_nonzero()));
         hand_over(request, &init)?;
-        if request.gated {
-            std::fs::rename(&unfinished, container.place.start_gate()).doing("rename", &unfinished)?;
-        }
+        container.place.commit_record()?;
         Ok(init)
     }
 }
@@ -273,7 +275,7 @@ impl Starter<'_> {
         record.init_process_pid = pid.as_raw_nonzero().get();
         record.init_process_start = status.start_time;
         record.namespace_paths = namespace_paths(self.spec, pid);
-        self.container.place.write_record(&self.container.record)
+        self.container.place.write_record_ahead(&self.container.record)
     }
 }
 

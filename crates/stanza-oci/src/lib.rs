@@ -17,6 +17,7 @@ mod bundle;
 mod cgroups;
 mod context;
 mod creation;
+mod criu;
 mod descriptors;
 mod failure;
 mod foreground;
@@ -29,6 +30,8 @@ mod state;
 mod teardown;
 mod validate;
 mod verbs;
+
+use std::io::{self, Write};
 
 use arguments::{Parsed, parse, parse_verb};
 use context::{Context, GLOBAL_FLAGS};
@@ -45,10 +48,13 @@ pub fn main(words: Vec<String>) -> u8 {
         Ok(context) => context,
         Err(failure) => return log::fatal(None, &failure),
     };
-    match run(&context, &global, &words[taken..]) {
+    let code = match run(&context, &global, &words[taken..]) {
         Ok(code) => code,
         Err(failure) => log::fatal(Some(&context), &failure),
-    }
+    };
+    // The standard library does it only for programs that it starts itself.
+    let _ = io::stdout().flush();
+    code
 }
 
 fn run(context: &Context, global: &Parsed, words: &[String]) -> Result<u8, Failure> {
@@ -59,10 +65,16 @@ fn run(context: &Context, global: &Parsed, words: &[String]) -> Result<u8, Failu
         return verbs::help::all();
     };
     let verb = verbs::find(name).ok_or_else(|| Failure::Usage(format!("no such command: {name}")))?;
-    if words.iter().take_while(|word| *word != "--").any(|word| word == "--help" || word == "-h")
-        && verb.own_words == usize::MAX
-    {
+    let own = words.iter().take_while(|word| *word != "--");
+    let asks = |word: &String| matches!(word.as_str(), "--help" | "-help" | "-h");
+    let asked = match verb.own_words {
+        usize::MAX => own.clone().any(asks),
+        // The others may be the container's command's.
+        _ => own.clone().next().is_some_and(asks),
+    };
+    if asked {
         return verbs::help::one(verb);
     }
+    log::debug(context, &format!("{name} {}", words.join(" ")));
     (verb.run)(context, &parse_verb(verb, words)?)
 }

@@ -101,6 +101,11 @@ impl Status {
     }
 }
 
+/// The record of a container.
+const RECORD: &str = "state.json";
+/// The same with the first process, which is not ready yet.
+const RECORD_AHEAD: &str = "state.json.new";
+
 /// The directory of one container, open and locked by whoever changes it.
 #[derive(Debug)]
 pub(crate) struct Place {
@@ -193,14 +198,9 @@ impl Place {
         flock(&self.directory, FlockOperation::Unlock).doing("unlock", &self.path)
     }
 
-    /// The pipe at which the first process waits for `start`. It has this name once the process is there.
+    /// The pipe at which the first process waits for `start`.
     pub(crate) fn start_gate(&self) -> PathBuf {
         self.file("exec.fifo")
-    }
-
-    /// The same while the container is being made.
-    pub(crate) fn unfinished_gate(&self) -> PathBuf {
-        self.file("exec.fifo.new")
     }
 
     /// The pipe through which the first process says why it could not execute its program.
@@ -220,27 +220,47 @@ impl Place {
         fs::write(&path, bytes).doing("write", path)
     }
 
-    pub(crate) fn write_record(&self, record: &Record) -> Result<(), Failure> {
-        let text = serde_json::to_vec(record).map_err(Failure::below)?;
-        self.write("state.json", &text)
+    /// Writes the first record of a container, of which nothing is made yet.
+    pub(crate) fn write_first_record(&self, record: &Record) -> Result<(), Failure> {
+        self.write_new(RECORD, &serde_json::to_vec(record).map_err(Failure::below)?)
     }
 
-    /// The record; `None` when the container's maker died before it wrote one.
+    /// Writes the record of a container whose first process is there, but not what it is to become. Until
+    /// [`Place::commit_record`] it counts only for who clears the container.
+    pub(crate) fn write_record_ahead(&self, record: &Record) -> Result<(), Failure> {
+        self.write_new(RECORD_AHEAD, &serde_json::to_vec(record).map_err(Failure::below)?)
+    }
+
+    /// Makes the record that was written ahead the container's.
+    pub(crate) fn commit_record(&self) -> Result<(), Failure> {
+        let path = self.file(RECORD);
+        fs::rename(self.file(RECORD_AHEAD), &path).doing("write", path)
+    }
+
+    /// The record; `None` when the container's maker died before he had written one.
     pub(crate) fn read_record(&self) -> Result<Option<Record>, Failure> {
-        let path = self.file("state.json");
+        let path = self.file(RECORD);
         match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .map_err(|error| Failure::Configuration(format!("read {}: {error}", path.display()))),
+            // Cut short it is as none: nothing is made before it is written.
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).doing("read", path),
+        }
+    }
+
+    /// The latest record, for who holds the lock and clears the container: its maker may have died with a process there.
+    pub(crate) fn read_latest_record(&self) -> Result<Option<Record>, Failure> {
+        let ahead = fs::read(self.file(RECORD_AHEAD)).ok();
+        match ahead.and_then(|bytes| serde_json::from_slice(&bytes).ok()) {
+            Some(record) => Ok(Some(record)),
+            None => self.read_record(),
         }
     }
 
     /// Removes the directory and all in it.
     pub(crate) fn remove(self) -> Result<(), Failure> {
         // The record last: as long as there is one, whoever comes next knows what is to be cleared.
-        for name in ["exec.fifo", "exec.fifo.new", "result.fifo", "config.json", "state.json"] {
+        for name in ["exec.fifo", "result.fifo", "config.json", RECORD_AHEAD, RECORD] {
             let path = self.file(name);
             match rustix::fs::unlink(&path) {
                 Ok(()) | Err(rustix::io::Errno::NOENT) => {}
@@ -315,9 +335,6 @@ impl Container {
         }
         if exists(&self.place.start_gate()) {
             return Status::Created;
-        }
-        if exists(&self.place.unfinished_gate()) {
-            return Status::Creating;
         }
         if self.cgroup().is_paused() { Status::Paused } else { Status::Running }
     }

@@ -50,6 +50,7 @@ pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
     }
     let linux = spec.linux().as_ref().ok_or_else(|| refuse("the configuration has no `linux` part"))?;
     check_namespaces(spec, linux)?;
+    check_devices(linux)?;
     check_sysctls(spec, linux)
 }
 
@@ -115,6 +116,42 @@ fn check_namespaces(spec: &Spec, linux: &Linux) -> Result<(), Failure> {
             )),
             _ => Ok(()),
         },
+    }
+}
+
+/// Before a device is moved: one that cannot have its new name is lost with the namespace.
+fn check_devices(linux: &Linux) -> Result<(), Failure> {
+    let devices = linux.net_devices().iter().flatten();
+    for (name, device) in devices {
+        if own(linux, LinuxNamespaceType::Network) == Own::No {
+            return Err(refuse(format!(
+                "network device {name:?} needs a network namespace of the container's own"
+            )));
+        }
+        let new = device.name().as_deref().filter(|new| !new.is_empty()).unwrap_or(name);
+        for name in [name.as_str(), new] {
+            let odd = |byte: u8| byte == b'/' || byte == b':' || byte.is_ascii_whitespace() || byte == 0;
+            if matches!(name, "" | "." | "..") || name.len() > 15 || name.bytes().any(odd) {
+                return Err(refuse(format!(
+                    "{name:?} is no name for a network device: expected 1 to 15 bytes"
+                )));
+            }
+        }
+        if new == "lo" && own(linux, LinuxNamespaceType::Network) == Own::New {
+            return Err(refuse(format!(
+                "network device {name:?} cannot be named \"lo\": every namespace has one"
+            )));
+        }
+    }
+    let names: Vec<&str> = linux
+        .net_devices()
+        .iter()
+        .flatten()
+        .map(|(name, device)| device.name().as_deref().filter(|new| !new.is_empty()).unwrap_or(name))
+        .collect();
+    match names.iter().enumerate().find(|(index, name)| names[..*index].contains(name)) {
+        Some((_, name)) => Err(refuse(format!("two network devices would be named {name:?}"))),
+        None => Ok(()),
     }
 }
 

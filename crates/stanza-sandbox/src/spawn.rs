@@ -1,21 +1,15 @@
-//! Starting a monitor: early, apart from the door, and from an executable that no container can write to.
-//!
-//! A process of a container can reach the program file of whoever enters the container (`/proc/PID/exe`, or an entry
-//! point `#!/proc/self/exe`), and root in it could overwrite the file on the host (CVE-2019-5736). So every process that
-//! touches a container runs from a read-only clone of the mount that the file is on, or where that is not allowed, from
-//! a sealed copy in memory.
+//! Starting a monitor: early, apart from the door, and from an executable that no container can write to
+//! ([`stanza_container::protected_executable`]).
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use rustix::fs::{CWD, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use rustix::mount::{OpenTreeFlags, open_tree};
+use stanza_container::protected_executable;
 use stanza_network::PortMap;
-use stanza_sys::{MountAttributes, keep_only, mount_set_attributes, send_descriptors};
+use stanza_sys::{keep_only, send_descriptors};
 
 use crate::attach::Connection;
 use crate::error::StartError;
@@ -42,21 +36,6 @@ pub struct Started {
     pub ports: Vec<PortMap>,
     /// The conversation with its monitor.
     pub connection: Connection,
-}
-
-/// This program, as a file that cannot be written through.
-fn protected_executable() -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    if let Ok(tree) = open_tree(CWD, "/proc/self/exe", flags) {
-        let attributes = MountAttributes { set: MountAttributes::READ_ONLY, ..MountAttributes::default() };
-        if mount_set_attributes(tree.as_fd(), c"", false, &attributes).is_ok() {
-            return Ok(tree);
-        }
-    }
-    let copy = memfd_create("stanza", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-    io::copy(&mut File::open("/proc/self/exe")?, &mut File::from(copy.try_clone()?))?;
-    fcntl_add_seals(&copy, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;
-    Ok(copy)
 }
 
 /// Starts this program under another name, with one end of a socket as its standard input.

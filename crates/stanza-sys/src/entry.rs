@@ -18,7 +18,7 @@
 use core::arch::{asm, global_asm};
 
 /// Words among the arguments that may make this process enter a container.
-const ENTERING: [&[u8]; 4] = [b"create\0", b"run\0", b"exec\0", b"restore\0"];
+const ENTERING: [&[u8]; 5] = [b"create\0", b"run\0", b"exec\0", b"restore\0", b"mounts\0"];
 
 const AT_FDCWD: isize = -100;
 const AT_EMPTY_PATH: isize = 0x1000;
@@ -69,11 +69,11 @@ global_asm!(
 
 #[cfg(target_arch = "x86_64")]
 fn call(number: i64, a: [isize; 5]) -> isize {
-    let result;
+    let result: isize;
     // SAFETY: the callers pass what the call of that number takes. The kernel changes rcx and r11 and what the arguments point
     // to, nothing else.
     unsafe {
-        asm!("syscall", inlateout("rax") number as isize => result, in("rdi") a[0], in("rsi") a[1], in("rdx") a[2],
+        asm!("syscall", inlateout("rax") number => result, in("rdi") a[0], in("rsi") a[1], in("rdx") a[2],
             in("r10") a[3], in("r8") a[4], lateout("rcx") _, lateout("r11") _, options(nostack));
     }
     result
@@ -81,10 +81,10 @@ fn call(number: i64, a: [isize; 5]) -> isize {
 
 #[cfg(target_arch = "aarch64")]
 fn call(number: i64, a: [isize; 5]) -> isize {
-    let result;
+    let result: isize;
     // SAFETY: as above; the kernel changes nothing but x0.
     unsafe {
-        asm!("svc 0", in("x8") number as isize, inlateout("x0") a[0] => result, in("x1") a[1], in("x2") a[2],
+        asm!("svc 0", in("x8") number, inlateout("x0") a[0] => result, in("x1") a[1], in("x2") a[2],
             in("x3") a[3], in("x4") a[4], options(nostack));
     }
     result

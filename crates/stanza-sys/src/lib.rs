@@ -13,6 +13,7 @@ mod keyring;
 mod lock;
 mod loopback;
 mod mount;
+mod pages;
 mod pass;
 mod proc;
 mod scheduling;
@@ -29,12 +30,13 @@ pub use keyring::join_session_keyring;
 pub use lock::{is_locked, lock_exclusive, try_lock_exclusive};
 pub use loopback::bring_up_loopback;
 pub use mount::{MountAttributes, mount_set_attributes};
+pub use pages::release_program_pages;
 pub use pass::{receive_descriptors, send_descriptors};
 pub use proc::read_proc;
 pub use scheduling::{
     SchedulingAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduling,
 };
-pub use seccomp::install_seccomp;
+pub use seccomp::{install_seccomp, seccomp_takes};
 pub use signal::{
     SignalDescriptor, SignalRecord, exit_process, ignore_broken_pipes, reset_signals, signal_process,
 };

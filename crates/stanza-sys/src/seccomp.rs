@@ -35,3 +35,12 @@ pub fn install_seccomp(filter: &[u8], flags: u32) -> io::Result<Option<OwnedFd>>
     // SAFETY: with NEW_LISTENER a positive result is a new descriptor that nobody else owns.
     Ok(Some(unsafe { OwnedFd::from_raw_fd(number) }))
 }
+
+/// Whether the kernel knows all of these `SECCOMP_FILTER_FLAG_*` together; nothing is installed.
+#[must_use]
+pub fn seccomp_takes(flags: u32) -> bool {
+    let nowhere = std::ptr::null::<Program>();
+    // SAFETY: the kernel looks at the flags first (`EINVAL`), then fails to read a program there (`EFAULT`).
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, SET_MODE_FILTER, flags, nowhere) };
+    super::check(result).is_err_and(|error| error.raw_os_error() == Some(libc::EFAULT))
+}

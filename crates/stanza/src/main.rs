@@ -1,19 +1,38 @@
 //! stanza: containers and virtual machines from the same images, without a daemon.
 //!
-//! One program, three roles, told apart by the name it is started by: the command line; the monitor that owns a running
-//! container; the process that enters one for `exec`.
+//! One program, four roles, told apart by the name it is started by or its first word: the command line; the OCI runtime
+//! (`stanza oci …`, or a link `stanza-oci`); the monitor that owns a running container; the process that enters one for
+//! `exec`.
 
 #![forbid(unsafe_code)]
 
+use std::path::Path;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let name = std::env::args_os().next();
-    match name.as_deref().and_then(|name| name.to_str()) {
-        Some("stanza-monitor") => exit_code(stanza_sandbox::monitor_main()),
-        Some("stanza-enter") => exit_code(stanza_sandbox::enter_main()),
+    let mut words = std::env::args_os();
+    let name = words.next();
+    let name = name.as_deref().map(Path::new);
+    match name.and_then(Path::to_str) {
+        Some("stanza-monitor") => return exit_code(stanza_sandbox::monitor_main()),
+        Some("stanza-enter") => return exit_code(stanza_sandbox::enter_main()),
+        _ => {}
+    }
+    match name.and_then(|path| path.file_name()?.to_str()) {
+        Some("stanza-oci" | "runc" | "crun") => oci(1),
+        _ if words.next().is_some_and(|word| word == "oci") => oci(2),
         _ => stanza_cli::main(),
     }
+}
+
+/// The OCI runtime, with the words from `first` on.
+fn oci(first: usize) -> ExitCode {
+    if let Err(error) = stanza_container::run_protected() {
+        eprintln!("stanza-oci: cannot protect its own executable from the container: {error}");
+        return ExitCode::FAILURE;
+    }
+    let words = std::env::args_os().skip(first).map(|word| word.to_string_lossy().into_owned());
+    ExitCode::from(stanza_oci::main(words.collect()))
 }
 
 fn exit_code(code: i32) -> ExitCode {

@@ -48,6 +48,7 @@ cases!("cgroups":
     an_old_one_with_processes [Need::Since("runc", "1.2"), Need::Lacks("crun", "takes it")],
     the_parent_stays,
     many_limits_at_once,
+    intel_rdt_without_hardware_is_refused,
 );
 
 /// A waiting container with these resources.
@@ -493,4 +494,14 @@ fn many_limits_at_once(s: &Scene) -> Outcome {
         },
     )?;
     contains_any("files", &seen, &["50\n67108864\n512\n0-1"])
+}
+
+fn intel_rdt_without_hardware_is_refused(s: &Scene) -> Outcome {
+    if std::path::Path::new("/sys/fs/resctrl/schemata").exists() {
+        return Err(crate::case::skip("the machine has resource control"));
+    }
+    s.refused_with(|bundle| {
+        bundle.config["linux"]["intelRdt"] = json!({"closID": "conformance", "l3CacheSchema": "L3:0=f"});
+    })
+    .map(drop)
 }

@@ -99,7 +99,7 @@ fn without_the_program_is_refused(s: &Scene) -> Outcome {
     let mut command = s.command();
     command.args(["checkpoint", "--image-path", &s.directory("image")?, &container.id]);
     command.env("PATH", "/nonexistent");
-    s.finish(command)?.refused()?;
+    refused(s, &s.finish(command)?.refused()?)?;
     goes_on(&container)
 }
 
@@ -127,7 +127,10 @@ fn restore_without_an_image_is_refused_and_leaves_nothing(s: &Scene) -> Outcome 
     let container = s.script("true")?;
     container.bundle.write()?;
     let (bundle, image) = (container.bundle.directory.display().to_string(), s.directory("image")?);
-    container.verb("restore", &["--detach", "--image-path", &image, "--bundle", &bundle], &[])?.refused()?;
+    let said = container
+        .verb("restore", &["--detach", "--image-path", &image, "--bundle", &bundle], &[])?
+        .refused()?;
+    holds(&format!("the words are known: {said}"), !said.contains("flag provided but not defined"))?;
     holds("no state is left", s.call(&["state", &container.id])?.code != 0)?;
     same("cgroups left", s.cgroups(&container.id).len(), 0)
 }
@@ -135,7 +138,10 @@ fn restore_without_an_image_is_refused_and_leaves_nothing(s: &Scene) -> Outcome 
 fn restore_of_an_id_in_use_is_refused(s: &Scene) -> Outcome {
     let container = counting(s)?;
     let (bundle, image) = (container.bundle.directory.display().to_string(), s.directory("image")?);
-    container.verb("restore", &["--detach", "--image-path", &image, "--bundle", &bundle], &[])?.refused()?;
+    let said = container
+        .verb("restore", &["--detach", "--image-path", &image, "--bundle", &bundle], &[])?
+        .refused()?;
+    s.says(&said, &["container with given ID already exists"])?;
     goes_on(&container)
 }
 

@@ -22,8 +22,8 @@ cases!("crash":
 
 /// How many rounds each case has.
 pub(crate) fn rounds() -> u32 {
-    let all = std::env::var("STANZA_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(40);
-    u32::max(all / u32::try_from(CASES.len()).unwrap_or(1), 1)
+    let all: u32 = std::env::var("STANZA_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(40);
+    u32::max(all.div_ceil(u32::try_from(CASES.len()).unwrap_or(1)), 1)
 }
 
 /// A number below a bound; not the same ones in each run.

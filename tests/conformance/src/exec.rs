@@ -50,6 +50,7 @@ cases!("exec":
     in_a_container_with_the_hosts_pid_namespace,
     the_detached_process_ends_with_the_container,
     the_root_is_the_containers,
+    a_caller_that_reaps_everything_does_no_harm,
     a_process_that_leaves_children_does_not_block [Need::Lacks("runc", "waits until all have closed the streams")],
 );
 
@@ -441,4 +442,14 @@ fn a_process_that_leaves_children_does_not_block(s: &Scene) -> Outcome {
     let start = std::time::Instant::now();
     same("output", container.sh("sleep 5 & echo done")?, "done")?;
     holds("without waiting for it", start.elapsed() < std::time::Duration::from_secs(5))
+}
+
+fn a_caller_that_reaps_everything_does_no_harm(s: &Scene) -> Outcome {
+    // Callers are reapers of orphans, and take whatever ends.
+    let container = s.waiting()?;
+    for _ in 0..40 {
+        let output = s.finish_reaping(container.command("exec", &[], &["echo", "well"]))?;
+        same("output", (output.stdout.as_str(), output.code, output.stderr.as_str()), ("well\n", 0, ""))?;
+    }
+    Ok(())
 }

@@ -35,6 +35,7 @@ mod crash;
 mod devices;
 mod exec;
 mod hooks;
+mod intrusion;
 mod landlock;
 mod lifecycle;
 mod live_mounts;
@@ -43,9 +44,11 @@ mod mounts;
 mod namespaces;
 mod network;
 mod process;
+mod rootfs;
 mod rootless;
 mod shapes;
 mod terminal;
+mod version2;
 
 use case::Case;
 
@@ -55,8 +58,10 @@ const AREAS: &[&[Case]] = &[
     process::CASES,
     namespaces::CASES,
     mounts::CASES,
+    rootfs::CASES,
     devices::CASES,
     cgroups::CASES,
+    version2::CASES,
     update::CASES,
     seccomp::CASES,
     hooks::CASES,
@@ -70,6 +75,7 @@ const AREAS: &[&[Case]] = &[
     crash::CASES,
     rootless::CASES,
     attacks::CASES,
+    intrusion::CASES,
     landlock::CASES,
 ];
 

@@ -31,6 +31,13 @@ fn mounts(container: &Container, verb: &str, list: &Value) -> Outcome<crate::run
     container.scene.call(&["mounts", verb, &container.id, &path])
 }
 
+/// The verb does its work; after a refusal, that shows what was refused.
+fn works(container: &Container) -> Outcome {
+    let list = json!([{"destination": "/run", "type": "tmpfs", "source": "works"}]);
+    mounts(container, "add", &list)?.ok()?;
+    same("mounts", container.sh("grep -c '^works /run ' /proc/mounts")?, "1")
+}
+
 fn source(s: &Scene) -> Outcome<String> {
     let directory = s.directory("source")?;
     s.file("source/file", "from outside\n")?;
@@ -91,7 +98,8 @@ fn a_destination_through_a_link_stays_inside(s: &Scene) -> Outcome {
     container.up()?;
     let list = json!([{"destination": "/link/new", "type": "tmpfs", "source": "tmpfs"}]);
     mounts(&container, "add", &list)?;
-    same("entries outside", std::fs::read_dir(&outside).map_err(|error| error.to_string())?.count(), 0)
+    same("entries outside", std::fs::read_dir(&outside).map_err(|error| error.to_string())?.count(), 0)?;
+    works(&container)
 }
 
 fn the_host_does_not_see_them(s: &Scene) -> Outcome {
@@ -118,8 +126,10 @@ fn in_a_user_namespace(s: &Scene) -> Outcome {
 }
 
 fn a_source_that_is_not_there_is_refused(s: &Scene) -> Outcome {
+    let container = s.waiting()?;
     let list = json!([{"destination": "/mnt", "type": "bind", "source": "/no/such", "options": ["bind"]}]);
-    contains("what is said", &mounts(&s.waiting()?, "add", &list)?.refused()?, "/no/such")
+    contains("what is said", &mounts(&container, "add", &list)?.refused()?, "/no/such")?;
+    works(&container)
 }
 
 fn a_file_that_is_no_json_is_refused(s: &Scene) -> Outcome {
@@ -130,12 +140,17 @@ fn a_file_that_is_no_json_is_refused(s: &Scene) -> Outcome {
             .refused()
             .map_err(|error| format!("`{text}`: {error}"))?;
     }
-    s.call(&["mounts", "add", &container.id, "/no/such/file"])?.refused().map(drop)
+    s.call(&["mounts", "add", &container.id, "/no/such/file"])?.refused()?;
+    works(&container)
 }
 
 fn what_is_not_mounted_cannot_be_removed(s: &Scene) -> Outcome {
+    let container = s.waiting()?;
     let list = json!([{"destination": "/mnt", "type": "tmpfs", "source": "tmpfs"}]);
-    mounts(&s.waiting()?, "remove", &list)?.refused().map(drop)
+    mounts(&container, "remove", &list)?.refused()?;
+    mounts(&container, "add", &list)?.ok()?;
+    mounts(&container, "remove", &list)?.ok()?;
+    mounts(&container, "remove", &list)?.refused().map(drop)
 }
 
 fn on_a_stopped_container_is_refused(s: &Scene) -> Outcome {
@@ -143,14 +158,18 @@ fn on_a_stopped_container_is_refused(s: &Scene) -> Outcome {
     container.up()?;
     container.wait_status("stopped")?;
     let list = json!([{"destination": "/mnt", "type": "tmpfs", "source": "tmpfs"}]);
-    mounts(&container, "add", &list)?.refused().map(drop)
+    let said = mounts(&container, "add", &list)?.refused()?;
+    crate::case::contains_any("what is said", &said, &["not running", "stopped"])
 }
 
 fn on_an_unknown_container_is_refused(s: &Scene) -> Outcome {
     let path = s.file("mounts.json", "{\"mounts\": []}")?;
-    s.call(&["mounts", "add", "nosuch", &path])?.refused().map(drop)
+    let said = s.call(&["mounts", "add", "nosuch", &path])?.refused()?;
+    s.says(&said, &["container does not exist"])
 }
 
 fn an_unknown_word_is_refused(s: &Scene) -> Outcome {
-    mounts(&s.waiting()?, "change", &json!([]))?.refused().map(drop)
+    let container = s.waiting()?;
+    contains("what is said", &mounts(&container, "change", &json!([]))?.refused()?, "change")?;
+    works(&container)
 }

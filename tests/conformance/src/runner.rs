@@ -30,7 +30,8 @@ pub(crate) enum Verdict {
     Skipped(String),
 }
 
-/// A directory that all of the run's scratch directories are in; gone when dropped.
+/// A directory that all of the run's scratch directories are in, with a copy of this executable, which may be built anew
+/// meanwhile; gone when dropped.
 #[derive(Debug)]
 pub(crate) struct Base(PathBuf);
 
@@ -39,7 +40,14 @@ impl Base {
         let name = format!("stanza-conformance-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path).map_err(|error| format!("cannot create `{}`: {error}", path.display()))?;
-        Ok(Base(path))
+        let base = Base(path);
+        fs::copy("/proc/self/exe", base.executable())
+            .map_err(|error| format!("cannot copy this executable: {error}"))?;
+        Ok(base)
+    }
+
+    fn executable(&self) -> PathBuf {
+        self.0.join("cases")
     }
 }
 
@@ -68,16 +76,20 @@ pub(crate) fn run(case: &Case, runtime: &Runtime, base: &Base) -> Verdict {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let tag = format!("c{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let scratch = base.0.join(&tag);
-    match run_in(case, runtime, &scratch, &tag) {
+    match run_in(case, runtime, &base.executable(), &scratch, &tag) {
         Ok(verdict) => verdict,
         Err(error) => Verdict::Failed(error),
     }
 }
 
-fn run_in(case: &Case, runtime: &Runtime, scratch: &Path, tag: &str) -> Result<Verdict, String> {
+fn run_in(
+    case: &Case,
+    runtime: &Runtime,
+    executable: &Path,
+    scratch: &Path,
+    tag: &str,
+) -> Result<Verdict, String> {
     fs::create_dir_all(scratch).map_err(|error| format!("cannot create `{}`: {error}", scratch.display()))?;
-    let executable =
-        std::env::current_exe().map_err(|error| format!("no path of this executable: {error}"))?;
     let words = [
         ONE.to_owned(),
         format!("{}::{}", case.area, case.name),

@@ -262,19 +262,21 @@ impl Scene {
         same("mounts left", mounts_below(&self.scratch), Vec::<String>::new())
     }
 
-    /// `delete --force`, while this case reaps what would keep the first process from ending.
+    /// `delete --force`.
     pub(crate) fn delete_force(&self, id: &str) -> Outcome {
         let mut command = self.command();
         command.args(["delete", "--force", id]);
+        self.finish_reaping(command)?.ok().map_err(|error| format!("delete --force {id}: {error}")).map(drop)
+    }
+
+    /// Runs a command to its end, while this case reaps what would keep a container's first process from ending.
+    pub(crate) fn finish_reaping(&self, command: Command) -> Outcome<Output> {
         let mut running = self.spawn(command)?;
-        loop {
+        while running.child.try_wait().map_err(|error| format!("cannot wait: {error}"))?.is_none() {
             self.reap_but(running.pid());
-            if running.child.try_wait().map_err(|error| format!("cannot wait: {error}"))?.is_some() {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(Duration::from_micros(200));
         }
-        running.finish()?.ok().map_err(|error| format!("delete --force {id}: {error}")).map(drop)
+        running.finish()
     }
 
     /// Reaps the children that have ended, but for one.

@@ -126,21 +126,25 @@ fn markdown(runtimes: &[Runtime], rows: &[Row]) -> String {
     text
 }
 
-/// Where the runtimes differ, and why each that did not pass did not.
-fn differences(runtimes: &[Runtime], rows: &[Row]) -> String {
-    let mut text = String::from("Differences:\n\n");
+/// Where the runtimes differ, and why each that did not pass did not; what one lacks only when asked for.
+fn differences(runtimes: &[Runtime], rows: &[Row], lacking: bool) -> String {
+    let mut text = String::new();
     for (case, verdicts) in rows {
         if verdicts.iter().all(|verdict| cell(verdict) == cell(&verdicts[0])) && cell(&verdicts[0]) != "FAIL"
         {
             continue;
         }
         for (runtime, verdict) in runtimes.iter().zip(verdicts) {
-            let (Verdict::Failed(reason) | Verdict::Unsupported(reason) | Verdict::Skipped(reason)) = verdict
-            else {
-                continue;
+            let reason = match verdict {
+                Verdict::Failed(reason) | Verdict::Skipped(reason) => reason,
+                Verdict::Unsupported(reason) if lacking => reason,
+                Verdict::Passed | Verdict::Unsupported(_) => continue,
             };
             let line: String = reason.lines().next().unwrap_or_default().chars().take(200).collect();
             let name = format!("{}::{}", case.area, case.name);
+            if text.is_empty() {
+                text.push_str("Differences:\n\n");
+            }
             let _ = writeln!(text, "* `{name}`, {} {}: {line}", runtime.name, cell(verdict));
         }
     }
@@ -197,6 +201,6 @@ fn compare(words: &[String]) -> Result<bool, String> {
     let rows: Vec<Row> = cases.into_iter().zip(verdicts).collect();
     let text = markdown(&runtimes, &rows);
     let shown = if wanted.markdown { text.as_str() } else { text.split("\n\n").next().unwrap_or_default() };
-    println!("\n{shown}\n\n{}", differences(&runtimes, &rows));
+    println!("\n{shown}\n\n{}", differences(&runtimes, &rows, wanted.markdown));
     Ok(good)
 }

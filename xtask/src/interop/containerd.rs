@@ -36,7 +36,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
   address = "$D/socket.ttrpc"
 END
 setsid containerd --config $D/config.toml </dev/null >$D/log 2>&1 &
-soon c version || { tail -n 20 $D/log; exit 1; }
+soon c version >/dev/null 2>&1 || { tail -n 20 $D/log; exit 1; }
 c image import $ARCHIVE
 "#,
         },

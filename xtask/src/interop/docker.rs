@@ -29,7 +29,7 @@ pub(super) const CALLER: Caller = Caller {
 setsid dockerd --data-root $D/data --exec-root /run/docker --pidfile $D/pid --host unix://$D/socket --bridge none \
   --iptables=false --ip6tables=false --experimental --exec-opt native.cgroupdriver=cgroupfs \
   --add-runtime stanza=$RUNTIME --default-runtime stanza </dev/null >$D/log 2>&1 &
-soon d version || { tail -n 20 $D/log; exit 1; }
+soon d version >/dev/null 2>&1 || { tail -n 20 $D/log; exit 1; }
 d load --input $ARCHIVE
 "#,
         },
@@ -162,6 +162,26 @@ expect "$(d exec --privileged mighty sed -n 's/^CapEff:\t//p' /proc/self/status)
 d rm -f mighty
 expect "$(r --rm --privileged $IMAGE sed -n 's/^Seccomp:\t//p' /proc/self/status)" 0
 r --rm --privileged $IMAGE sh -c 'mount -t tmpfs tmpfs /tmp && test -e /dev/full'
+"#,
+        },
+        Step {
+            name: "run, more options of resources",
+            script: r#"
+start more --memory 64m --memory-reservation 32m --memory-swappiness 10 --oom-kill-disable --cpuset-mems 0 $IMAGE sleep 1000
+expect "$(cgroup_file more memory memory.soft_limit_in_bytes)" 33554432
+expect "$(cgroup_file more memory memory.swappiness)" 10
+contains "$(cgroup_file more memory memory.oom_control)" "oom_kill_disable 1"
+expect "$(cgroup_file more cpuset cpuset.mems)" 0
+d rm -f more
+contains "$(r --rm --pids-limit 5 $IMAGE sh -c 'for i in 1 2 3 4 5 6 7 8; do sleep 1 & done' 2>&1 || true)" "can't fork"
+"#,
+        },
+        Step {
+            name: "run, name spaces of cgroups",
+            script: r#"
+expect "$(r --rm --cgroupns private $IMAGE sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)" /
+contains "$(r --rm --cgroupns host $IMAGE sed -n 's/^[0-9]*:memory://p' /proc/self/cgroup)" /docker/
+test "$(r --rm $IMAGE sh -c 'cat /sys/fs/cgroup/memory/cgroup.procs | wc -l')" -lt 5
 "#,
         },
         Step {
@@ -403,6 +423,26 @@ d rm -f counter
             script: r#"
 out=$(r --rm --workdir /etc/passwd $IMAGE true 2>&1) && exit 1
 contains "$out" "/etc/passwd"
+"#,
+        },
+        Step {
+            name: "a daemon with a user name space",
+            script: r#"
+ids=$(sed -n 's/^stanza-test:\([0-9]*\):.*/\1/p' /etc/subuid)
+setsid dockerd --data-root $D/remapped --exec-root /run/remapped --pidfile $D/remapped.pid --host unix://$D/remapped.socket \
+  --bridge none --iptables=false --ip6tables=false --exec-opt native.cgroupdriver=cgroupfs --userns-remap stanza-test \
+  --add-runtime stanza=$RUNTIME --default-runtime stanza </dev/null >$D/remapped.log 2>&1 &
+remapped() { ${DOCKER% --host*} --host unix://$D/remapped.socket "$@"; }
+soon remapped version >/dev/null 2>&1 || { tail -n 20 $D/remapped.log; exit 1; }
+remapped load --input $ARCHIVE
+expect "$(remapped run --rm --network none $IMAGE sh -c 'id -u; cat /proc/self/uid_map' | tr -s ' \n' ' ')" "0 0 $ids 65536 "
+remapped run -d --network none --name inside $IMAGE sleep 1000
+expect "$(stat -c %u /proc/$(remapped inspect --format '{{.State.Pid}}' inside))" "$ids"
+expect "$(remapped exec inside id -u)" 0
+expect "$(remapped exec --user user inside id -u)" 1000
+remapped rm -f inside
+kill $(cat $D/remapped.pid)
+soon sh -c "! test -e $D/remapped.pid"
 "#,
         },
         Step { name: "remove all", script: r#"d rm -f $(d ps -aq); expect "$(d ps -aq)" ""; nothing_left"# },

@@ -1,9 +1,9 @@
 //! `cargo xtask interop`: the real callers of an OCI runtime, with stanza's in place of runc.
 //!
-//! Debian's podman (root's and a user's), containerd and dockerd each get a [`room`] of their own, and a script of steps that is run with one runtime:
-//! `stanza-oci`, or whatever `--runtime` names. The steps are black-box: they were first made to pass with runc, so that a step
-//! that fails tells something about the runtime. A step is a piece of shell; it passes when it ends with 0, and is skipped when
-//! it ends with 77. The last step of each caller is that its cgroups are gone.
+//! Debian's podman (root's and a user's), containerd and dockerd each get a [`room`] of their own, and a script of steps that
+//! is run with one runtime: `stanza-oci`, or whatever `--runtime` names. The steps are black-box: they were first made to pass
+//! with runc, so that a step that fails tells something about the runtime. A step is a piece of shell; it passes when it ends
+//! with 0, and is skipped when it ends with 77. The last step of each caller is that its cgroups are gone.
 //!
 //! It does not pull images and needs no network: the image is made of `busybox-static`.
 
@@ -161,14 +161,14 @@ fn obstacle(caller: &Caller) -> Option<String> {
         .then(|| "the steps look into cgroup v1 hierarchies, and none is mounted here".to_owned())
 }
 
-/// Runs one script and prints how it went.
-fn run_step(room: &Room, name: String, script: &str, own: &Path, tally: &mut Tally) {
+/// Runs one script and prints how it went; whether the next can build on it.
+fn run_step(room: &Room, name: String, script: &str, own: &Path, tally: &mut Tally) -> bool {
     let ending = match room.run(script, &own.join("output"), PATIENCE) {
         Ok(ending) => ending,
         Err(error) => {
             println!("test {name} ... FAILED\n    {error}");
             tally.failures.push(name);
-            return;
+            return false;
         }
     };
     if ending.code == 0 {
@@ -185,7 +185,9 @@ fn run_step(room: &Room, name: String, script: &str, own: &Path, tally: &mut Tal
         let trace = fs::read(own.join("trace")).unwrap_or_default();
         println!("  the last commands:\n    {}", last_lines(&String::from_utf8_lossy(&trace), TRACE));
         tally.failures.push(name);
+        return false;
     }
+    true
 }
 
 /// The last lines of a text, to be shown indented.
@@ -229,7 +231,11 @@ fn run_caller(caller: &Caller, runtime: &Path, directory: &Path, options: &Optio
             "{variables}{COMMON}{}\nexec 9>$D/trace; BASH_XTRACEFD=9\nset -ex\n{}",
             caller.prelude, step.script
         );
-        run_step(&room, format!("{}: {}", caller.name, step.name), &script, &own, tally);
+        let good = run_step(&room, format!("{}: {}", caller.name, step.name), &script, &own, tally);
+        if prepares && !good {
+            println!("test {}: what follows is left out", caller.name);
+            return;
+        }
     }
     if options.filter.is_some() {
         // What was prepared is still there.

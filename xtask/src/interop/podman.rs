@@ -181,6 +181,13 @@ contains "$(p run --rm --network none --cgroupns host $IMAGE sed -n 's/^[0-9]*:m
 "#,
         },
         Step {
+            name: "run with systemd's mounts",
+            script: r#"
+contains "$(p run --rm --network none --systemd always $IMAGE cat /proc/mounts)" " /sys/fs/cgroup/systemd cgroup rw,"
+p run --rm --network none --systemd always $IMAGE mkdir /sys/fs/cgroup/systemd/below
+"#,
+        },
+        Step {
             name: "run without cgroups",
             script: r#"
 [ "$(basename $RUNTIME)" != runc ] || skip "runc has no such mode"

@@ -9,7 +9,8 @@ use crate::detect::Hierarchy;
 use crate::device;
 use crate::location::Location;
 use crate::plan::{
-    CgroupPlan, Group, Limits, NOT_AVAILABLE, NOT_DELEGATED, PlanError, Version, Warning, Write, unsupported,
+    CgroupPlan, Group, Limits, NOT_AVAILABLE, NOT_DELEGATED, PlanError, Version, Warning, Write, memory_check,
+    unsupported,
 };
 
 /// The controllers whose cgroups every container has: to shut devices, to freeze, to count, and to be limited later.
@@ -73,7 +74,8 @@ pub(crate) fn plan(
         });
     }
     let version = if groups.is_empty() { Version::None } else { Version::V1 };
-    Ok((CgroupPlan { version, groups, ..CgroupPlan::default() }, limits.warnings))
+    let check_memory = memory_check(resources);
+    Ok((CgroupPlan { version, groups, check_memory, ..CgroupPlan::default() }, limits.warnings))
 }
 
 /// All limits but the device rules, in the order in which the kernel takes them.

@@ -6,7 +6,7 @@ use stanza_spec::oci::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResour
 
 use crate::device;
 use crate::plan::{
-    CgroupPlan, Enable, Group, Limits, MemoryCheck, NOT_AVAILABLE, NOT_DELEGATED, PlanError, Version,
+    CgroupPlan, Enable, Group, Limits, NOT_AVAILABLE, NOT_DELEGATED, PlanError, Version, memory_check,
     Warning, Write, unsupported,
 };
 use crate::v1;
@@ -65,7 +65,7 @@ pub(crate) fn plan(
         writes,
     };
     let devices = resources.devices().is_some().then_some(rules);
-    let check_memory = resources.memory().as_ref().and_then(memory_check);
+    let check_memory = memory_check(resources);
     let groups = vec![group];
     let plan = CgroupPlan { version: Version::V2, groups, devices, check_memory, ..CgroupPlan::default() };
     Ok((plan, limits.warnings))
@@ -101,14 +101,6 @@ fn limits(resources: &LinuxResources) -> Result<Limits, PlanError> {
     }
     v1::rdma_limits(resources, &mut limits);
     Ok(limits)
-}
-
-fn memory_check(memory: &LinuxMemory) -> Option<MemoryCheck> {
-    let set =
-        |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value != 0);
-    let (limit, with_swap) = (set(memory.limit()), set(memory.swap()));
-    let asked = memory.check_before_update() == Some(true) && (limit.is_some() || with_swap.is_some());
-    asked.then_some(MemoryCheck { limit, with_swap })
 }
 
 /// `max` for what OCI writes as -1 or 0.

@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
-use stanza_spec::oci::runtime::Mount;
+use stanza_spec::oci::runtime::{LinuxNamespaceType, Mount};
 use stanza_sys::{Handle, read_proc};
 
 use crate::error::{During, Failure};
+use crate::namespaces::Namespaces;
 use crate::source;
 
 /// A hierarchy to show.
@@ -30,16 +31,20 @@ pub(super) enum Kind {
 
 /// The hierarchies in which this process has a cgroup, when `mounts` want any shown; those in whose root cgroup it stands are
 /// the host's business, unless there is nothing else.
-pub(super) fn find(mounts: &[Mount], own_namespace: bool) -> Result<Vec<Hierarchy>, Failure> {
+///
+/// Called before a new cgroup namespace is made, in which all cgroups look like roots; in one that was joined they do.
+pub(super) fn find(mounts: &[Mount], namespaces: &Namespaces) -> Result<Vec<Hierarchy>, Failure> {
     if !mounts.iter().any(|mount| mount.typ().as_deref() == Some("cgroup")) {
         return Ok(Vec::new());
     }
     let text = read_proc("/proc/self/cgroup").during("read /proc/self/cgroup")?;
-    let kinds = parse(&text);
-    // A namespace that was joined shows all as roots.
-    let joined = own_namespace && kinds.iter().all(|(kind, _)| *kind == Kind::V2);
-    let kinds = if joined { parse(&text.replace(":/\n", ":/.\n")) } else { kinds };
-    if own_namespace {
+    let mut kinds = parse(&text, namespaces.joins(LinuxNamespaceType::Cgroup));
+    if is_version_2(Path::new("/sys/fs/cgroup")) {
+        // Whatever else the kernel has, it is not mounted.
+        kinds =
+            text.lines().filter_map(|line| Some((Kind::V2, line.strip_prefix("0::")?.to_owned()))).collect();
+    }
+    if namespaces.has_own(LinuxNamespaceType::Cgroup) {
         return Ok(kinds.into_iter().map(|(kind, _)| Hierarchy { kind, part: None }).collect());
     }
     let table = read_proc("/proc/self/mountinfo").during("read /proc/self/mountinfo")?;
@@ -54,8 +59,13 @@ pub(super) fn find(mounts: &[Mount], own_namespace: bool) -> Result<Vec<Hierarch
     Ok(found)
 }
 
-/// Each with the path of this process's cgroup in it.
-fn parse(text: &str) -> Vec<(Kind, String)> {
+fn is_version_2(path: &Path) -> bool {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    rustix::fs::statfs(path).is_ok_and(|stat| stat.f_type == CGROUP2_SUPER_MAGIC)
+}
+
+/// Each with the path of this process's cgroup in it; those at their root only `with_roots`.
+fn parse(text: &str, with_roots: bool) -> Vec<(Kind, String)> {
     let mut found = Vec::new();
     let mut unified = None;
     for line in text.lines() {
@@ -65,7 +75,7 @@ fn parse(text: &str) -> Vec<(Kind, String)> {
         };
         if controllers.is_empty() {
             unified = Some((Kind::V2, path.to_owned()));
-        } else if path != "/" {
+        } else if with_roots || path != "/" {
             found.push((Kind::V1(controllers.to_owned()), path.to_owned()));
         }
     }
@@ -108,8 +118,12 @@ mod tests {
     fn only_hierarchies_with_a_cgroup_of_ones_own_count() {
         let text = "9:name=systemd:/\n8:pids:/stanza/x\n2:cpu,cpuacct:/stanza/x\n0::/\n";
         let own = || "/stanza/x".to_owned();
-        assert_eq!(parse(text), [(Kind::V1("pids".into()), own()), (Kind::V1("cpu,cpuacct".into()), own())]);
-        assert_eq!(parse("0::/user.slice\n"), [(Kind::V2, "/user.slice".to_owned())]);
+        assert_eq!(
+            parse(text, false),
+            [(Kind::V1("pids".into()), own()), (Kind::V1("cpu,cpuacct".into()), own())]
+        );
+        assert_eq!(parse("0::/user.slice\n", false), [(Kind::V2, "/user.slice".to_owned())]);
+        assert_eq!(parse(text, true).len(), 3);
         assert_eq!(mount_options("cpu,cpuacct"), [("cpu".into(), None), ("cpuacct".into(), None)]);
     }
 

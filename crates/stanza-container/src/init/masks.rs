@@ -31,8 +31,8 @@ pub(super) fn read_only(root: &Root, paths: &[String]) -> Result<(), Failure> {
         if let Some(place) = find(root, path)? {
             let step = "make read-only";
             let tree = source::clone_of(place.as_fd(), true).during_on(step, Path::new(path))?;
-            source::set_attributes(&tree, true, &READ_ONLY).during_on(step, Path::new(path))?;
             source::attach(&tree, &place).during_on(step, Path::new(path))?;
+            source::set_attributes(&tree, true, &READ_ONLY).during_on(step, Path::new(path))?;
         }
     }
     Ok(())

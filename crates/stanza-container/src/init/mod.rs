@@ -26,8 +26,9 @@ use stanza_spec::oci::runtime::{Linux, LinuxNamespaceType, Process};
 use stanza_sys::{CloneFlags, Handle, MountAttributes};
 
 use self::hierarchies::Hierarchy;
-use crate::error::{During, Failure, What};
+use crate::error::{During, Failure, LaunchError, What};
 use crate::idmap::Prepared;
+use crate::landlock::Landlock;
 use crate::launch::{Launch, Stdio};
 use crate::line::{Line, Reply};
 use crate::mount_options::propagation;
@@ -36,7 +37,7 @@ use crate::process::{Program, set_standard_descriptors};
 use crate::root::Root;
 use crate::{scheduling, source, terminal};
 
-pub(crate) use mounts::open_binds;
+pub(crate) use mounts::{mount_one, open_binds};
 
 /// Runs in the child. Returns only with the reason why the program did not start.
 pub(crate) fn run(
@@ -57,8 +58,13 @@ pub(crate) fn run(
     launch.attendant.inside().map_err(|text| Failure::plain(What::Around(text)))?;
     use_stdio(&launch.stdio, terminal, line)?;
     let manner = &launch.manner;
-    let program =
-        Program { process, filter: launch.filter, limited: namespaces.has_own(LinuxNamespaceType::User) };
+    let landlock = Landlock::of(spec.annotations().as_ref()).map_err(LaunchError::into_failure)?;
+    let program = Program {
+        process,
+        filter: launch.filter,
+        limited: namespaces.has_own(LinuxNamespaceType::User),
+        landlock: landlock.as_ref(),
+    };
     let ready = program.prepare(manner, line)?;
     line.say_ready().during("tell that all is ready")?;
     if let Some(gate) = &manner.gate {
@@ -92,9 +98,8 @@ fn enter(
         launch.before_namespaces()?;
         namespaces.join()?;
     }
-    // In a namespace of its own all of them look like roots.
     let mounts = launch.spec.mounts().as_deref().unwrap_or_default();
-    let hierarchies = hierarchies::find(mounts, namespaces.has_own(LinuxNamespaceType::Cgroup))?;
+    let hierarchies = hierarchies::find(mounts, namespaces)?;
     if namespaces.has_new(CloneFlags::CGROUP) {
         // Only now: a namespace's root is the cgroup of the moment.
         stanza_sys::unshare(CloneFlags::CGROUP).during("create a cgroup namespace")?;
@@ -149,7 +154,7 @@ fn build(
     for volume in launch.copy_up {
         volume.apply(&root).during_on("fill the volume at", &volume.destination)?;
     }
-    let context = mounts::Context { root: &root, hierarchies, binds, linux };
+    let context = mounts::Context { root: &root, hierarchies, binds, linux, make: &source::new_mount };
     let procfs = context.mount_all(mounts)?;
     let procfs = procfs.as_ref().unwrap_or(&host_procfs);
     if !mounts::bind_device_directory(mounts) {
@@ -227,6 +232,8 @@ fn mount_root(rootfs: &Rootfs, prepared: Option<&Prepared>, read_only: bool) -> 
     // The mount goes over a directory that exists for sure: this namespace never looks at what is below. The root of a new
     // user namespace may not be able to reach stanza's own directories, but it can reach /proc, needed no more.
     let place = match (prepared, rootfs) {
+        // A directory that can be reached is as good, and leaves /proc in view.
+        (_, Rootfs::Directory(path)) if rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() => path,
         (Some(_), _) => Path::new("/proc"),
         (None, Rootfs::Directory(path)) => path,
         (None, Rootfs::Layered { root, .. }) => &root.upper,
@@ -243,6 +250,11 @@ fn mount_root(rootfs: &Rootfs, prepared: Option<&Prepared>, read_only: bool) -> 
     let step = "open the root file system";
     let below = openat(CWD, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).during_on(step, place)?;
     source::attach(root, &below).mounting(Path::new("/"))?;
+    if prepared.is_some() {
+        // Cloned by the parent it may be a peer of the host's mounts, and pivot_root(2) takes no such root.
+        let downstream = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        mount_change(place, downstream).during("make the mounts private")?;
+    }
     let root = Root::open_at(place).during_on(step, place)?;
     for (destination, mount) in parts {
         let stat = rustix::fs::fstat(mount).mounting(destination)?;
@@ -290,8 +302,20 @@ fn move_root(root: &Root) -> Result<(), Failure> {
 
 /// Writes a file below a procfs that nobody else can have covered.
 fn write_proc(procfs: impl AsFd, path: &str, value: &str) -> std::io::Result<()> {
+    const PROC_SUPER_MAGIC: i64 = 0x9fa0;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    let file = openat2(procfs, path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty(), resolve)?;
+    let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+    let file = match openat2(&procfs, path, flags, Mode::empty(), resolve) {
+        // Before Linux 5.6. What lies over the file is no procfs, or another file of one, which does no harm.
+        Err(rustix::io::Errno::NOSYS) => {
+            let file = openat(&procfs, path, flags | OFlags::NOFOLLOW, Mode::empty())?;
+            match rustix::fs::fstatfs(&file)?.f_type {
+                PROC_SUPER_MAGIC => file,
+                _ => return Err(rustix::io::Errno::XDEV.into()),
+            }
+        }
+        other => other?,
+    };
     rustix::io::write(&file, value.as_bytes())?;
     Ok(())
 }

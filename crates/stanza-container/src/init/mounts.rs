@@ -100,6 +100,23 @@ pub(super) struct Context<'a> {
     pub(super) hierarchies: &'a [Hierarchy],
     pub(super) binds: &'a [Option<OwnedFd>],
     pub(super) linux: &'a Linux,
+    /// How a new file system is made.
+    pub(super) make: &'a Make<'a>,
+}
+
+/// Makes a file system as [`source::new_mount`] does.
+pub(crate) type Make<'a> = dyn Fn(&str, &str, &[(String, Option<String>)], u64) -> io::Result<Handle> + 'a;
+
+/// Makes one mount in a container that runs; `tree` is the opened source of one that binds.
+pub(crate) fn mount_one(
+    root: &Root,
+    mount: &Mount,
+    tree: Option<OwnedFd>,
+    linux: &Linux,
+    make: &Make<'_>,
+) -> Result<(), Failure> {
+    let context = Context { root, hierarchies: &[], binds: &[tree], linux, make };
+    context.mount_all(std::slice::from_ref(mount)).map(drop)
 }
 
 impl Context<'_> {
@@ -150,25 +167,26 @@ impl Context<'_> {
         if options.copy_link && kind.is_symlink() {
             return self.copy_link(tree, destination);
         }
-        set_attributes(tree, &options.attributes)?;
-        source::set_attributes(tree, true, &options.recursive)?;
-        // What nobody decided hears of the host's mounts, and tells the host nothing, as all of the container's root.
-        let root = self.linux.rootfs_propagation().as_deref().and_then(propagation);
-        if let Some((bits, recursive)) = options.propagation.or(root).or(Some((MS_SLAVE, true))) {
-            let attributes = MountAttributes { propagation: bits, ..MountAttributes::default() };
-            source::set_attributes(tree, recursive, &attributes)?;
-        }
         let target = match (options.destination_link, kind.is_dir()) {
             (true, _) => match self.root.open(destination, OFlags::PATH | OFlags::NOFOLLOW) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    self.root.ensure_file(destination)?
-                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => match kind.is_dir() {
+                    true => self.root.ensure_directory(destination)?,
+                    false => self.root.ensure_file(destination)?,
+                },
                 found => found?,
             },
             (false, true) => self.root.ensure_directory(destination)?,
             (false, false) => self.root.ensure_file(destination)?,
         };
-        source::attach(tree, target)
+        // Before its attributes are set: kernels without mount_setattr change attached mounts only. Nobody else is here.
+        source::attach(tree, target)?;
+        set_attributes(tree, &options.attributes)?;
+        source::set_attributes(tree, true, &options.recursive)?;
+        // What nobody decided hears of the host's mounts, and tells the host nothing, as all of the container's root.
+        let root = self.linux.rootfs_propagation().as_deref().and_then(propagation);
+        let (bits, recursive) = options.propagation.or(root).unwrap_or((MS_SLAVE, true));
+        let attributes = MountAttributes { propagation: bits, ..MountAttributes::default() };
+        source::set_attributes(tree, recursive, &attributes)
     }
 
     /// Makes the same link at the destination; one that is there must be the same.
@@ -222,16 +240,16 @@ impl Context<'_> {
             data.push(("context".to_owned(), Some(label.to_owned())));
         }
         let late = if options.copy_up { options.attributes.set } else { 0 };
-        let made = source::new_mount(kind, name, &data, options.attributes.set & !late)?;
+        let made = (self.make)(kind, name, &data, options.attributes.set & !late)?;
         if options.copy_up {
             let directory = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let from = openat(target, ".", directory, Mode::empty())?;
             copy_directory(&from, &openat(&made, ".", directory, Mode::empty())?)?;
-            let attributes = MountAttributes { set: late, ..MountAttributes::default() };
-            source::set_attributes(&made, false, &attributes)?;
         }
-        source::set_attributes(&made, true, &options.recursive)?;
         source::attach(&made, target)?;
+        let attributes = MountAttributes { set: late, ..MountAttributes::default() };
+        source::set_attributes(&made, false, &attributes)?;
+        source::set_attributes(&made, true, &options.recursive)?;
         self.propagate(&made, options)?;
         Ok(made)
     }
@@ -244,8 +262,8 @@ impl Context<'_> {
             return match part {
                 None => source::attach(source::new_mount("cgroup2", "cgroup", &[], set.set)?, target),
                 Some(part) => {
-                    source::set_attributes(part, false, &set)?;
-                    source::attach(part, target)
+                    source::attach(part, target)?;
+                    source::set_attributes(part, false, &set)
                 }
             };
         }

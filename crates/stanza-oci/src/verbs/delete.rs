@@ -22,7 +22,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
         other => other?,
     };
     place.lock()?;
-    let Some(record) = place.read_record()? else {
+    let Some(record) = place.read_latest_record()? else {
         // Its maker died before anything but the directory was made, or another `delete` was here first.
         if !force {
             return Err(Failure::NoContainer);

@@ -4,7 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::process::Pid;
-use stanza_container::{Attendant, ExecTarget, Init, Manner, exec_through};
+use stanza_container::{Attendant, ExecTarget, Init, Landlock, Manner, exec_through};
 
 use crate::arguments::{Parsed, Verb, option, switch};
 use crate::context::Context;
@@ -87,6 +87,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let preserved = descriptors::preserved(parsed.number("preserve-fds")?.unwrap_or(0), &mut process)?;
     let filter = seccomp::filter(&spec)?;
     let agent = Agent::of(&spec, filter.as_ref())?;
+    let landlock = Landlock::of(spec.annotations().as_ref())?;
     let cgroup = container.cgroup();
     let wanted: Vec<&str> = parsed.values("cgroup").collect();
     let cgroup = if wanted.is_empty() { cgroup } else { cgroup.sub(&wanted).map_err(Failure::below)? };
@@ -96,6 +97,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             pidfd,
             process: &process,
             filter: filter.as_ref(),
+            landlock: landlock.as_ref(),
             cgroup: entry(&cgroup)?,
             stdio: stdio(Some(&process)),
             manner: Manner {
