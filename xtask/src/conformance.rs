@@ -8,6 +8,7 @@ use crate::shell::{cargo, step};
 /// Runs the suite; whether stanza, or the last runtime that was named, failed no case.
 pub(crate) fn run(words: &[String]) -> Result<bool, String> {
     packages::ensure()?;
+    packages::ensure_peers()?;
     packages::ensure_user()?;
     if !step("build", cargo().args(["build", "--package", "stanza-oci", "--package", "stanza-conformance"]))?
     {

@@ -27,6 +27,10 @@ const CALLERS: &[(&str, &str, &str)] = &[
     ("newuidmap", "uidmap", "containers of an ordinary user"),
 ];
 
+/// The runtimes that `cargo xtask conformance` compares with.
+const PEERS: &[(&str, &str, &str)] =
+    &[("runc", "runc", "a runtime to compare with"), ("crun", "crun", "a runtime to compare with")];
+
 /// The ordinary user that rootless tests run as.
 const USER: &str = "stanza-test";
 
@@ -38,6 +42,11 @@ pub(crate) fn is_root() -> bool {
 /// Installs what the tests need.
 pub(crate) fn ensure() -> Result<(), String> {
     ensure_all(NEEDED)
+}
+
+/// Installs the other OCI runtimes.
+pub(crate) fn ensure_peers() -> Result<(), String> {
+    ensure_all(PEERS)
 }
 
 /// Installs the callers of an OCI runtime.

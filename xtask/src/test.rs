@@ -1,10 +1,11 @@
-//! `cargo xtask test`: installs what the tests need, runs them all, closes with one line of numbers.
+//! `cargo xtask test`: installs what the tests need, runs them all and the callers of the OCI runtime, closes with one line of
+//! numbers.
 //!
 //! The runner's own lines are passed on as they come. A test that cannot run on this machine prints `skipped: reason` and
 //! passes for the runner; here it is counted apart.
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
@@ -74,10 +75,31 @@ pub(crate) fn run(words: &[String]) -> Result<bool, String> {
         return Ok(false);
     }
     println!("==> test");
-    let mut child = cargo()
-        .args(["test", "--quiet", "--workspace", "--no-fail-fast", "--"])
-        .args(words)
-        .args(["--show-output", "--format=pretty"])
+    let mut tally = Tally::default();
+    let mut tests = cargo();
+    tests.args(["test", "--quiet", "--workspace", "--no-fail-fast", "--"]);
+    tests.args(words).args(["--show-output", "--format=pretty"]);
+    let mut good = follow(tests, &mut tally)?;
+    if words.is_empty() {
+        // The callers of an OCI runtime, each with this one.
+        if packages::is_root() {
+            println!("==> interop");
+            let mut callers = cargo();
+            callers.args(["run", "--quiet", "--package", "xtask", "--", "interop"]);
+            good &= follow(callers, &mut tally)?;
+        } else {
+            println!("skipped: the callers of an OCI runtime need root");
+        }
+    }
+    // Skipped tests have passed for the runner.
+    let passed = tally.passed.saturating_sub(tally.skipped);
+    println!("\n{passed} passed, {} failed, {} skipped", tally.failed, tally.skipped + tally.ignored);
+    Ok(good && tally.failed == 0)
+}
+
+/// Runs a command, shows what it says and counts; whether it succeeded.
+fn follow(mut command: Command, tally: &mut Tally) -> Result<bool, String> {
+    let mut child = command
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -87,17 +109,13 @@ pub(crate) fn run(words: &[String]) -> Result<bool, String> {
         forward(stdout, sender.clone());
         forward(stderr, sender);
     }
-    let mut tally = Tally::default();
     for line in lines {
         if tally.line(&line) {
             println!("{}", line.chars().take(LONGEST_LINE).collect::<String>());
         }
     }
     let status = child.wait().map_err(|error| format!("cannot wait for cargo: {error}"))?;
-    // Skipped tests have passed for the runner.
-    let passed = tally.passed.saturating_sub(tally.skipped);
-    println!("\n{passed} passed, {} failed, {} skipped", tally.failed, tally.skipped + tally.ignored);
-    Ok(status.success() && tally.failed == 0)
+    Ok(status.success())
 }
 
 #[cfg(test)]

@@ -223,6 +223,7 @@ pub fn launch(mut launch: Launch<'_>) -> Result<Init, LaunchError> {
         let step = step.to_owned();
         move |source| LaunchError::Step { step, source }
     };
+    check_kernel()?;
     let namespaces = Namespaces::of(launch.spec)?;
     let prepared = prepare(&launch, &namespaces)?;
     let (ours, theirs) = line::pair().map_err(step("make a socket pair"))?;
@@ -249,6 +250,18 @@ pub fn launch(mut launch: Launch<'_>) -> Result<Init, LaunchError> {
             }
         }
     }
+}
+
+/// The oldest kernel that has what cannot be done in another way: clone3, pidfds, and mounts by descriptor.
+const OLDEST_KERNEL: (u32, u32) = (5, 4);
+
+fn check_kernel() -> Result<(), LaunchError> {
+    if crate::source::kernel_is_at_least(OLDEST_KERNEL) {
+        return Ok(());
+    }
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    Err(LaunchError::Configuration(format!("this is Linux {release}: containers need Linux 5.4 or newer")))
 }
 
 /// Clones the first process into its cgroup. Before Linux 5.7 the process joins it by itself.

@@ -43,6 +43,6 @@ pub use gate::{Gate, open_gate};
 pub use hooks::{HookError, run_hooks};
 pub use landlock::{LANDLOCK_ANNOTATION, Landlock};
 pub use launch::{Attendant, Init, Launch, Manner, Stdio, launch};
-pub use live_mounts::{AddedMount, MountTarget, add_mounts, remove_mounts};
+pub use live_mounts::{AddedMount, MountTarget, add_mounts, ensure_mount_points, remove_mounts};
 pub use mount_options::mount_option_words;
 pub use process::CgroupEntry;

@@ -283,3 +283,17 @@ impl<'a> Views<'a> {
         Ok(None)
     }
 }
+
+/// Makes what is missing of the places (true: a directory, false: a file) in the root file system at `rootfs`, for somebody else
+/// to mount on. No link in it leads out.
+///
+/// # Errors
+/// When one cannot be made.
+pub fn ensure_mount_points(rootfs: &Path, places: &[(&Path, bool)]) -> Result<(), LaunchError> {
+    let root = Root::open_at(rootfs)
+        .map_err(|source| LaunchError::Step { step: "open the root file system".to_owned(), source })?;
+    places.iter().try_for_each(|(place, is_directory)| {
+        let made = if *is_directory { root.ensure_directory(place) } else { root.ensure_file(place) };
+        made.map(drop).map_err(|source| LaunchError::Mount { destination: place.to_path_buf(), source })
+    })
+}

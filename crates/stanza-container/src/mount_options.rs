@@ -66,8 +66,11 @@ const WITHOUT_RECURSIVE_FORM: [&str; 3] = ["defaults", "silent", "loud"];
 const PROPAGATIONS: [(&str, u64); 4] =
     [("private", MS_PRIVATE), ("slave", MS_SLAVE), ("shared", MS_SHARED), ("unbindable", MS_UNBINDABLE)];
 
+/// What a word says about how a mount is made.
+type Manner = fn(&mut MountOptions);
+
 /// Words about how a mount is made.
-const MANNERS: [(&str, fn(&mut MountOptions)); 14] = [
+const MANNERS: [(&str, Manner); 14] = [
     ("bind", |options| options.bind = Some(false)),
     ("rbind", |options| options.bind = Some(true)),
     ("idmap", |options| options.idmap = Some(false)),

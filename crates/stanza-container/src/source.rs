@@ -149,7 +149,8 @@ pub(crate) fn overlay(layers: &OverlayLayers) -> io::Result<OwnedFd> {
     overlay_with(layers, &|context| fsconfig_set_string(context, "lowerdir", &*joined.text))
 }
 
-fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
+/// Whether this kernel is that version or a later one.
+pub(crate) fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
     let name = rustix::system::uname();
     let mut numbers =
         name.release().to_str().unwrap_or_default().split(['.', '-']).map_while(|part| part.parse().ok());

@@ -140,7 +140,7 @@ fn give_up(place: Place, failure: Failure) -> Failure {
     failure
 }
 
-fn process_of(spec: &mut Spec) -> Result<&mut Process, Failure> {
+pub(crate) fn process_of(spec: &mut Spec) -> Result<&mut Process, Failure> {
     spec.process_mut()
         .as_mut()
         .ok_or_else(|| Failure::Configuration("process property must not be empty".to_owned()))
@@ -228,7 +228,7 @@ pub(crate) fn entry(cgroup: &Cgroup) -> Result<CgroupEntry, Failure> {
 }
 
 /// What the caller wants of the new process.
-fn hand_over(request: &Request<'_>, init: &Init) -> Result<(), Failure> {
+pub(crate) fn hand_over(request: &Request<'_>, init: &Init) -> Result<(), Failure> {
     if let (Some(socket), Some(controller)) = (request.console_socket, &init.controller) {
         descriptors::send_console(socket, controller)?;
     }
@@ -332,7 +332,7 @@ impl Attendant for Starter<'_> {
 }
 
 /// Where others may join the container's namespaces, by runc's names.
-fn namespace_paths(spec: &Spec, pid: Pid) -> BTreeMap<String, PathBuf> {
+pub(crate) fn namespace_paths(spec: &Spec, pid: Pid) -> BTreeMap<String, PathBuf> {
     let number = pid.as_raw_nonzero();
     let listed = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     let path = |name: &str| PathBuf::from(format!("/proc/{number}/ns/{name}"));

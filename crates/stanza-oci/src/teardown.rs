@@ -22,10 +22,8 @@ const SIGKILL: i32 = 9;
 pub(crate) fn destroy(context: &Context, container: Container, spec: Option<&Spec>) -> Vec<Failure> {
     let mut errors = Vec::new();
     let cgroup = container.cgroup();
-    if let Some(init) = container.init() {
-        if let Err(error) = kill(&init, &cgroup) {
-            errors.push(error);
-        }
+    if let Some(Err(error)) = container.init().map(|init| kill(&init, &cgroup)) {
+        errors.push(error);
     }
     if !cgroup.is_empty() {
         // Whoever is left in them is killed.

@@ -41,12 +41,11 @@ pub(crate) fn check(spec: &Spec) -> Result<(), Failure> {
             return Err(refuse(format!("duplicate rlimit entry: {}", limit.typ())));
         }
     }
-    if let Some(label) = process.selinux_label().as_deref().filter(|label| !label.is_empty()) {
-        if !Path::new("/sys/fs/selinux/enforce").exists() {
-            return Err(refuse(format!(
-                "selinux label is specified in config, but selinux is disabled or not supported: {label}"
-            )));
-        }
+    let label = process.selinux_label().as_deref().filter(|label| !label.is_empty());
+    if let Some(label) = label.filter(|_| !Path::new("/sys/fs/selinux/enforce").exists()) {
+        return Err(refuse(format!(
+            "selinux label is specified in config, but selinux is disabled or not supported: {label}"
+        )));
     }
     let linux = spec.linux().as_ref().ok_or_else(|| refuse("the configuration has no `linux` part"))?;
     check_namespaces(spec, linux)?;

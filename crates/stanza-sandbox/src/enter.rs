@@ -410,7 +410,16 @@ fn enter(order: &Order, descriptors: Vec<OwnedFd>, door: BorrowedFd<'_>) -> Resu
     };
     let process = &plan.process;
     let manner = Manner { outlives_starter: true, ..Manner::default() };
-    let target = ExecTarget { pid, pidfd, process, filter: filter.as_ref(), landlock: None, cgroup: entry, stdio, manner };
+    let target = ExecTarget {
+        pid,
+        pidfd,
+        process,
+        filter: filter.as_ref(),
+        landlock: None,
+        cgroup: entry,
+        stdio,
+        manner,
+    };
     stanza_container::exec(target, door).map_err(|error| Refusal::of(&error))
 }
 

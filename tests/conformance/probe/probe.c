@@ -380,6 +380,35 @@ static int signals(void) {
     return 0;
 }
 
+/* `linux54 COMMAND [ARG...]`: runs a command for which the kernel has no call that came after Linux 5.4, and whose setns(2) does
+ * not know several kinds at once, which is how a pidfd is used. */
+static int linux54(char **words) {
+    enum { FIRST_UNKNOWN = 436, X32 = 0x40000000 };
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, X32, 9, 0),
+        BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, FIRST_UNKNOWN, 7, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_setns, 0, 7),
+        /* More than one bit: A & (A - 1). */
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[1])),
+        BPF_STMT(BPF_MISC | BPF_TAX, 0),
+        BPF_STMT(BPF_ALU | BPF_SUB | BPF_K, 1),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_X, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 0, 2, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EINVAL),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof code / sizeof *code, code};
+    if (syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) != 0) {
+        perror("seccomp");
+        return 1;
+    }
+    execvp(words[0], words);
+    perror(words[0]);
+    return 127;
+}
+
 int main(int count, char **words) {
     const char *verb = count > 1 ? words[1] : "";
     if (strcmp(verb, "syscall") == 0 && count > 2)
@@ -422,6 +451,8 @@ int main(int count, char **words) {
         return get(PR_GET_DUMPABLE);
     if (strcmp(verb, "signals") == 0)
         return signals();
+    if (strcmp(verb, "linux54") == 0 && count > 2)
+        return linux54(words + 2);
     fprintf(stderr, "probe: what is `%s`?\n", verb);
     return 64;
 }

@@ -43,6 +43,7 @@ mod logs;
 mod mounts;
 mod namespaces;
 mod network;
+mod old_kernel;
 mod process;
 mod rootfs;
 mod rootless;
@@ -62,6 +63,7 @@ const AREAS: &[&[Case]] = &[
     devices::CASES,
     cgroups::CASES,
     version2::CASES,
+    old_kernel::CASES,
     update::CASES,
     seccomp::CASES,
     hooks::CASES,

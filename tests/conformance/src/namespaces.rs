@@ -146,14 +146,15 @@ fn mount_is_joined_by_path(s: &Scene) -> Outcome {
 }
 
 /// 65,536 ids from 200,000 on, for both.
-fn user(bundle: &mut Bundle) {
+/// Gives the container a user namespace.
+pub(crate) fn user(bundle: &mut Bundle) {
     bundle.namespace(json!({"type": "user"}));
     bundle.config["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 200_000, "size": 65536}]);
     bundle.config["linux"]["gidMappings"] = json!([{"containerID": 0, "hostID": 300_000, "size": 65536}]);
 }
 
 /// Lets the mapped root reach the root file system, as whoever prepares a bundle does.
-fn reachable(s: &Scene, bundle: &Bundle) -> Outcome {
+pub(crate) fn reachable(s: &Scene, bundle: &Bundle) -> Outcome {
     for path in [&s.scratch, &s.path("state"), &bundle.directory] {
         if path.exists() {
             s.tool(&["chmod", "755", &path.display().to_string()])?;

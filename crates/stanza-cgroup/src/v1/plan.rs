@@ -9,8 +9,8 @@ use crate::detect::Hierarchy;
 use crate::device;
 use crate::location::Location;
 use crate::plan::{
-    CgroupPlan, Group, Limits, NOT_AVAILABLE, NOT_DELEGATED, PlanError, Version, Warning, Write, memory_check,
-    unsupported,
+    CgroupPlan, Group, Limits, NOT_AVAILABLE, NOT_DELEGATED, PlanError, Version, Warning, Write,
+    memory_check, unsupported,
 };
 
 /// The controllers whose cgroups every container has: to shut devices, to freeze, to count, and to be limited later.

@@ -6,8 +6,8 @@ use stanza_spec::oci::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxResour
 
 use crate::device;
 use crate::plan::{
-    CgroupPlan, Enable, Group, Limits, NOT_AVAILABLE, NOT_DELEGATED, PlanError, Version, memory_check,
-    Warning, Write, unsupported,
+    CgroupPlan, Enable, Group, Limits, NOT_AVAILABLE, NOT_DELEGATED, PlanError, Version, Warning, Write,
+    memory_check, unsupported,
 };
 use crate::v1;
 

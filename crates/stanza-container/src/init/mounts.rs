@@ -270,6 +270,7 @@ impl Context<'_> {
         let data = [("mode".to_owned(), Some("755".to_owned()))];
         let top = source::new_mount("tmpfs", "tmpfs", &data, 0)?;
         source::attach(&top, &target)?;
+        let mut made = Vec::new();
         for hierarchy in self.hierarchies {
             let Kind::V1(controllers) = &hierarchy.kind else { continue };
             let name = controllers.strip_prefix("name=").unwrap_or(controllers);
@@ -278,15 +279,26 @@ impl Context<'_> {
                 Some(part) => source::attach_below(part, &top, name)?,
                 None => {
                     let data = hierarchies::mount_options(controllers);
-                    source::attach_below(source::new_mount("cgroup", "cgroup", &data, 0)?, &top, name)?;
+                    let mount = source::new_mount("cgroup", "cgroup", &data, 0)?;
+                    source::attach_below(&mount, &top, name)?;
+                    made.push(mount);
                 }
             }
             for alias in name.split(',').filter(|alias| *alias != name) {
                 symlinkat(name, &top, alias)?;
             }
         }
-        // All of them at once.
-        source::set_attributes(&top, true, &set)
+        // All of them at once, where the kernel can.
+        match source::set_attributes(&top, true, &set) {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOSYS) => {
+                let parts = self.hierarchies.iter().filter_map(|hierarchy| hierarchy.part.as_ref());
+                parts
+                    .chain(&made)
+                    .chain([&top])
+                    .try_for_each(|mount| source::set_attributes(mount, false, &set))
+            }
+            other => other,
+        }
     }
 }
 

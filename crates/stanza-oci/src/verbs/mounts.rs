@@ -150,7 +150,7 @@ mod tests {
     fn mounts_are_a_list_or_a_configurations() {
         let file = std::env::temp_dir().join(format!("stanza-mounts-{}", std::process::id()));
         let path = file.to_str().unwrap();
-        let mut read = |text: &str| {
+        let read = |text: &str| {
             fs::write(&file, text).unwrap();
             super::read(path).map(|mounts| mounts.len())
         };
