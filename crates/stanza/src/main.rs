@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -28,7 +29,8 @@ fn main() -> ExitCode {
 /// The OCI runtime, with the words from `first` on.
 fn oci(first: usize) -> ExitCode {
     if let Err(error) = stanza_container::run_protected() {
-        eprintln!("stanza-oci: cannot protect its own executable from the container: {error}");
+        let mut stderr = std::io::stderr();
+        let _ = writeln!(stderr, "stanza-oci: cannot protect its own executable from the container: {error}");
         return ExitCode::FAILURE;
     }
     let words = std::env::args_os().skip(first).map(|word| word.to_string_lossy().into_owned());

@@ -2,25 +2,27 @@
 //!
 //! A failure leaves the container as it was.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File};
 
 use crate::arguments::{Flag, Parsed, Verb, option, switch};
 use crate::context::Context;
-use crate::criu::{self, Places};
+use crate::criu::options::{Directories, Places, common, field};
+use crate::criu::{self, Criu, Kind, Message, files, open_directory};
 use crate::failure::{Doing, Failure};
 use crate::state::{Container, Status};
 use crate::teardown;
 
-const FLAGS: [Flag; 17] = {
-    let [image, work, established, close, in_flight, unix, shell, lazy, locks, cgroups, empty, dedup] =
-        criu::FLAGS;
+const FLAGS: [Flag; 18] = {
+    let [images, work, parent, tcp, close, skip, link, unix, shell, lazy, locks, cgroups, empty, dedup] =
+        criu::options::FLAGS;
     [
-        image,
+        images,
         work,
-        established,
+        parent,
+        tcp,
         close,
-        in_flight,
+        skip,
+        link,
         unix,
         shell,
         lazy,
@@ -28,7 +30,6 @@ const FLAGS: [Flag; 17] = {
         cgroups,
         empty,
         dedup,
-        option(&["parent-path"], "DIR", "an earlier image, relative to the new one"),
         switch(&["leave-running"], "let the container go on"),
         switch(&["pre-dump"], "write memory only, and let the container go on"),
         option(&["page-server"], "ADDRESS:PORT", "send memory there"),
@@ -45,6 +46,8 @@ pub(super) static VERB: Verb = Verb {
     run,
 };
 
+const LOG: &str = "dump.log";
+
 fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let container = Container::open_locked(context, parsed.id()?)?;
     match container.status() {
@@ -56,27 +59,18 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
             )));
         }
     }
-    criu::check(&container.spec()?)?;
     let places = Places::of(parsed)?;
-    let ahead = parsed.is_on("pre-dump");
-    let words = words(&container, parsed)?;
     for directory in [&places.images, &places.work] {
         fs::create_dir_all(directory).doing("create", directory)?;
     }
-    let links = [0, 1, 2].map(|number| {
-        let path = format!("/proc/{}/fd/{number}", container.record.init_process_pid);
-        fs::read_link(path).map(|link| link.to_string_lossy().into_owned()).unwrap_or_default()
-    });
-    let file = places.images.join(criu::DESCRIPTORS);
-    fs::write(&file, serde_json::to_vec(&links).map_err(Failure::below)?).doing("write", &file)?;
-    criu::run(
-        context,
-        if ahead { "PRE_DUMP" } else { "DUMP" },
-        &words,
-        &places,
-        "dump.log",
-        criu::Descriptors::None,
-    )?;
+    let (image, work) = (open_directory(&places.images)?, open_directory(&places.work)?);
+    let ahead = parsed.is_on("pre-dump");
+    let options = options(&container, parsed, &places, &image, &work)?;
+    let mut criu = Criu::start(&context.criu, &[])?;
+    let kind = if ahead { Kind::PreDump } else { Kind::Dump };
+    if let Err(refusal) = criu.request(kind, &options, &mut |_| Ok(())) {
+        return Err(criu.explain(refusal, &places.work.join(LOG)));
+    }
     if !ahead && !parsed.is_on("leave-running") {
         let mut errors = teardown::destroy(context, container, None).into_iter();
         if let Some(first) = errors.next() {
@@ -86,47 +80,61 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     Ok(0)
 }
 
-fn words(container: &Container, parsed: &Parsed) -> Result<Vec<String>, Failure> {
-    let record = &container.record;
+fn options(
+    container: &Container,
+    parsed: &Parsed,
+    places: &Places,
+    image: &File,
+    work: &File,
+) -> Result<Message, Failure> {
+    let (record, spec) = (&container.record, container.spec()?);
     let ahead = parsed.is_on("pre-dump");
-    let mut words = vec![if ahead { "pre-dump" } else { "dump" }.to_owned()];
-    let mut add = |name: &str, value: String| words.extend([name.to_owned(), value]);
-    add("--tree", record.init_process_pid.to_string());
-    add("--root", record.rootfs.display().to_string());
+    let directories = Directories { image, work, root: &record.rootfs, log: LOG };
+    let mut options = common(parsed, &spec, &directories, false)?;
+    options.number(field::PID, record.init_process_pid.unsigned_abs().into());
+    // A dump ahead never stops anything.
+    options.switch(field::LEAVE_RUNNING, parsed.is_on("leave-running") && !ahead);
+    options.switch(field::TRACK_MEMORY, ahead || parsed.value("parent-path").is_some());
     if let Some(freezer) = record.cgroup_paths.get("freezer").or_else(|| record.cgroup_paths.get("")) {
-        add("--freeze-cgroup", freezer.display().to_string());
-    }
-    if let Some(parent) = parsed.value("parent-path").filter(|path| !path.is_empty()) {
-        if parent.starts_with('/') {
-            return Err(Failure::Usage("--parent-path must be relative".to_owned()));
-        }
-        add("--prev-images-dir", parent.to_owned());
+        options.bytes(field::FREEZER, freezer.as_os_str().as_encoded_bytes());
     }
     if let Some(server) = parsed.value("page-server").filter(|server| !server.is_empty()) {
-        let (address, port) = server.rsplit_once(':').ok_or_else(|| {
-            Failure::Usage("Use --page-server ADDRESS:PORT to specify page server".to_owned())
-        })?;
-        words.push("--page-server".to_owned());
-        words.extend(["--address", address, "--port", port].map(str::to_owned));
+        options.message(field::PAGE_SERVER, &page_server(server)?);
     }
     if let Some(descriptor) = parsed.number::<u32>("status-fd")? {
-        words.extend(["--status-fd".to_owned(), descriptor.to_string()]);
+        options.number(field::STATUS, descriptor.into());
     }
-    let spec = container.spec()?;
-    if let Some(path) = criu::external_network(&spec) {
-        let inode = fs::metadata(path).doing("look at", path)?.ino();
-        words.extend(["--external".to_owned(), format!("net[{inode}]:{}", criu::NETWORK)]);
+    let pids = container.cgroup().pids().map_err(Failure::below)?;
+    let names = files::leave_out(&mut options, &spec, &record.rootfs, record.init_process_pid, &pids)?;
+    if !ahead {
+        let file = places.images.join(files::DESCRIPTORS);
+        fs::write(&file, serde_json::to_vec(&names).map_err(Failure::below)?).doing("write", &file)?;
     }
-    for destination in criu::external_mounts(&spec) {
-        let name = destination.display();
-        words.extend(["--external".to_owned(), format!("mnt[{name}]:{name}")]);
+    Ok(options)
+}
+
+fn page_server(server: &str) -> Result<Message, Failure> {
+    let parts =
+        server.rsplit_once(':').and_then(|(address, port)| Some((address, port.parse::<u16>().ok()?)));
+    let (address, port) = parts
+        .ok_or_else(|| Failure::Usage("Use --page-server ADDRESS:PORT to specify page server".to_owned()))?;
+    let mut message = Message::default();
+    message.text(1, address);
+    message.number(2, port.into());
+    Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_server_is_an_address_and_a_port() {
+        for good in ["127.0.0.1:9876", "[::1]:1", "host:65535"] {
+            assert!(page_server(good).is_ok(), "{good}");
+        }
+        for bad in ["host", "host:", "host:65536", ":x"] {
+            assert!(page_server(bad).is_err(), "{bad}");
+        }
     }
-    if ahead || parsed.value("parent-path").is_some() {
-        words.push("--track-mem".to_owned());
-    }
-    if parsed.is_on("leave-running") && !ahead {
-        words.push("--leave-running".to_owned());
-    }
-    words.extend(criu::shared_words(parsed)?);
-    Ok(words)
 }
