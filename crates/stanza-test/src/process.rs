@@ -134,6 +134,12 @@ impl Running {
         });
     }
 
+    /// Whether its output so far contains `text`.
+    pub fn has_said(&mut self, text: &str) -> bool {
+        self.so_far.extend(self.stdout.try_iter().flatten());
+        String::from_utf8_lossy(&self.so_far).contains(text)
+    }
+
     /// Whether it still runs.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use crate::process::code;
 
@@ -68,6 +68,17 @@ impl Terminal {
     /// When the terminal is closed.
     pub fn send(&mut self, bytes: &[u8]) {
         self.master.write_all(bytes).expect("the terminal takes input");
+    }
+
+    /// Waits until the command reads every byte as it is typed. Before that the terminal itself would take some, as the one for
+    /// the end of input.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    pub fn wait_raw(&self) {
+        crate::wait_until("the terminal is raw", || {
+            tcgetattr(&self.master).is_ok_and(|modes| !modes.local_modes.contains(LocalModes::ICANON))
+        });
     }
 
     /// Changes its size.

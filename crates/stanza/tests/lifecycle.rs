@@ -379,8 +379,7 @@ fn attach_gives_the_streams_of_a_running_container() {
     // Both must be attached before anything is said, which only an answer shows.
     wait_until("both hear", || {
         first.send(b"ping\n");
-        let heard = stanza.ok(&["logs", "c1"]);
-        heard.contains("got ping")
+        first.has_said("got ping") && second.has_said("got ping")
     });
     first.send(b"words\n");
     first.expect("got words\n");
@@ -411,6 +410,7 @@ fn ctrl_p_ctrl_q_detaches_and_the_container_goes_on() {
     assert_eq!(terminal.finish(), 0);
     assert_eq!(stanza.state("c1"), "running");
     let mut again = stanza.terminal(&["attach", "c1"]);
+    again.wait_raw();
     again.send(b"hello\r");
     again.expect("hello");
     again.send(b"\x04");
