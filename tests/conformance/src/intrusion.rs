@@ -255,6 +255,8 @@ fn ids_of_letters_and_signs_are_taken(s: &Scene) -> Outcome {
 
 fn a_pid_that_another_process_has_now_is_not_killed(s: &Scene) -> Outcome {
     let container = s.waiting()?;
+    // Starts are told apart by ticks of a hundredth of a second; a pid comes back after thousands of others.
+    std::thread::sleep(std::time::Duration::from_millis(30));
     let mut victim = Command::new("sleep");
     victim.arg("1000");
     let mut victim = s.spawn(victim)?;

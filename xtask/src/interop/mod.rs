@@ -69,7 +69,11 @@ nothing_left() {
 }
 skip() { echo "skipped: $*"; exit 77; }
 # A caller on a terminal of its own; what it printed comes without carriage returns.
-on_terminal() { script --quiet --return --command "$1" /dev/null </dev/null | tr -d '\r'; }
+# Its input never ends: podman leaves a terminal whose input has ended, mostly before it has shown anything.
+on_terminal() {
+  [ -p "$D/still" ] || mkfifo "$D/still"
+  script --quiet --return --command "$1" /dev/null <>"$D/still" | tr -d '\r'
+}
 "#;
 
 const CALLERS: &[&Caller] = &[&podman::CALLER, &rootless::CALLER, &containerd::CALLER, &docker::CALLER];
