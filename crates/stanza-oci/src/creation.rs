@@ -286,10 +286,12 @@ impl Attendant for Starter<'_> {
 
     fn place(&mut self, pid: Pid) -> Result<(), String> {
         let record = &mut self.container.record;
-        if let Some(unit) = &record.systemd {
-            record.cgroup =
-                cgroups::start_unit(self.context, unit, self.spec, pid).map_err(|failure| failure.chain())?;
+        // Until systemd has made it, a unit of this name is another's, and not to be stopped when this fails.
+        if let Some(unit) = record.systemd.take() {
+            record.cgroup = cgroups::start_unit(self.context, &unit, self.spec, pid)
+                .map_err(|failure| failure.chain())?;
             record.cgroup_paths = cgroups::paths(&stanza_cgroup::open(&record.cgroup));
+            record.systemd = Some(unit);
         }
         Ok(())
     }

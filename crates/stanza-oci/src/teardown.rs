@@ -29,13 +29,10 @@ pub(crate) fn destroy(context: &Context, container: Container, spec: Option<&Spe
         // Whoever is left in them is killed.
         errors.extend(cgroup.remove().into_iter().map(Failure::below));
     }
-    if let Some(Err(error)) =
-        container.record.systemd.as_ref().map(|plan| systemd::stop(plan.bus, &plan.unit))
-    {
-        // Without a first process there is no unit, or one that goes by itself.
-        if container.record.init_process_pid != 0 {
-            errors.push(Failure::below(error));
-        }
+    // Without a first process the unit is another's, or goes by itself.
+    let unit = container.record.systemd.as_ref().filter(|_| container.record.init_process_pid != 0);
+    if let Some(Err(error)) = unit.map(|plan| systemd::stop(plan.bus, &plan.unit)) {
+        errors.push(Failure::below(error));
     }
     if let Some(Err(error)) = container.record.rdt.as_ref().map(Rdt::remove) {
         errors.push(Failure::below(error));

@@ -18,6 +18,9 @@ use crate::failure::{Doing, Failure};
 /// The file in the image with the names of the standard descriptors.
 pub(crate) const DESCRIPTORS: &str = "descriptors.json";
 
+/// What covers masked files, and their key.
+const MASK: &str = "/dev/null";
+
 /// A mount of a process's mount namespace (proc_pid_mountinfo(5)).
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
@@ -128,12 +131,13 @@ pub(crate) fn leave_out(
             |seen: &&Seen| seen.kind.starts_with("cgroup") && Path::new(&seen.point).starts_with(&top);
         seen.iter().filter(below).for_each(|seen| leave(&seen.point));
     }
-    // A masked file is a bound one, a masked directory an empty file system of its own.
+    // A masked file is a bound one, a masked directory an empty file system of its own. runc calls all of the former by one key.
     let linux = spec.linux().as_ref();
     let masked = linux.and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default();
-    for path in masked.iter().map(String::as_str).chain(devices(spec)) {
+    let keyed = masked.iter().map(|path| (path.as_str(), MASK)).chain(devices(spec).map(|path| (path, path)));
+    for (path, key) in keyed {
         if seen.iter().any(|seen| seen.point == path && seen.root != "/") {
-            leave(path);
+            options.pair(field::EXTERNAL_MOUNT, path, key);
         }
     }
     for (kind, key, path) in joined(spec) {
@@ -265,8 +269,9 @@ impl Supplies {
         }
         let linux = spec.linux().as_ref();
         for path in linux.and_then(|linux| linux.masked_paths().as_deref()).unwrap_or_default() {
-            put(path, "/dev/null");
+            put(path, MASK);
         }
+        put(MASK, MASK);
         for path in devices(spec) {
             put(path, path);
         }

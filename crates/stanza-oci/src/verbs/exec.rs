@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use rustix::process::Pid;
+use stanza_cgroup::Cgroup;
 use stanza_container::{Attendant, ExecTarget, Init, Landlock, Manner, exec_through};
 
 use crate::arguments::{Parsed, Verb, option, switch};
@@ -88,9 +89,7 @@ fn run(context: &Context, parsed: &Parsed) -> Result<u8, Failure> {
     let filter = seccomp::filter(&spec)?;
     let agent = Agent::of(&spec, filter.as_ref())?;
     let landlock = Landlock::of(spec.annotations().as_ref())?;
-    let cgroup = container.cgroup();
-    let wanted: Vec<&str> = parsed.values("cgroup").collect();
-    let cgroup = if wanted.is_empty() { cgroup } else { cgroup.sub(&wanted).map_err(Failure::below)? };
+    let cgroup = cgroup(&container, &parsed.values("cgroup").collect::<Vec<_>>())?;
     let init = exec_through(
         ExecTarget {
             pid,
@@ -118,6 +117,16 @@ fn stopped(container: &Container) -> Failure {
         Status::Creating => Failure::State("cannot exec in a container in the creating state".to_owned()),
         _ => Failure::State("cannot exec in a stopped container".to_owned()),
     }
+}
+
+/// The cgroup of the new process: below the container's where asked for, else beside the first process.
+fn cgroup(container: &Container, wanted: &[&str]) -> Result<Cgroup, Failure> {
+    let cgroup = container.cgroup();
+    if !wanted.is_empty() {
+        return cgroup.sub(wanted).map_err(Failure::below);
+    }
+    let pid = container.record.init_process_pid.cast_unsigned();
+    Ok(cgroup.beside(pid).map_err(Failure::below)?.unwrap_or(cgroup))
 }
 
 /// What the caller wants of the new process.

@@ -224,8 +224,11 @@ impl Restoration<'_> {
             rdt.join(pid).map_err(Failure::below)?;
         }
         let number = i32::try_from(pid).ok().and_then(Pid::from_raw);
-        if let (Some(unit), Some(number)) = (&record.systemd, number) {
-            record.cgroup = cgroups::start_unit(self.context, unit, &self.bundle.spec, number)?;
+        // Until systemd has made it, a unit of this name is another's, and not to be stopped when this fails; one with only criu
+        // in it ends with criu.
+        if let (Some(unit), Some(number)) = (record.systemd.take(), number) {
+            record.cgroup = cgroups::start_unit(self.context, &unit, &self.bundle.spec, number)?;
+            record.systemd = Some(unit);
             record.cgroup_paths = cgroups::paths(&stanza_cgroup::open(&record.cgroup));
             return Ok(stanza_cgroup::open(&record.cgroup));
         }
