@@ -127,23 +127,6 @@ impl Cgroup {
         self.groups.is_empty()
     }
 
-    /// Version 1: the `tasks` file of each group, open for writing and closed on exec. A child with one thread writes `0`
-    /// to each and so moves itself; that skips the lock whose grace period costs a write of a pid to `cgroup.procs`
-    /// milliseconds. Empty on version 2.
-    ///
-    /// # Errors
-    /// When a group is gone.
-    pub fn tasks_files(&self) -> Result<Vec<OwnedFd>, ControlError> {
-        if self.version != Version::V1 {
-            return Ok(Vec::new());
-        }
-        let open = |group: &Group| {
-            let path = group.directory();
-            file::open_to_write(&path.join("tasks")).map_err(|source| failed("join", &path, source))
-        };
-        self.groups.iter().map(open).collect()
-    }
-
     /// Version 2: the directory, for `CLONE_INTO_CGROUP`. `None` on version 1.
     ///
     /// # Errors

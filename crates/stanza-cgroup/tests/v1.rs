@@ -4,7 +4,6 @@
 
 mod common;
 
-use std::os::fd::AsRawFd;
 use std::process::Command;
 use std::time::Duration;
 
@@ -31,14 +30,14 @@ fn place(name: &str) -> Option<Place> {
     None
 }
 
-/// Runs a shell script that moves itself into the cgroups first, by `0` to the open `tasks` files.
+/// The lines by which a shell moves itself into the cgroups: `0` to each `tasks` file.
+fn join_lines(cgroup: &stanza_cgroup::Cgroup) -> String {
+    cgroup.tasks_paths().iter().map(|path| format!("echo 0 >{} || exit 99\n", path.display())).collect()
+}
+
+/// Runs a shell script that moves itself into the cgroups first.
 fn run_inside(cgroup: &stanza_cgroup::Cgroup, script: &str) -> std::process::ExitStatus {
-    let files = cgroup.tasks_files().unwrap();
-    // The shell opens them again by the descriptors of this process.
-    let own = std::process::id();
-    let join: String =
-        files.iter().map(|f| format!("echo 0 >/proc/{own}/fd/{} || exit 99\n", f.as_raw_fd())).collect();
-    Command::new("sh").arg("-c").arg(join + script).status().unwrap()
+    Command::new("sh").arg("-c").arg(join_lines(cgroup) + script).status().unwrap()
 }
 
 #[test]
@@ -302,11 +301,8 @@ fn devices_change_while_open_ones_stay_open() {
     let script = "while : </dev/null; do [ -e \"$0\" ] && exit 0; done; exit 1";
     let stop = tempfile::tempdir().unwrap();
     let stop = stop.path().join("stop");
-    let files = cgroup.tasks_files().unwrap();
-    let own = std::process::id();
-    let join: String =
-        files.iter().map(|f| format!("echo 0 >/proc/{own}/fd/{} || exit 99\n", f.as_raw_fd())).collect();
-    let mut child = Command::new("sh").arg("-c").arg(join + script).arg(&stop).spawn().unwrap();
+    let mut child =
+        Command::new("sh").arg("-c").arg(join_lines(&cgroup) + script).arg(&stop).spawn().unwrap();
     for round in 0..200 {
         let other = if round % 2 == 0 { rule(8, "rwm") } else { rule(5, "r") };
         let access = if round % 3 == 0 { "rwm" } else { "r" };

@@ -60,7 +60,7 @@ fn a_process_is_joined_frozen_thawed_and_killed() {
     assert_eq!(place.read("", "a", "cgroup.max.depth"), "3");
     assert_eq!(leftovers(&place.layout, &place.parent), ["a"]);
     assert!(cgroup.directory().unwrap().is_some());
-    assert_eq!(cgroup.tasks_files().unwrap().len(), 0);
+    assert_eq!(cgroup.tasks_paths().len(), 0);
 
     let mut sleepers = [Sleeper::new(), Sleeper::new()];
     sleepers.iter().for_each(|sleeper| cgroup.join(sleeper.pid()).unwrap());

@@ -23,6 +23,7 @@ use crate::error::{During, Failure, LaunchError};
 use crate::gate::Gate;
 use crate::id_maps::IdMaps;
 use crate::idmap::Prepared;
+use crate::landlock::Landlock;
 use crate::line::{self, Line, Reply, Word};
 use crate::mount_options::MountOptions;
 use crate::namespaces::Namespaces;
@@ -92,14 +93,6 @@ pub trait Attendant {
     /// # Errors
     /// See above.
     fn before_pivot(&self) -> Result<(), String> {
-        Ok(())
-    }
-
-    /// Child: in the new root, after [`Attendant::attach`] has succeeded.
-    ///
-    /// # Errors
-    /// See above.
-    fn inside(&self) -> Result<(), String> {
         Ok(())
     }
 
@@ -179,6 +172,8 @@ pub struct Launch<'a> {
     pub copy_up: &'a [CopyUp],
     /// The compiled system call filter.
     pub filter: Option<&'a Filter>,
+    /// What it may do to files and ports.
+    pub landlock: Option<&'a Landlock>,
     /// The control groups to be in.
     pub cgroup: CgroupEntry,
     /// Standard input, output and error.

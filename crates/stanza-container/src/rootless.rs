@@ -72,7 +72,9 @@ fn ranges(text: &str, name: Option<&str>, uid: u32) -> Vec<Range> {
         .collect()
 }
 
-fn user_name(uid: u32) -> Option<String> {
+/// The name that /etc/passwd has for a user.
+#[must_use]
+pub fn user_name(uid: u32) -> Option<String> {
     let passwd = fs::read_to_string("/etc/passwd").ok()?;
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -19,7 +19,7 @@ use stanza_spec::{Classify, ErrorKind};
 
 use crate::netlink::route::{self, Device, LOOPBACK};
 use crate::netlink::{Conversation, Family, NetlinkError};
-use crate::{BridgePlan, NetworkPlan, Subnet};
+use crate::{BridgePlan, Subnet};
 
 /// The container's network device.
 pub(crate) const DEVICE: &str = "eth0";
@@ -78,26 +78,6 @@ impl Classify for InsideError {
         match self {
             InsideError::NoDevice { .. } | InsideError::NameSpace { .. } | InsideError::Sysctl { .. } => None,
             InsideError::Configure { source } => source.hint(),
-        }
-    }
-}
-
-/// Configures the calling thread's network name space, which is the container's own, where nobody else does: brings
-/// loopback up in one without a network. Nothing for the host's network, nor on a bridge, which
-/// [`attach`](crate::attach()) has configured.
-///
-/// # Errors
-///
-/// When the kernel refuses.
-pub fn configure_inside(plan: &NetworkPlan) -> Result<(), InsideError> {
-    match plan {
-        NetworkPlan::Host | NetworkPlan::Bridge(_) => Ok(()),
-        NetworkPlan::None => {
-            let failed = |source| InsideError::Configure { source };
-            let mut conversation = Conversation::open(Family::Route).map_err(failed)?;
-            let mut batch = conversation.batch();
-            route::bring_up(&mut batch, Device::Index(LOOPBACK));
-            conversation.commit_all(batch).map_err(failed)
         }
     }
 }

@@ -8,8 +8,8 @@
 //!                                  socket bound to 0.0.0.0:8080, held by the container's monitor
 //! ```
 //!
-//! A [`NetworkPlan`] is plain data. [`attach()`] applies it, on both sides; [`configure_inside`] is for a container
-//! that joins no bridge. [`detach()`] takes it down, [`clear_leftovers`] finds what a crashed owner left.
+//! A [`NetworkPlan`] is plain data. [`attach()`] applies it, on both sides; a container that joins no bridge has its
+//! loopback, which whoever makes its name space brings up. [`detach()`] takes it down, [`clear_leftovers`] finds what a crashed owner left.
 //! [`choose_network`] and [`lease`] choose subnets and addresses, [`files`] writes `resolv.conf` and `hosts`.
 //!
 //! Invariants:
@@ -46,7 +46,7 @@ pub use attach::{AttachError, Attachment, attach};
 pub use choose::{ChooseError, choose_network, default_subnet};
 pub use detach::{DetachError, Live, clear_leftovers, detach, withdraw_ports};
 pub use device::{DeviceError, move_device};
-pub use inside::{InsideError, configure_inside};
+pub use inside::InsideError;
 pub use netlink::NetlinkError;
 pub use plan::{BridgePlan, DEFAULT_BRIDGE, DEFAULT_MTU, Network, NetworkPlan, PortMap, mac_of, veth_of};
 pub use subnet::{Subnet, SubnetError};

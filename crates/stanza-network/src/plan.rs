@@ -1,5 +1,5 @@
 //! What a container's network is to be: plain data, made without the kernel, applied by
-//! [`attach`](crate::attach()) and [`configure_inside`](crate::configure_inside).
+//! [`attach`](crate::attach()).
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -5,7 +5,7 @@ use crate::context::Context;
 use crate::failure::Failure;
 
 /// One option of a verb.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Flag {
     /// Without dashes; the first is the name that it is asked by, the others are aliases.
     pub(crate) names: &'static [&'static str],
@@ -23,6 +23,18 @@ pub(crate) const fn switch(names: &'static [&'static str], help: &'static str) -
 /// An option with a value.
 pub(crate) const fn option(names: &'static [&'static str], value: &'static str, help: &'static str) -> Flag {
     Flag { names, value: Some(value), help }
+}
+
+/// Two lists of options as one of `N`, which is the sum of their lengths; the compiler refuses any other.
+pub(crate) const fn join<const N: usize>(first: &[Flag], then: &[Flag]) -> [Flag; N] {
+    assert!(first.len() + then.len() == N, "the sum of both lengths");
+    let mut all = [switch(&[], ""); N];
+    let mut at = 0;
+    while at < N {
+        all[at] = if at < first.len() { first[at] } else { then[at - first.len()] };
+        at += 1;
+    }
+    all
 }
 
 /// One verb.

@@ -107,8 +107,7 @@ pub(crate) fn create(context: &Context, request: &Request<'_>) -> Result<Created
     let preserved = descriptors::preserved(request.preserved, process)?;
     let filter = seccomp::filter(&spec)?;
     let agent = Agent::of(&spec, filter.as_ref())?;
-    // Looked at again in the child.
-    Landlock::of(spec.annotations().as_ref())?;
+    let landlock = Landlock::of(spec.annotations().as_ref())?;
     let place = Place::create(context, request.id)?;
     let record = match cgroups::plan(context, &spec, request.id) {
         Ok(plan) => new_record(request.id, &spec, &directory, &rootfs, plan),
@@ -121,7 +120,8 @@ pub(crate) fn create(context: &Context, request: &Request<'_>) -> Result<Created
         return Err(give_up(place, failure));
     }
     let mut container = Container { place, record };
-    let steps = Steps { request, spec: &spec, filter: filter.as_ref(), agent, preserved, rootfs };
+    let (filter, landlock) = (filter.as_ref(), landlock.as_ref());
+    let steps = Steps { request, spec: &spec, filter, landlock, agent, preserved, rootfs };
     match steps.take(context, &mut container) {
         Ok(init) => Ok(Created { container, spec, init }),
         Err(failure) => {
@@ -174,6 +174,7 @@ struct Steps<'a> {
     request: &'a Request<'a>,
     spec: &'a Spec,
     filter: Option<&'a stanza_container::seccomp::Filter>,
+    landlock: Option<&'a Landlock>,
     agent: Option<Agent>,
     preserved: u32,
     rootfs: PathBuf,
@@ -200,6 +201,7 @@ impl Steps<'_> {
             rootfs: &Rootfs::Directory(self.rootfs),
             copy_up: &[],
             filter: self.filter,
+            landlock: self.landlock,
             cgroup: entry(&cgroup)?,
             stdio: stdio(self.spec.process().as_ref()),
             manner,

@@ -180,13 +180,7 @@ impl Place {
         if uid == 0 {
             return "root".to_owned();
         }
-        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let named = passwd.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
-        });
-        named.unwrap_or_else(|| format!("#{uid}"))
+        stanza_container::rootless::user_name(uid).unwrap_or_else(|| format!("#{uid}"))
     }
 
     pub(crate) fn file(&self, name: &str) -> PathBuf {

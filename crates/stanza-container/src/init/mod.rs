@@ -3,7 +3,7 @@
 //! ```text
 //!  join cgroups ─ join namespaces ─ new cgroup namespace ─ wait: ids mapped ─ take host descriptors (binds, /dev/null)
 //!    ─ mounts private ─ root file system ─ volumes filled ─ mounts ─ devices ─ sysctls ─ masks ─ wait: network attached
-//!    ─ wait: hooks run ─ pivot_root, old root gone ─ host name ─ network inside ─ terminal ─ user, filter ─ gate ─ program
+//!    ─ wait: hooks run ─ pivot_root, old root gone ─ host name ─ terminal ─ user, filter ─ gate ─ program
 //! ```
 //!
 //! Everything of the host that is needed is opened before the new root is looked at; everything in the new root is
@@ -26,9 +26,8 @@ use stanza_spec::oci::runtime::{Linux, LinuxNamespaceType, Process};
 use stanza_sys::{CloneFlags, Handle, MountAttributes};
 
 use self::hierarchies::Hierarchy;
-use crate::error::{During, Failure, LaunchError, What};
+use crate::error::{During, Failure, What};
 use crate::idmap::Prepared;
-use crate::landlock::Landlock;
 use crate::launch::{Launch, Stdio};
 use crate::line::{Line, Reply};
 use crate::mount_options::propagation;
@@ -55,15 +54,13 @@ pub(crate) fn run(
         spec.process().as_ref().ok_or_else(|| Failure::configuration("the configuration has no process"))?;
     let hierarchies = enter(launch, namespaces, line, linux)?;
     let terminal = build(launch, line, prepared, linux, &hierarchies)?;
-    launch.attendant.inside().map_err(|text| Failure::plain(What::Around(text)))?;
     use_stdio(&launch.stdio, terminal, line)?;
     let manner = &launch.manner;
-    let landlock = Landlock::of(spec.annotations().as_ref()).map_err(LaunchError::into_failure)?;
     let program = Program {
         process,
         filter: launch.filter,
         limited: namespaces.has_own(LinuxNamespaceType::User),
-        landlock: landlock.as_ref(),
+        landlock: launch.landlock,
     };
     let ready = program.prepare(manner, line)?;
     line.say_ready().during("tell that all is ready")?;

@@ -22,7 +22,7 @@ use stanza_spec::{ContainerId, Protocol};
 
 use crate::netlink::route::{self, Device, LOOPBACK, VethPair};
 use crate::netlink::{Conversation, Family, nftables};
-use crate::{Attachment, BridgePlan, Network, NetworkPlan, PortMap, attach, configure_inside};
+use crate::{Attachment, BridgePlan, Network, PortMap, attach};
 
 /// The host's address towards the outside.
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -43,7 +43,7 @@ impl Space {
     fn new() -> Option<Space> {
         std::thread::spawn(|| match stanza_sys::unshare(stanza_sys::CloneFlags::NETWORK) {
             Ok(()) => {
-                configure_inside(&NetworkPlan::None).unwrap();
+                stanza_sys::bring_up_loopback().unwrap();
                 Some(Space(File::open("/proc/thread-self/ns/net").unwrap()))
             }
             Err(error) if error.kind() == io::ErrorKind::PermissionDenied => None,
@@ -119,7 +119,6 @@ impl World {
         let space = Space::new().unwrap();
         let plan = plan(last, ports);
         let attachment = self.host.run(|| attach(&plan, space.0.as_fd())).unwrap();
-        space.run(|| configure_inside(&NetworkPlan::Bridge(plan.clone()))).unwrap();
         Container { space, plan, attachment }
     }
 

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 
-use crate::arguments::{Flag, Parsed, Verb, option, switch};
+use crate::arguments::{Flag, Parsed, Verb, join, option, switch};
 use crate::context::Context;
 use crate::criu::options::{Directories, Places, common, field};
 use crate::criu::{self, Criu, Kind, Message, files, open_directory};
@@ -12,30 +12,15 @@ use crate::failure::{Doing, Failure};
 use crate::state::{Container, Status};
 use crate::teardown;
 
-const FLAGS: [Flag; 18] = {
-    let [images, work, parent, tcp, close, skip, link, unix, shell, lazy, locks, cgroups, empty, dedup] =
-        criu::options::FLAGS;
-    [
-        images,
-        work,
-        parent,
-        tcp,
-        close,
-        skip,
-        link,
-        unix,
-        shell,
-        lazy,
-        locks,
-        cgroups,
-        empty,
-        dedup,
+const FLAGS: [Flag; 18] = join(
+    &criu::options::FLAGS,
+    &[
         switch(&["leave-running"], "let the container go on"),
         switch(&["pre-dump"], "write memory only, and let the container go on"),
         option(&["page-server"], "ADDRESS:PORT", "send memory there"),
         option(&["status-fd"], "N", "a descriptor that is told when lazy pages can be asked for"),
-    ]
-};
+    ],
+);
 
 pub(super) static VERB: Verb = Verb {
     name: "checkpoint",

@@ -19,7 +19,8 @@ use stanza_container::{Init, ensure_mount_points};
 use stanza_spec::oci::runtime::Spec;
 use stanza_sys::CloneFlags;
 
-use crate::arguments::{Flag, Parsed, Verb, option, switch};
+use super::run::WAITING_FLAGS;
+use crate::arguments::{Flag, Parsed, Verb, join, option};
 use crate::bundle::Bundle;
 use crate::context::Context;
 use crate::creation::{self, Request, check_terminal, hand_over, namespace_paths, new_record, process_of};
@@ -32,38 +33,15 @@ use crate::state::{Container, Place, Record, Status};
 use crate::{cgroups, foreground, log, teardown};
 
 const FLAGS: [Flag; 27] = {
-    let [images, work, parent, tcp, close, skip, link, unix, shell, lazy, locks, cgroups, empty, dedup] =
-        criu::options::FLAGS;
-    let [bundle, config, console, pidfd, pid, pivot, keyring, preserve] = creation::FLAGS;
-    [
-        images,
-        work,
-        parent,
-        tcp,
-        close,
-        skip,
-        link,
-        unix,
-        shell,
-        lazy,
-        locks,
-        cgroups,
-        empty,
-        dedup,
-        bundle,
-        config,
-        console,
-        pidfd,
-        pid,
-        pivot,
-        keyring,
-        preserve,
-        switch(&["detach", "d"], "do not wait for the container's end"),
-        switch(&["keep"], "do not delete the container when it has ended"),
-        switch(&["no-subreaper"], "accepted for runc's sake: orphans are never taken over"),
-        option(&["lsm-profile"], "TYPE:NAME", "another AppArmor profile or SELinux label"),
-        option(&["lsm-mount-context"], "CONTEXT", "another SELinux label for mounts"),
-    ]
+    let kept: [Flag; 22] = join(&criu::options::FLAGS, &creation::FLAGS);
+    let waiting: [Flag; 25] = join(&kept, &WAITING_FLAGS);
+    join(
+        &waiting,
+        &[
+            option(&["lsm-profile"], "TYPE:NAME", "another AppArmor profile or SELinux label"),
+            option(&["lsm-mount-context"], "CONTEXT", "another SELinux label for mounts"),
+        ],
+    )
 };
 
 pub(super) static VERB: Verb = Verb {

@@ -1,6 +1,6 @@
 //! `run`: creates a container, starts it, waits for its end and deletes it; with `--detach` only the first two.
 
-use crate::arguments::{Flag, Parsed, Verb, switch};
+use crate::arguments::{Flag, Parsed, Verb, join, switch};
 use crate::context::Context;
 use crate::creation::{self, Request};
 use crate::failure::Failure;
@@ -8,22 +8,14 @@ use crate::hooks::{self, Kind};
 use crate::state::Status;
 use crate::{foreground, log, teardown};
 
-const FLAGS: [Flag; 11] = {
-    let [bundle, config, console, pidfd, pid, pivot, keyring, preserve] = creation::FLAGS;
-    [
-        bundle,
-        config,
-        console,
-        pidfd,
-        pid,
-        pivot,
-        keyring,
-        preserve,
-        switch(&["detach", "d"], "do not wait for the container's end"),
-        switch(&["keep"], "do not delete the container when it has ended"),
-        switch(&["no-subreaper"], "accepted for runc's sake: orphans are never taken over"),
-    ]
-};
+/// What the verbs that may wait for the container's end have besides.
+pub(super) const WAITING_FLAGS: [Flag; 3] = [
+    switch(&["detach", "d"], "do not wait for the container's end"),
+    switch(&["keep"], "do not delete the container when it has ended"),
+    switch(&["no-subreaper"], "accepted for runc's sake: orphans are never taken over"),
+];
+
+const FLAGS: [Flag; 11] = join(&creation::FLAGS, &WAITING_FLAGS);
 
 pub(super) static VERB: Verb = Verb {
     name: "run",

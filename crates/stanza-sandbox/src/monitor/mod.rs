@@ -217,6 +217,7 @@ impl Monitor {
             rootfs: &self.plan.rootfs,
             copy_up: &self.plan.copy_up,
             filter: filter.as_ref(),
+            landlock: None,
             cgroup,
             stdio,
             manner: Manner::default(),
@@ -311,7 +312,7 @@ impl Monitor {
     }
 }
 
-/// Gives the container its network: the host's side once the namespace exists, then the inside.
+/// Gives the container its network, once the namespace exists.
 struct NetworkAttendant<'a> {
     network: &'a NetworkPlan,
     attachment: &'a mut Option<Attachment>,
@@ -326,11 +327,6 @@ impl Attendant for NetworkAttendant<'_> {
         let attached = stanza_network::attach(plan, std::os::fd::AsFd::as_fd(&namespace));
         *self.attachment = Some(attached.map_err(|error| chain(&error))?);
         Ok(())
-    }
-
-    fn inside(&self) -> Result<(), String> {
-        stanza_network::configure_inside(self.network)
-            .map_err(|error| format!("failed to configure the network: {}", chain(&error)))
     }
 }
 
