@@ -34,8 +34,10 @@ use stanza_tar::{Archive, Limits};
 
 pub use error::ApplyError;
 
-use crate::LayerStore;
 use crate::ingest::Ingest;
+use crate::record::LayerRecord;
+use crate::store::FILES;
+use crate::{LayerStore, RemoveError};
 
 /// What became of a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +73,8 @@ impl LayerStore {
         }
         let ingest = Ingest::create(&self.ingest()).map_err(|error| self.ingest_failed(error.into()))?;
         let lowers: Vec<_> = lowers.iter().map(|lower| self.path(lower)).collect();
-        let mut unpacked = tree::Tree::create(ingest.path(), self.rootless(), &lowers)
+        crate::store::make_directory(ingest.path(), 0o700).map_err(|error| self.ingest_failed(error))?;
+        let mut unpacked = tree::Tree::create(&ingest.path().join(FILES), self.rootless(), &lowers)
             .map_err(|error| self.ingest_failed(error))?;
 
         let mut archive = Archive::new(Hashing::new(tar, diff_id), Limits::default());
@@ -83,25 +86,33 @@ impl LayerStore {
             return Err(ApplyError::DiffId { expected: diff_id.clone(), actual });
         }
         let mut applied = unpacked.finish()?;
+        let record = LayerRecord { version: LayerRecord::VERSION, entries: applied.entries };
+        record.write(ingest.path()).map_err(|error| self.ingest_failed(error))?;
         applied.existed = !self.publish(&ingest, diff_id)?;
         Ok(applied)
     }
 
-    /// Gives the unpacked layer its name; `false` when somebody else has done so.
+    /// Gives the unpacked layer its name; `false` when somebody else has done so. What is there without a record, an
+    /// older version's layer, gives way.
     fn publish(&self, ingest: &Ingest, diff_id: &Digest) -> Result<bool, ApplyError> {
         use rustix::fs::{CWD, RenameFlags, renameat, renameat_with};
         use rustix::io::Errno;
-        let target = self.path(diff_id);
-        let result = match renameat_with(CWD, ingest.path(), CWD, &target, RenameFlags::NOREPLACE) {
-            // Some file systems know no flags. A plain rename replaces an empty directory at most, and an empty layer's
-            // directory is as good as another.
-            Err(Errno::INVAL) => renameat(CWD, ingest.path(), CWD, &target),
-            result => result,
-        };
-        match result {
-            Ok(()) => Ok(true),
-            Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
-            Err(error) => Err(self.ingest_failed(error.into())),
+        let target = self.home(diff_id);
+        loop {
+            let result = match renameat_with(CWD, ingest.path(), CWD, &target, RenameFlags::NOREPLACE) {
+                // Some file systems know no flags. A plain rename replaces an empty directory at most.
+                Err(Errno::INVAL) => renameat(CWD, ingest.path(), CWD, &target),
+                result => result,
+            };
+            match result {
+                Ok(()) => return Ok(true),
+                Err(Errno::EXIST | Errno::NOTEMPTY) if self.contains(diff_id) => return Ok(false),
+                Err(Errno::EXIST | Errno::NOTEMPTY) => match self.remove(diff_id) {
+                    Ok(()) | Err(RemoveError::NotFound(_)) => {}
+                    Err(RemoveError::Remove { source, .. }) => return Err(self.ingest_failed(source)),
+                },
+                Err(error) => return Err(self.ingest_failed(error.into())),
+            }
         }
     }
 

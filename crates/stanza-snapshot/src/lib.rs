@@ -2,9 +2,11 @@
 //!
 //! ```text
 //!   layers/                      0700: set-user-id files in layers are nobody's but the engine's
-//!     sha256/<diff id>/          an unpacked layer, whole from the moment it has this name
+//!     sha256/<diff id>/          an unpacked layer, whole from the moment it has this name:
+//!       fs/                      its files
+//!       record.json              what is known of it
 //!     sha512/<diff id>/
-//!     empty/                     the one layer of an image without layers
+//!     base/                      below every image: what stanza mounts on
 //!     ingest/<random>/           a layer on its way in or out ...
 //!     ingest/<random>.lock       ... whose owner holds this file's lock for as long as it lives
 //! ```
@@ -31,6 +33,7 @@ mod host;
 mod ingest;
 mod overlay;
 mod plan;
+mod record;
 mod remove;
 mod store;
 

@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 use stanza_spec::{Classify, Digest, ErrorKind};
 
 use crate::ingest::{self, Ingest};
+use crate::record::RECORD;
 use crate::remove::remove_tree;
+
+/// A layer's files, in overlay form.
+pub(crate) const FILES: &str = "fs";
 
 /// The unpacked layers of one root directory. Any number of processes may use one at once; a value holds no lock.
 #[derive(Clone, Debug)]
@@ -123,16 +127,29 @@ impl LayerStore {
     /// Whether a layer is there, whole.
     #[must_use]
     pub fn contains(&self, diff_id: &Digest) -> bool {
-        rustix::fs::access(self.path(diff_id), rustix::fs::Access::EXISTS).is_ok()
+        rustix::fs::access(self.member(diff_id, RECORD), rustix::fs::Access::EXISTS).is_ok()
     }
 
-    /// Where a layer is when it is there.
+    /// Where the files of a layer are when it is there.
     #[must_use]
     pub fn path(&self, diff_id: &Digest) -> PathBuf {
-        let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + diff_id.as_str().len() + 2);
+        self.member(diff_id, FILES)
+    }
+
+    /// Everything the store keeps of a layer: its files and its record.
+    #[must_use]
+    pub fn home(&self, diff_id: &Digest) -> PathBuf {
+        let room = FILES.len().max(RECORD.len()) + 3;
+        let mut path = PathBuf::with_capacity(self.root.as_os_str().len() + diff_id.as_str().len() + room);
         path.push(&self.root);
         path.push(diff_id.algorithm());
         path.push(diff_id.hex());
+        path
+    }
+
+    pub(crate) fn member(&self, diff_id: &Digest, name: &str) -> PathBuf {
+        let mut path = self.home(diff_id);
+        path.push(name);
         path
     }
 
@@ -145,7 +162,7 @@ impl LayerStore {
     pub fn remove(&self, diff_id: &Digest) -> Result<(), RemoveError> {
         let fail = |source: io::Error| RemoveError::Remove { layer: diff_id.clone(), source };
         let ingest = Ingest::create(&self.ingest()).map_err(|error| fail(error.into()))?;
-        std::fs::rename(self.path(diff_id), ingest.path()).map_err(|error| {
+        std::fs::rename(self.home(diff_id), ingest.path()).map_err(|error| {
             if error.kind() == io::ErrorKind::NotFound {
                 RemoveError::NotFound(diff_id.clone())
             } else {
@@ -197,7 +214,6 @@ impl LayerStore {
     }
 }
 
-/// Makes a directory with exactly these permission bits, whatever the umask; one that is there stays as it is.
 /// What is made last in the base layer: where it is, the whole store is.
 const LAST: &str = "etc/resolv.conf";
 
@@ -213,6 +229,7 @@ fn make_base(base: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a directory with exactly these permission bits, whatever the umask; one that is there stays as it is.
 pub(crate) fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     let mode = rustix::fs::Mode::from_raw_mode(mode);
     match rustix::fs::mkdir(path, mode) {

@@ -11,7 +11,7 @@ use super::credentials::{CredentialFiles, Lookup};
 use super::error::RegistryError;
 use super::retry::RetryPolicy;
 use super::token::{read_token, token_url};
-use super::transport::{Failure, Request, Response, Transport, TransportError};
+use super::transport::{Body, Failure, Method, Request, Response, Transport, TransportError};
 use super::url::Url;
 use crate::document::{DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 
@@ -288,11 +288,11 @@ impl<'a> Registry<'a> {
                 headers.push(("authorization", authorization.clone()));
             }
             let outward_only = !registry.is_loopback() && url.host != registry.host;
-            let response =
-                match self.transport.send(&Request { url: &url, headers: &headers, verify, outward_only }) {
-                    Ok(response) => response,
-                    Err(error) => return Ok(Err(error)),
-                };
+            let request = Request { method: Method::Get, url: &url, headers: &headers, verify, outward_only };
+            let response = match self.transport.send(&request, Body::Empty) {
+                Ok(response) => response,
+                Err(error) => return Ok(Err(error)),
+            };
             let redirected = matches!(response.status, 301 | 302 | 303 | 307 | 308);
             let Some(location) = response.header("location").filter(|_| redirected) else {
                 return Ok(Ok(Final { response, url }));

@@ -10,7 +10,7 @@ use ureq::http::Uri;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
-use ureq::{Agent, Error};
+use ureq::{Agent, Error, SendBody, http};
 
 use super::url::{Url, is_inward_address};
 
@@ -27,8 +27,28 @@ const BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// A GET request.
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+}
+
+/// What goes with a request.
+pub(crate) enum Body<'a> {
+    Empty,
+    Bytes(&'a [u8]),
+    /// Exactly so many bytes of a stream.
+    Reader(&'a mut (dyn Read + Send), u64),
+}
+
+/// One request.
 pub(crate) struct Request<'a> {
+    pub(crate) method: Method,
     pub(crate) url: &'a Url,
     pub(crate) headers: &'a [(&'static str, String)],
     /// Whether the server's certificate must be valid.
@@ -74,7 +94,7 @@ pub(crate) enum Failure {
 /// Does one exchange.
 pub(crate) trait Transport {
     /// Sends a request and reads the head of the answer, whatever its status.
-    fn send(&self, request: &Request<'_>) -> Result<Response, TransportError>;
+    fn send(&self, request: &Request<'_>, body: Body<'_>) -> Result<Response, TransportError>;
 }
 
 /// HTTP/1.1 by the crate `ureq`, TLS by `rustls`. Connections are kept and used again.
@@ -137,12 +157,31 @@ impl Http {
 }
 
 impl Transport for Http {
-    fn send(&self, request: &Request<'_>) -> Result<Response, TransportError> {
-        let mut builder = self.agent(request).get(request.url.to_string());
+    fn send(&self, request: &Request<'_>, body: Body<'_>) -> Result<Response, TransportError> {
+        let method = match request.method {
+            Method::Get => http::Method::GET,
+            Method::Head => http::Method::HEAD,
+            Method::Post => http::Method::POST,
+            Method::Put => http::Method::PUT,
+            Method::Patch => http::Method::PATCH,
+            Method::Delete => http::Method::DELETE,
+        };
+        let mut builder = http::Request::builder().method(method).uri(request.url.to_string());
         for (name, value) in request.headers {
             builder = builder.header(*name, value);
         }
-        let response = builder.call().map_err(classify)?;
+        let agent = self.agent(request);
+        let invalid = |error: http::Error| classify(error.into());
+        let result = match body {
+            Body::Empty => agent.run(builder.body(()).map_err(invalid)?),
+            Body::Bytes(bytes) => agent.run(builder.body(bytes).map_err(invalid)?),
+            Body::Reader(reader, length) => {
+                builder = builder.header("content-length", length);
+                let mut exactly = reader.take(length);
+                agent.run(builder.body(SendBody::from_reader(&mut exactly)).map_err(invalid)?)
+            }
+        };
+        let response = result.map_err(classify)?;
         let headers = response
             .headers()
             .iter()
