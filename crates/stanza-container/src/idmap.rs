@@ -1,6 +1,7 @@
 //! A root file system for a new user namespace: the layers' owners are translated by id-mapped mounts, so that what
 //! the image gives to root belongs to the namespace's root, without a copy (mount_setattr(2), "ID-mapped mounts").
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -39,7 +40,7 @@ pub(crate) fn prepare(rootfs: &Rootfs, spec: &Spec) -> Result<Prepared, LaunchEr
         move |source| LaunchError::Mount { destination, source }
     };
     match rootfs {
-        Rootfs::Directory(path) => {
+        Rootfs::Directory(path) | Rootfs::Copied { root: path, .. } => {
             let root = source::clone_tree(path, true).map_err(mount(path))?;
             Ok(Prepared { root, parts: Vec::new(), binds })
         }
@@ -129,7 +130,7 @@ pub(crate) fn translate(mount: &OwnedFd, namespace: &OwnedFd, recursive: bool) -
 fn overlay(layers: &OverlayLayers, namespace: &OwnedFd, root: (Uid, Gid)) -> io::Result<OwnedFd> {
     let mut clones = Vec::with_capacity(layers.lower.len());
     for layer in &layers.lower {
-        let clone = source::clone_tree(layer, false)?;
+        let clone = source::mount_layer(layer)?;
         if map(&clone, namespace).is_err() && clones.is_empty() {
             return source::overlay(layers);
         }
@@ -138,8 +139,8 @@ fn overlay(layers: &OverlayLayers, namespace: &OwnedFd, root: (Uid, Gid)) -> io:
     for directory in [&layers.upper, &layers.work] {
         rustix::fs::chown(directory, Some(root.0), Some(root.1))?;
     }
-    let by_descriptor = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    source::overlay(&OverlayLayers { lower: clones.iter().map(by_descriptor).collect(), ..layers.clone() })
+    let lower: Vec<_> = clones.iter().map(|clone| Cow::Owned(source::descriptor_path(clone))).collect();
+    source::overlay_of(&lower, layers)
 }
 
 /// The host's ids of the namespace's root.

@@ -20,10 +20,10 @@
 //!   skipped always. Extended attributes of overlayfs itself are dropped.
 //! * Directories that the layer does not describe are 0755 and belong to root.
 
-mod entry;
+pub(crate) mod entry;
 mod error;
-mod name;
-mod tree;
+pub(crate) mod name;
+pub(crate) mod tree;
 
 use std::io::{self, Read};
 
@@ -37,7 +37,7 @@ pub use error::ApplyError;
 use crate::ingest::Ingest;
 use crate::record::LayerRecord;
 use crate::store::FILES;
-use crate::{LayerStore, RemoveError};
+use crate::{LayerStore, RemoveError, StorageDriver};
 
 /// What became of a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +71,9 @@ impl LayerStore {
         if self.contains(diff_id) {
             return Ok(Applied { existed: true, ..Applied::default() });
         }
+        if self.driver() == StorageDriver::Erofs {
+            return self.apply_erofs(diff_id, tar);
+        }
         let ingest = Ingest::create(&self.ingest()).map_err(|error| self.ingest_failed(error.into()))?;
         let lowers: Vec<_> = lowers.iter().map(|lower| self.path(lower)).collect();
         crate::store::make_directory(ingest.path(), 0o700).map_err(|error| self.ingest_failed(error))?;
@@ -86,7 +89,7 @@ impl LayerStore {
             return Err(ApplyError::DiffId { expected: diff_id.clone(), actual });
         }
         let mut applied = unpacked.finish()?;
-        let record = LayerRecord { version: LayerRecord::VERSION, entries: applied.entries };
+        let record = LayerRecord { version: LayerRecord::VERSION, entries: applied.entries, erofs: None };
         record.write(ingest.path()).map_err(|error| self.ingest_failed(error))?;
         applied.existed = !self.publish(&ingest, diff_id)?;
         Ok(applied)
@@ -94,7 +97,7 @@ impl LayerStore {
 
     /// Gives the unpacked layer its name; `false` when somebody else has done so. What is there without a record, an
     /// older version's layer, gives way.
-    fn publish(&self, ingest: &Ingest, diff_id: &Digest) -> Result<bool, ApplyError> {
+    pub(crate) fn publish(&self, ingest: &Ingest, diff_id: &Digest) -> Result<bool, ApplyError> {
         use rustix::fs::{CWD, RenameFlags, renameat, renameat_with};
         use rustix::io::Errno;
         let target = self.home(diff_id);
@@ -116,13 +119,13 @@ impl LayerStore {
         }
     }
 
-    fn ingest_failed(&self, source: io::Error) -> ApplyError {
+    pub(crate) fn ingest_failed(&self, source: io::Error) -> ApplyError {
         ApplyError::Store { path: self.ingest(), source }
     }
 }
 
 /// A reader that hashes what passes.
-struct Hashing<'a> {
+pub(crate) struct Hashing<'a> {
     inner: &'a mut dyn Read,
     hash: Hash,
 }
@@ -133,7 +136,7 @@ enum Hash {
 }
 
 impl<'a> Hashing<'a> {
-    fn new(inner: &'a mut dyn Read, digest: &Digest) -> Self {
+    pub(crate) fn new(inner: &'a mut dyn Read, digest: &Digest) -> Self {
         let hash = match digest.algorithm() {
             "sha512" => Hash::Sha512(Sha512::new()),
             _ => Hash::Sha256(Sha256::new()),
@@ -141,7 +144,7 @@ impl<'a> Hashing<'a> {
         Hashing { inner, hash }
     }
 
-    fn finish(self) -> Digest {
+    pub(crate) fn finish(self) -> Digest {
         match self.hash {
             Hash::Sha256(hash) => Digest::from_hash(&hash.finalize()),
             Hash::Sha512(hash) => Digest::from_hash(&hash.finalize()),

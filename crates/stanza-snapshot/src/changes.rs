@@ -17,6 +17,7 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use stanza_spec::{Classify, ErrorKind, OverlayLayers, Rootfs, RootfsPart};
 
+use crate::layer::open_layer;
 use crate::overlay::{is_directory, is_kind, is_opaque, is_whiteout};
 
 /// Directories below one another that are followed.
@@ -135,7 +136,9 @@ impl Walk {
         };
         let mut lowers = Vec::new();
         for lower in &layers.lower {
-            lowers.push(Rc::new(open_root(lower).map_err(failed())?));
+            let opened = open_layer(lower)
+                .map_err(|error| DiffError::Read { path: destination.to_owned(), source: error })?;
+            lowers.push(Rc::new(opened));
         }
         let found = self.directory(destination, &upper, Lower { directories: &lowers, shown: true }, 0)?;
         // What changed in a part is a change of the directories above it.

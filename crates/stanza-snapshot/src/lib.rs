@@ -29,8 +29,11 @@
 
 mod apply;
 mod changes;
+mod driver;
+mod erofs;
 mod host;
 mod ingest;
+mod layer;
 mod overlay;
 mod plan;
 mod record;
@@ -39,6 +42,7 @@ mod store;
 
 pub use apply::{Applied, ApplyError};
 pub use changes::{Change, ChangeKind, DiffError, changes};
+pub use driver::{StorageDriver, UnknownDriver};
 pub use host::plan_host;
 pub use plan::{PlanError, plan_layers, prepare};
 pub use remove::remove_tree;

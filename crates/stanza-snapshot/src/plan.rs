@@ -4,10 +4,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, Mode};
-use stanza_spec::{Classify, Digest, ErrorKind, OverlayLayers, Rootfs, RootfsPart};
+use stanza_spec::{Classify, Digest, ErrorKind, Layer, OverlayLayers, Rootfs, RootfsPart};
 
 use crate::LayerStore;
-use crate::overlay::is_opaque_at;
+use crate::layer::open_layer;
 use crate::store::make_directory;
 
 /// Lower layers that one overlay mount takes (kernel, `OVL_MAX_STACK`).
@@ -25,6 +25,18 @@ pub enum PlanError {
     /// A layer is not in the store.
     #[error("the layer `{layer}` is not unpacked")]
     Missing {
+        /// The layer.
+        layer: Digest,
+    },
+    /// A layer is an erofs image, and this machine does not mount those.
+    #[error("the layer `{layer}` is an erofs image, which cannot be mounted here")]
+    NotMountable {
+        /// The layer.
+        layer: Digest,
+    },
+    /// A layer's erofs image is not what was written.
+    #[error("the erofs image of the layer `{layer}` is damaged")]
+    Damaged {
         /// The layer.
         layer: Digest,
     },
@@ -53,7 +65,10 @@ pub enum PlanError {
 impl Classify for PlanError {
     fn kind(&self) -> ErrorKind {
         match self {
-            PlanError::TooManyLayers { .. } | PlanError::TooManyParts { .. } => ErrorKind::Unsupported,
+            PlanError::TooManyLayers { .. }
+            | PlanError::TooManyParts { .. }
+            | PlanError::NotMountable { .. } => ErrorKind::Unsupported,
+            PlanError::Damaged { .. } => ErrorKind::Corrupt,
             PlanError::Missing { .. } => ErrorKind::NotFound,
             PlanError::Mounts(source) | PlanError::Path { source, .. } => ErrorKind::of_io(source),
         }
@@ -81,15 +96,13 @@ pub fn plan_layers(
         if layers[index + 1..].contains(layer) {
             continue;
         }
-        let path = store.path(layer);
-        let hides_rest =
-            is_opaque_at(&path, rootless).map_err(|_| PlanError::Missing { layer: layer.clone() })?;
-        lower.push(path);
+        let (found, hides_rest) = store.layer(layer)?;
+        lower.push(found);
         if hides_rest {
             break;
         }
     }
-    lower.push(store.base());
+    lower.push(Layer::Directory(store.base()));
     if lower.len() > LAYERS {
         return Err(PlanError::TooManyLayers { layers: lower.len() });
     }
@@ -135,7 +148,10 @@ pub(crate) fn prepare_upper(layers: &OverlayLayers) -> io::Result<()> {
         result => result?,
     }
     let Some(lower) = layers.lower.first() else { return Ok(()) };
-    let like = fs::stat(lower)?;
+    let like = match lower {
+        Layer::Directory(path) => fs::stat(path)?,
+        image @ Layer::Erofs { .. } => fs::fstat(open_layer(image)?)?,
+    };
     if (like.st_uid, like.st_gid) != (0, 0) {
         // An owner that this user namespace does not have shows as nobody's and cannot be given.
         let _ = std::os::unix::fs::chown(upper, Some(like.st_uid), Some(like.st_gid));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use stanza_spec::{Classify, Digest, ErrorKind};
 
+use crate::StorageDriver;
 use crate::ingest::{self, Ingest};
 use crate::record::RECORD;
 use crate::remove::remove_tree;
@@ -17,6 +18,8 @@ pub(crate) const FILES: &str = "fs";
 pub struct LayerStore {
     root: PathBuf,
     rootless: bool,
+    driver: StorageDriver,
+    memory: Option<PathBuf>,
 }
 
 /// Why a layer store cannot be opened.
@@ -103,7 +106,8 @@ impl LayerStore {
     /// # Errors
     /// When the directories cannot be made.
     pub fn open(root: &Path, rootless: bool) -> Result<LayerStore, OpenError> {
-        let store = LayerStore { root: root.to_owned(), rootless };
+        let driver = StorageDriver::default();
+        let store = LayerStore { root: root.to_owned(), rootless, driver, memory: None };
         // Made last, so where it is, everything is.
         let base = store.base();
         if rustix::fs::access(base.join(LAST), rustix::fs::Access::EXISTS).is_ok() {
@@ -122,6 +126,23 @@ impl LayerStore {
         }
         make_base(&base).map_err(fail(&base))?;
         Ok(store)
+    }
+
+    /// The same store, whose layers are unpacked by `driver` from now on. `memory` is a directory that is empty after a
+    /// reboot: what was found out about this kernel is kept there.
+    #[must_use]
+    pub fn with_driver(self, driver: StorageDriver, memory: &Path) -> LayerStore {
+        LayerStore { driver, memory: Some(memory.to_owned()), ..self }
+    }
+
+    /// The driver that unpacks.
+    #[must_use]
+    pub fn driver(&self) -> StorageDriver {
+        self.driver
+    }
+
+    pub(crate) fn memory(&self) -> Option<&Path> {
+        self.memory.as_deref()
     }
 
     /// Whether a layer is there, whole.

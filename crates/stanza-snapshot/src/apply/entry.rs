@@ -298,7 +298,7 @@ fn open_directory(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// The ids, both below 2³² - 1, which the kernel takes for "leave it".
-fn owner(header: &Header) -> Result<(Uid, Gid), ApplyError> {
+pub(crate) fn owner(header: &Header) -> Result<(Uid, Gid), ApplyError> {
     let id = |number| u32::try_from(number).ok().filter(|id| *id != u32::MAX);
     match (id(header.uid), id(header.gid)) {
         (Some(uid), Some(gid)) => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
@@ -306,11 +306,11 @@ fn owner(header: &Header) -> Result<(Uid, Gid), ApplyError> {
     }
 }
 
-fn mode(header: &Header) -> Mode {
+pub(crate) fn mode(header: &Header) -> Mode {
     Mode::from_raw_mode(header.mode & 0o7777)
 }
 
-fn times(header: &Header) -> Timestamps {
+pub(crate) fn times(header: &Header) -> Timestamps {
     let (seconds, nanos) = header.mtime;
     let clamped = seconds.clamp(*TIMES.start(), *TIMES.end());
     let time = Timespec { tv_sec: clamped, tv_nsec: if clamped == seconds { i64::from(nanos) } else { 0 } };
@@ -324,11 +324,11 @@ fn chown_failed(header: &Header) -> impl FnOnce(Errno) -> ApplyError {
     }
 }
 
-fn failed(header: &Header, action: &'static str) -> impl FnOnce(Errno) -> ApplyError {
+pub(crate) fn failed(header: &Header, action: &'static str) -> impl FnOnce(Errno) -> ApplyError {
     move |error| ApplyError::Entry { path: shown(&header.path), action, source: error.into() }
 }
 
 /// A path that is safe to print.
-fn shown(path: &[u8]) -> String {
+pub(crate) fn shown(path: &[u8]) -> String {
     path.escape_ascii().to_string()
 }

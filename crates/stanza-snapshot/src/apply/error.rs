@@ -75,6 +75,14 @@ pub enum ApplyError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// More than an erofs image or the memory to make it holds.
+    #[error("the layer has more {what} than the driver `erofs` takes: `{limit}`")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
     /// The stream's digest is another.
     #[error("the layer's diff id is `{actual}` in place of `{expected}`")]
     DiffId {
@@ -104,7 +112,9 @@ impl Classify for ApplyError {
             | ApplyError::Owner { .. }
             | ApplyError::TooManyDirectories { .. }
             | ApplyError::DiffId { .. } => ErrorKind::Corrupt,
-            ApplyError::LinkIntoLower { .. } | ApplyError::Unmapped { .. } => ErrorKind::Unsupported,
+            ApplyError::LinkIntoLower { .. } | ApplyError::Unmapped { .. } | ApplyError::TooLarge { .. } => {
+                ErrorKind::Unsupported
+            }
             ApplyError::Entry { source, .. } | ApplyError::Store { source, .. } => ErrorKind::of_io(source),
         }
     }
@@ -117,6 +127,7 @@ impl Classify for ApplyError {
             ApplyError::LinkIntoLower { .. } => {
                 Some("rebuild the image with the file itself in the layer of the link".to_owned())
             }
+            ApplyError::TooLarge { .. } => Some("use `--storage-driver overlay`".to_owned()),
             ApplyError::DiffId { .. } => Some("remove the image and pull it again".to_owned()),
             _ => None,
         }

@@ -14,7 +14,7 @@ use crate::overlay::{is_directory, is_kind, is_whiteout, make_opaque};
 use crate::remove::remove_at;
 
 /// Symbolic links followed on the way to one entry, as the kernel counts (`man 7 path_resolution`).
-const LINKS: usize = 40;
+pub(crate) const LINKS: usize = 40;
 
 /// Bytes of directories' paths that are remembered to set their times at the end.
 const LATE_BYTES: usize = 128 << 20;
@@ -228,7 +228,7 @@ impl Late {
     }
 }
 
-fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+pub(crate) fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).map(<[u8]>::to_vec)
 }
 
