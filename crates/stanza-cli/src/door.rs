@@ -62,6 +62,7 @@ impl Door {
 struct Globals {
     root: Option<PathBuf>,
     runroot: Option<PathBuf>,
+    storage_driver: Option<String>,
     debug: bool,
 }
 
@@ -88,7 +89,6 @@ const REFUSED: &[&str] = &[
     "--tlsverify",
     "-l",
     "--log-level",
-    "--storage-driver",
     "--storage-opt",
     "--cgroup-manager",
     "--runtime",
@@ -118,6 +118,16 @@ fn read_globals(words: &[OsString], globals: &mut Globals) -> Result<Start, Fail
                 }
                 let slot = if name == "--root" { &mut globals.root } else { &mut globals.runroot };
                 *slot = Some(value);
+            }
+            "--storage-driver" => {
+                let value = match attached {
+                    Some(value) => value.to_owned(),
+                    None => {
+                        at += 1;
+                        words.get(at).and_then(|word| word.to_str()).unwrap_or_default().to_owned()
+                    }
+                };
+                globals.storage_driver = Some(value);
             }
             "-D" | "--debug" => globals.debug = attached.is_none_or(|value| value == "true"),
             "-v" | "--version" => return Ok(Start::Version),
@@ -177,7 +187,8 @@ fn dispatch(globals: &Globals, entry: &'static Entry, words: &[OsString]) -> Out
         Parsed::Help(text) => return output::data(&text).map(|()| 0),
     };
     namespace?;
-    let options = Options::resolve(globals.root.clone(), globals.runroot.clone(), uid);
+    let options = Options::resolve(globals.root.clone(), globals.runroot.clone(), uid)
+        .with_storage_driver(globals.storage_driver.as_deref())?;
     (entry.run)(&mut Door { options, monitor, entering }, &matches)
 }
 
@@ -195,8 +206,16 @@ mod tests {
     fn global_options_stand_before_the_command() {
         let (start, globals) = read(&["--root", "/a", "--runroot=/b", "-D", "run", "--root", "x"]);
         assert_eq!(start, Ok(Start::Command(4)));
-        let expected = Globals { root: Some("/a".into()), runroot: Some("/b".into()), debug: true };
+        let expected = Globals {
+            root: Some("/a".into()),
+            runroot: Some("/b".into()),
+            storage_driver: None,
+            debug: true,
+        };
         assert_eq!(globals, expected);
+        for words in [&["--storage-driver", "copy", "ps"][..], &["--storage-driver=copy", "ps"]] {
+            assert_eq!(read(words).1.storage_driver.as_deref(), Some("copy"));
+        }
         assert_eq!(read(&[]).0, Ok(Start::Help));
         assert_eq!(read(&["-v", "run"]).0, Ok(Start::Version));
     }

@@ -111,7 +111,8 @@ impl Engine {
     pub(crate) fn layer_store(&mut self) -> Result<&LayerStore, stanza_snapshot::OpenError> {
         if self.layers.is_none() {
             let _ = make_directory(&self.options.root, 0o711);
-            self.layers = Some(LayerStore::open(&self.options.root.join("layers"), self.options.rootless)?);
+            let store = LayerStore::open(&self.options.root.join("layers"), self.options.rootless)?;
+            self.layers = Some(store.with_driver(self.options.storage_driver, &self.options.runroot));
         }
         Ok(self.layers.as_ref().expect("it was opened above"))
     }

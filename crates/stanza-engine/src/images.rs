@@ -290,7 +290,7 @@ impl Engine {
         let mut reclaimed = 0;
         for layer in layers.iter().filter(|layer| !needed.contains(layer)) {
             if let Ok(store) = self.layer_store() {
-                let bytes = size::of_tree(&store.path(layer));
+                let bytes = size::of_tree(&store.home(layer));
                 if store.remove(layer).is_ok() {
                     reclaimed += bytes;
                 }

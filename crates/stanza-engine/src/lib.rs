@@ -78,7 +78,7 @@ pub use stanza_image::{
 };
 pub use stanza_network::PortMap;
 pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};
-pub use stanza_snapshot::{Change, ChangeKind};
+pub use stanza_snapshot::{Change, ChangeKind, StorageDriver};
 
 #[cfg(test)]
 mod tests;

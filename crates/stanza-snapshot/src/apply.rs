@@ -68,8 +68,15 @@ impl LayerStore {
         lowers: &[Digest],
         tar: &mut dyn Read,
     ) -> Result<Applied, ApplyError> {
-        if self.contains(diff_id) {
+        if self.is_usable(diff_id) {
             return Ok(Applied { existed: true, ..Applied::default() });
+        }
+        if self.contains(diff_id) {
+            // In a form that this kernel does not mount, or damaged.
+            match self.remove(diff_id) {
+                Ok(()) | Err(RemoveError::NotFound(_)) => {}
+                Err(RemoveError::Remove { source, .. }) => return Err(self.ingest_failed(source)),
+            }
         }
         if self.driver() == StorageDriver::Erofs {
             return self.apply_erofs(diff_id, tar);

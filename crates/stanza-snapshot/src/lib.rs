@@ -29,6 +29,7 @@
 
 mod apply;
 mod changes;
+mod copy;
 mod driver;
 mod erofs;
 mod host;
@@ -44,6 +45,7 @@ pub use apply::{Applied, ApplyError};
 pub use changes::{Change, ChangeKind, DiffError, changes};
 pub use driver::{StorageDriver, UnknownDriver};
 pub use host::plan_host;
-pub use plan::{PlanError, plan_layers, prepare};
+pub use overlay::try_overlay;
+pub use plan::{PlanError, plan_copy, plan_layers, prepare};
 pub use remove::remove_tree;
 pub use store::{LayerStore, ListError, OpenError, RemoveError};

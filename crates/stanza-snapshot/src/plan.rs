@@ -91,18 +91,7 @@ pub fn plan_layers(
     container_dir: &Path,
     rootless: bool,
 ) -> Result<Rootfs, PlanError> {
-    let mut lower = Vec::with_capacity(layers.len() + 1);
-    for (index, layer) in layers.iter().enumerate().rev() {
-        if layers[index + 1..].contains(layer) {
-            continue;
-        }
-        let (found, hides_rest) = store.layer(layer)?;
-        lower.push(found);
-        if hides_rest {
-            break;
-        }
-    }
-    lower.push(Layer::Directory(store.base()));
+    let lower = lowers(store, layers)?;
     if lower.len() > LAYERS {
         return Err(PlanError::TooManyLayers { layers: lower.len() });
     }
@@ -115,13 +104,55 @@ pub fn plan_layers(
     Ok(Rootfs::Layered { root, parts: Vec::new() })
 }
 
-/// Makes the directories that a plan writes to; those that are there stay. The root's own mode and owner are those of
-/// the topmost layer.
+/// As [`plan_layers`], with the layers copied into a directory of the container's own, `rootfs` in `container_dir`. `shift`
+/// is the first id of the container's user namespace, 0 without one.
+///
+/// # Errors
+/// When a layer is not in the store.
+pub fn plan_copy(
+    store: &LayerStore,
+    layers: &[Digest],
+    container_dir: &Path,
+    shift: u32,
+) -> Result<Rootfs, PlanError> {
+    Ok(Rootfs::Copied {
+        root: container_dir.join("rootfs"),
+        layers: lowers(store, layers)?,
+        userxattr: store.rootless(),
+        shift,
+    })
+}
+
+/// The layers that show, topmost first.
+fn lowers(store: &LayerStore, layers: &[Digest]) -> Result<Vec<Layer>, PlanError> {
+    let mut lower = Vec::with_capacity(layers.len() + 1);
+    for (index, layer) in layers.iter().enumerate().rev() {
+        if layers[index + 1..].contains(layer) {
+            continue;
+        }
+        let (found, hides_rest) = store.layer(layer)?;
+        lower.push(found);
+        if hides_rest {
+            break;
+        }
+    }
+    lower.push(Layer::Directory(store.base()));
+    Ok(lower)
+}
+
+/// Makes what a plan writes to: the directories of an overlay, or the copy of the layers; what is there stays. The root's
+/// own mode and owner are those of the topmost layer.
 ///
 /// # Errors
 /// When one cannot be made.
 pub fn prepare(rootfs: &Rootfs) -> io::Result<()> {
-    let Rootfs::Layered { root, parts } = rootfs else { return Ok(()) };
+    let (root, parts) = match rootfs {
+        Rootfs::Directory(_) => return Ok(()),
+        Rootfs::Copied { root, layers, userxattr, shift } => {
+            return crate::copy::copy_layers(root, layers, *userxattr, *shift);
+        }
+        Rootfs::Layered { root, parts } => (root, parts),
+    };
     let overlays = parts.iter().filter_map(|part| match part {
         RootfsPart::Overlay { layers, .. } => Some(layers),
         RootfsPart::ReadOnlyBind { .. } => None,

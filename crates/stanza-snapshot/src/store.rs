@@ -7,6 +7,7 @@ use stanza_spec::{Classify, Digest, ErrorKind};
 
 use crate::StorageDriver;
 use crate::ingest::{self, Ingest};
+use crate::overlay::try_overlay;
 use crate::record::RECORD;
 use crate::remove::remove_tree;
 
@@ -124,14 +125,18 @@ impl LayerStore {
         for path in &private {
             make_directory(path, 0o700).map_err(fail(path))?;
         }
-        make_base(&base).map_err(fail(&base))?;
-        Ok(store)
+        // What is made last is made only where overlayfs takes the file system: elsewhere this way is taken each time.
+        let refused = is_overlay_refused(&store.ingest(), rootless);
+        make_base(&base, !refused).map_err(fail(&base))?;
+        let driver = if refused { StorageDriver::Copy } else { driver };
+        Ok(LayerStore { driver, ..store })
     }
 
-    /// The same store, whose layers are unpacked by `driver` from now on. `memory` is a directory that is empty after a
+    /// The same store, whose layers are unpacked by `driver` from now on; without one, by what its file system allows. `memory` is a directory that is empty after a
     /// reboot: what was found out about this kernel is kept there.
     #[must_use]
-    pub fn with_driver(self, driver: StorageDriver, memory: &Path) -> LayerStore {
+    pub fn with_driver(self, driver: Option<StorageDriver>, memory: &Path) -> LayerStore {
+        let driver = driver.unwrap_or(self.driver);
         LayerStore { driver, memory: Some(memory.to_owned()), ..self }
     }
 
@@ -235,14 +240,21 @@ impl LayerStore {
     }
 }
 
-/// What is made last in the base layer: where it is, the whole store is.
+/// What is made last in the base layer: where it is, the whole store is, and overlays can be mounted on it.
 const LAST: &str = "etc/resolv.conf";
 
-fn make_base(base: &Path) -> io::Result<()> {
+/// Whether overlayfs does not take this file system; `false` when it cannot be told, as without the right to mount.
+fn is_overlay_refused(ingest: &Path, rootless: bool) -> bool {
+    let Ok(trial) = Ingest::create(ingest) else { return false };
+    try_overlay(trial.path(), rootless).is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput)
+}
+
+fn make_base(base: &Path, last: bool) -> io::Result<()> {
     for directory in ["", "dev", "proc", "sys", "etc"] {
         make_directory(&base.join(directory), 0o755)?;
     }
-    for file in ["etc/hosts", "etc/hostname", LAST] {
+    let files = ["etc/hosts", "etc/hostname"].into_iter().chain(last.then_some(LAST));
+    for file in files {
         let path = base.join(file);
         std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
         rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(0o644))?;

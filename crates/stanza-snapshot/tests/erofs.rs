@@ -33,7 +33,7 @@ fn pair_in(parent: &str) -> Option<Pair> {
     let directory = tempfile::tempdir_in(parent).unwrap();
     let open = |name: &str, driver| {
         let memory = directory.path().join("memory");
-        LayerStore::open(&directory.path().join(name), false).unwrap().with_driver(driver, &memory)
+        LayerStore::open(&directory.path().join(name), false).unwrap().with_driver(Some(driver), &memory)
     };
     let (overlay, erofs) = (open("overlay", StorageDriver::Overlay), open("erofs", StorageDriver::Erofs));
     let probe = Tar::new().file("f", "").end();

@@ -18,6 +18,8 @@ pub enum Rootfs {
         layers: Vec<Layer>,
         /// Marks of overlayfs in `layers` are `user.overlay.*`.
         userxattr: bool,
+        /// Added to the owners' ids in `layers` that belong to a container: the first id of its user namespace.
+        shift: u32,
     },
     /// Layers below a private writable one, with further parts mounted into it.
     Layered {

@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 
 use stanza_image::{Image, Progress, PullOptions, ResolveError};
-use stanza_snapshot::{PlanError, plan_host, plan_layers, prepare};
+use stanza_snapshot::{PlanError, StorageDriver, plan_copy, plan_host, plan_layers, prepare};
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
     ContainerConfig, ContainerId, Digest, Instant, Isolation, MountKind, NamespaceMode, NetworkMode,
@@ -133,7 +133,7 @@ impl Engine {
         state_dir: &Path,
         to_start: bool,
     ) -> Result<(Record, Rootfs, Planned), CreateError> {
-        let rootfs = match unpacked {
+        let mut rootfs = match unpacked {
             Some(rootfs) => rootfs,
             None => self.plan_host_rootfs(state_dir).map_err(|error| CreateError::Unpack {
                 image: HOST_IMAGE.to_owned(),
@@ -142,6 +142,10 @@ impl Engine {
         };
         if record.config.userns == UsernsMode::Private {
             record.facts.id_base = Some(self.take_id_range(&record.id)?);
+        }
+        if let Rootfs::Copied { shift, .. } = &mut rootfs {
+            record.facts.copied = true;
+            *shift = record.facts.id_base.unwrap_or(0);
         }
         let planned = self.plan_spec(&record)?;
         prepare(&rootfs).map_err(|source| CreateError::File {
@@ -267,20 +271,39 @@ impl Engine {
     fn ensure_rootfs(&mut self, image: &Image, name: &str, state_dir: &Path) -> Result<Rootfs, CreateError> {
         let failed = |source| CreateError::Unpack { image: name.to_owned(), source };
         let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        match self.plan_image_rootfs(&layers, state_dir) {
-            Err(UnpackError::Plan(PlanError::Missing { .. })) => {}
+        let copied =
+            self.layer_store().map_err(|error| failed(error.into()))?.driver() == StorageDriver::Copy;
+        match self.plan_image_rootfs(&layers, state_dir, copied, None) {
+            Err(UnpackError::Plan(
+                PlanError::Missing { .. } | PlanError::NotMountable { .. } | PlanError::Damaged { .. },
+            )) => {}
             other => return other.map_err(failed),
         }
         self.unpack(image).map_err(failed)?;
-        self.plan_image_rootfs(&layers, state_dir).map_err(failed)
+        self.plan_image_rootfs(&layers, state_dir, copied, None).map_err(failed)
     }
 
-    pub(crate) fn plan_image_rootfs(
+    /// The root file system of a container on record.
+    pub(crate) fn plan_rootfs(&mut self, record: &Record) -> Result<Rootfs, UnpackError> {
+        let state_dir = self.options.container_dir(record.id.as_str());
+        if record.config.image == HOST_IMAGE {
+            return Ok(self.plan_host_rootfs(&state_dir)?);
+        }
+        let facts = &record.facts;
+        self.plan_image_rootfs(&facts.layers, &state_dir, facts.copied, facts.id_base)
+    }
+
+    fn plan_image_rootfs(
         &mut self,
         layers: &[Digest],
         state_dir: &Path,
+        copied: bool,
+        id_base: Option<u32>,
     ) -> Result<Rootfs, UnpackError> {
         let rootless = self.options.rootless;
+        if copied {
+            return Ok(plan_copy(self.layer_store()?, layers, state_dir, id_base.unwrap_or(0))?);
+        }
         Ok(plan_layers(self.layer_store()?, layers, state_dir, rootless)?)
     }
 
@@ -295,7 +318,7 @@ impl Engine {
         let mut lowers: Vec<Digest> = Vec::with_capacity(image.layers.len());
         let mut cleared = false;
         for layer in &image.layers {
-            if !self.layer_store()?.contains(&layer.diff_id) {
+            if !self.layer_store()?.is_usable(&layer.diff_id) {
                 if !std::mem::replace(&mut cleared, true) {
                     // What killed processes left half-unpacked. One look before work that takes longer anyway.
                     let _ = self.layer_store()?.clear_leftovers();
@@ -487,6 +510,7 @@ fn gather(config: &ContainerConfig, source: &Source) -> Result<Facts, CreateErro
         exposed,
         stop_signal: config.stop_signal.or_else(image_signal).unwrap_or(15),
         volumes: volumes(config, image)?,
+        copied: false,
         id_base: None,
     })
 }

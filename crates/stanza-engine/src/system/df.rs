@@ -84,7 +84,7 @@ impl Engine {
         row.reclaimable = blobs.size.saturating_sub(needed_bytes);
         if let Ok(layers) = self.layer_store().map_err(drop).and_then(|store| store.list().map_err(drop)) {
             for layer in layers {
-                let bytes = self.layer_store().map_or(0, |store| size::of_tree(&store.path(&layer)));
+                let bytes = self.layer_store().map_or(0, |store| size::of_tree(&store.home(&layer)));
                 row.size += bytes;
                 if !needed.contains(&layer) {
                     row.reclaimable += bytes;

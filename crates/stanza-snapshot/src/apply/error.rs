@@ -75,6 +75,12 @@ pub enum ApplyError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// Erofs images of this store cannot be mounted.
+    #[error("this machine does not mount erofs images from `{}`", path.display())]
+    NoErofs {
+        /// The store's directory.
+        path: PathBuf,
+    },
     /// More than an erofs image or the memory to make it holds.
     #[error("the layer has more {what} than the driver `erofs` takes: `{limit}`")]
     TooLarge {
@@ -112,9 +118,10 @@ impl Classify for ApplyError {
             | ApplyError::Owner { .. }
             | ApplyError::TooManyDirectories { .. }
             | ApplyError::DiffId { .. } => ErrorKind::Corrupt,
-            ApplyError::LinkIntoLower { .. } | ApplyError::Unmapped { .. } | ApplyError::TooLarge { .. } => {
-                ErrorKind::Unsupported
-            }
+            ApplyError::LinkIntoLower { .. }
+            | ApplyError::Unmapped { .. }
+            | ApplyError::TooLarge { .. }
+            | ApplyError::NoErofs { .. } => ErrorKind::Unsupported,
             ApplyError::Entry { source, .. } | ApplyError::Store { source, .. } => ErrorKind::of_io(source),
         }
     }
@@ -127,6 +134,9 @@ impl Classify for ApplyError {
             ApplyError::LinkIntoLower { .. } => {
                 Some("rebuild the image with the file itself in the layer of the link".to_owned())
             }
+            ApplyError::NoErofs { .. } => Some(
+                "it needs root and the kernel's erofs; `--storage-driver overlay` needs neither".to_owned(),
+            ),
             ApplyError::TooLarge { .. } => Some("use `--storage-driver overlay`".to_owned()),
             ApplyError::DiffId { .. } => Some("remove the image and pull it again".to_owned()),
             _ => None,

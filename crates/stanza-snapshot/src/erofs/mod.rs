@@ -74,6 +74,9 @@ impl LayerStore {
     /// [`LayerStore::apply`] of this driver.
     pub(crate) fn apply_erofs(&self, diff_id: &Digest, tar: &mut dyn Read) -> Result<Applied, ApplyError> {
         let fail = |error| self.ingest_failed(error);
+        if self.erofs_way().is_none() {
+            return Err(ApplyError::NoErofs { path: self.ingest() });
+        }
         let ingest = Ingest::create(&self.ingest()).map_err(|error| fail(error.into()))?;
         let home = ingest.path();
         crate::store::make_directory(home, 0o700).map_err(fail)?;

@@ -1,0 +1,266 @@
+//! Storage drivers: the same image gives the same container, whichever puts its root file system together.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::json;
+use stanza_test::{Kind, Layout, Stanza, Tarball, fixture, skip};
+
+const DRIVERS: [&str; 3] = ["overlay", "erofs", "copy"];
+
+/// busybox, a layer with something of everything, and one that hides part of it.
+fn image(stanza: &Stanza) -> Vec<u8> {
+    let middle = Tarball::new()
+        .entry("opt", 0o755, (0, 0), &Kind::Directory)
+        .entry("opt/keep", 0o2775, (1000, 2000), &Kind::Directory)
+        .file("opt/keep/one", 0o644, "one")
+        .entry("opt/keep/two", 0o644, (0, 0), &Kind::Hardlink("opt/keep/one".to_owned()))
+        .entry("opt/keep/link", 0o777, (0, 0), &Kind::Symlink("one".to_owned()))
+        .file("opt/keep/gone", 0o644, "gone")
+        .entry("opt/pair", 0o755, (0, 0), &Kind::Directory)
+        .file("opt/pair/a", 0o644, "pair")
+        .entry("opt/pair/b", 0o644, (0, 0), &Kind::Hardlink("opt/pair/a".to_owned()))
+        .file("opt/hidden/inside", 0o644, "inside")
+        .file("opt/large", 0o4711, vec![b'x'; 300_000])
+        .entry("opt/null", 0o666, (0, 0), &Kind::CharacterDevice(1, 3));
+    let top = Tarball::new()
+        .entry("opt", 0o755, (0, 0), &Kind::Directory)
+        .entry("opt/keep", 0o2775, (1000, 2000), &Kind::Directory)
+        .file("opt/keep/.wh.gone", 0o644, "")
+        .entry("opt/hidden", 0o700, (5, 5), &Kind::Directory)
+        .file("opt/hidden/.wh..wh..opq", 0o644, "")
+        .file("opt/hidden/new", 0o600, "new")
+        .file("opt/keep/one", 0o640, "changed");
+    let layers = vec![stanza.busybox().to_vec(), middle.finish(), top.finish()];
+    Layout::new(layers, &json!({ "Cmd": ["sh"] })).archive("layered:1")
+}
+
+fn with<'a>(driver: &'a str, args: &[&'a str]) -> Vec<&'a str> {
+    [&["--storage-driver", driver], args].concat()
+}
+
+/// The fixture's `output` puts `--cidfile` behind the first word, so the driver comes by the environment.
+fn output(stanza: &Stanza, driver: &str, args: &[&str]) -> (i32, String, String) {
+    let mut command: Command = stanza.command(args);
+    let output = command.env("STANZA_STORAGE_DRIVER", driver).output().expect("it starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+fn ok(stanza: &Stanza, driver: &str, args: &[&str]) -> String {
+    let (code, stdout, stderr) = output(stanza, driver, args);
+    assert_eq!(code, 0, "{driver} {args:?}\nstdout: {stdout}\nstderr: {stderr}");
+    stdout.trim_end().to_owned()
+}
+
+/// Files in the home of a layer, of all layers, sorted.
+fn forms(stanza: &Stanza) -> Vec<String> {
+    let layers = fs::read_dir(stanza.root().join("layers/sha256")).into_iter().flatten().flatten();
+    let mut forms: Vec<String> = layers
+        .map(|layer| {
+            let names = fs::read_dir(layer.path()).into_iter().flatten().flatten();
+            let mut names: Vec<_> =
+                names.map(|name| name.file_name().to_string_lossy().into_owned()).collect();
+            names.sort();
+            names.join(" ")
+        })
+        .collect();
+    forms.sort();
+    forms
+}
+
+fn has_erofs() -> bool {
+    fs::read_to_string("/proc/filesystems").is_ok_and(|list| list.contains("\terofs\n"))
+}
+
+const DIRECTORY: &str = "fs record.json";
+const IMAGE: &str = "index.erofs layer.tar record.json";
+
+#[test]
+fn every_driver_shows_the_same_tree_and_tells_the_same_changes() {
+    let mut seen: Vec<(String, String, String)> = Vec::new();
+    for driver in DRIVERS {
+        if driver == "erofs" && !has_erofs() {
+            stanza_test::skipped("the kernel has no erofs");
+            continue;
+        }
+        let stanza = fixture!(Empty);
+        let archive = image(&stanza);
+        let loaded = stanza.output_with_input(&["load"], &archive);
+        assert_eq!(loaded.code, 0, "{}", loaded.stderr);
+        // Sizes of directories, and links of a file that is partly hidden, are each file system's own affair.
+        let list = "cd /opt; find . | sort | while read f; do stat -c '%N %f %u %g %y %t %T' $f; \
+                    [ -d $f -a ! -L $f ] || stat -c %s $f; done; cat keep/one keep/two; \
+                    cat hidden/*; md5sum large /bin/busybox; stat -c %h pair/*";
+        let run = ["run", "--rm", "--network", "none", "layered:1", "sh", "-c", list];
+        let tree = ok(&stanza, driver, &run);
+        assert!(!tree.contains("gone") && !tree.contains("inside"), "{tree}");
+        let before = stanza.leftovers();
+        let change = "echo more >> /opt/keep/one; rm /opt/large; mkdir /new; echo x > /new/file; chmod 700 /opt/hidden/new; \
+                      rm -r /opt/hidden; mkdir /opt/hidden; touch /opt/hidden/again; ln -s /x /opt/keep/other; \
+                      mkfifo /opt/pipe; cat /opt/keep/two";
+        let run = ["run", "--network", "none", "--name", "c1", "layered:1", "sh", "-c", change];
+        let printed = ok(&stanza, driver, &run);
+        let mut changes: Vec<String> =
+            ok(&stanza, driver, &["diff", "c1"]).lines().map(str::to_owned).collect();
+        changes.sort();
+        assert_eq!(ok(&stanza, driver, &["diff", "c1"]).lines().count(), changes.len());
+        // A start finds the container as it was, whatever the driver is by then.
+        assert_eq!(ok(&stanza, "overlay", &["start", "-a", "c1"]), printed);
+        let expected = if driver == "copy" { "copy" } else { "overlay" };
+        assert_eq!(stanza.inspect("c1")["Driver"], expected);
+        ok(&stanza, driver, &["rm", "c1"]);
+        stanza.assert_clean(&before);
+        let form = if driver == "erofs" { IMAGE } else { DIRECTORY };
+        assert_eq!(forms(&stanza), [form; 3]);
+        ok(&stanza, driver, &["rmi", "layered:1"]);
+        assert_eq!(forms(&stanza), [""; 0]);
+        assert_eq!(fs::read_dir(stanza.root().join("layers/ingest")).expect("it is there").count(), 0);
+        seen.push((tree, printed, changes.join("\n")));
+    }
+    for other in &seen[1..] {
+        assert_eq!(*other, seen[0]);
+    }
+    assert!(seen[0].2.contains("D /opt/large") && seen[0].2.contains("C /opt/keep/one"), "{}", seen[0].2);
+}
+
+#[test]
+fn layers_of_several_drivers_make_one_container() {
+    let stanza = fixture!(Empty);
+    if !has_erofs() {
+        skip!("the kernel has no erofs");
+    }
+    let base = Layout::new(vec![stanza.busybox().to_vec()], &json!({ "Cmd": ["sh"] })).archive("base:1");
+    for archive in [&base, &image(&stanza)] {
+        assert_eq!(stanza.output_with_input(&["load"], archive).code, 0);
+    }
+    ok(&stanza, "overlay", &["run", "--rm", "--network", "none", "base:1", "true"]);
+    assert_eq!(forms(&stanza), [DIRECTORY]);
+    let script = "cat /opt/keep/one; ls /opt/hidden /opt/keep";
+    let run = ["run", "--rm", "--network", "none", "layered:1", "sh", "-c", script];
+    let mixed = ok(&stanza, "erofs", &run);
+    assert_eq!(forms(&stanza), [DIRECTORY, IMAGE, IMAGE]);
+    assert_eq!(mixed, "changed/opt/hidden:\nnew\n\n/opt/keep:\nlink\none\ntwo");
+    for driver in DRIVERS {
+        assert_eq!(ok(&stanza, driver, &run), mixed, "{driver}");
+    }
+    assert_eq!(forms(&stanza), [DIRECTORY, IMAGE, IMAGE]);
+}
+
+#[test]
+fn in_a_user_namespace_files_of_the_image_are_its_roots() {
+    for driver in DRIVERS {
+        if driver == "erofs" && !has_erofs() {
+            continue;
+        }
+        let stanza = fixture!(Empty);
+        assert_eq!(stanza.output_with_input(&["load"], &image(&stanza)).code, 0);
+        let script = "stat -c '%u %g %a' /bin/busybox /opt/keep /opt/hidden; echo 1 > /opt/keep/one; cat /opt/keep/one; \
+                      cat /proc/self/uid_map | tr -s ' '";
+        let options = [
+            "run",
+            "--network",
+            "none",
+            "--userns",
+            "private",
+            "--name",
+            "c1",
+            "layered:1",
+            "sh",
+            "-c",
+            script,
+        ];
+        let printed = ok(&stanza, driver, &options);
+        let mut lines = printed.lines();
+        let found: Vec<&str> = lines.by_ref().take(4).collect();
+        assert_eq!(found, ["0 0 755", "1000 2000 2775", "5 5 700", "1"], "{driver}");
+        let base: u32 =
+            lines.next().unwrap_or_default().split(' ').nth(2).unwrap_or("").parse().expect("a map");
+        assert_ne!(base, 0);
+        let written: PathBuf = ["upper", "rootfs"]
+            .iter()
+            .map(|name| {
+                stanza.root().join("containers").join(stanza.ids().first().expect("an id")).join(name)
+            })
+            .find(|path| path.join("opt/keep/one").exists())
+            .expect("the file that was written");
+        assert_eq!(fs::metadata(written.join("opt/keep/one")).expect("it is there").uid(), base);
+        let mut changes: Vec<String> =
+            ok(&stanza, driver, &["diff", "c1"]).lines().map(str::to_owned).collect();
+        changes.sort();
+        assert_eq!(changes, ["C /opt", "C /opt/keep", "C /opt/keep/one"], "{driver}");
+    }
+}
+
+#[test]
+fn without_root_images_are_refused_and_copies_work() {
+    let stanza = fixture!(Rootless);
+    let run = |driver| {
+        output(
+            &stanza,
+            driver,
+            &["run", "--rm", "busybox", "sh", "-c", "echo in; echo 1 > /x; stat -c %u /bin/busybox"],
+        )
+    };
+    let (code, _, stderr) = run("erofs");
+    assert_eq!(code, 125, "{stderr}");
+    assert!(stderr.contains("does not mount erofs images"), "{stderr}");
+    assert!(stderr.contains("hint: it needs root"), "{stderr}");
+    assert_eq!(run("copy").1, "in\n0\n", "{}", run("copy").2);
+    assert_eq!(run("overlay").1, "in\n0\n");
+}
+
+#[test]
+fn where_overlayfs_refuses_the_file_system_the_driver_is_copy() {
+    let stanza = fixture!(Empty, PrivateNetwork);
+    // An overlay is no upper layer of another: as in a container whose storage is its own root file system.
+    let directory = stanza.directory().display();
+    let script = format!(
+        "cd {directory} && mkdir low up work over && mount -t overlay over -o lowerdir=low,upperdir=up,workdir=work over"
+    );
+    let mut words = stanza.network().expect("it was wished for").prefix();
+    words.extend(["sh", "-c", &script].map(str::to_owned));
+    let mounted = Command::new(&words[0]).args(&words[1..]).status().expect("it starts");
+    if !mounted.success() {
+        skip!("an overlay cannot be mounted here");
+    }
+    let root = format!("{directory}/over/root");
+    let run = |args: &[&str], input: Option<&[u8]>| {
+        let mut words = stanza.network().expect("it was wished for").prefix();
+        words.push(stanza.binary().display().to_string());
+        words.extend(["--root", &root].map(str::to_owned));
+        words.extend(args.iter().map(|word| (*word).to_owned()));
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]);
+        if let Some(input) = input {
+            command.stdin(fs::File::open(stanza.file("archive.tar", input)).expect("it was written"));
+        }
+        let output = command.output().expect("it starts");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    };
+    run(&["import", "-", "busybox:latest"], Some(stanza.busybox()));
+    assert_eq!(run(&["info", "--format", "{{.Driver}}"], None), "copy");
+    let script = "echo 1 > /x; cat /x; stat -c %u /bin/busybox";
+    assert_eq!(
+        run(&["run", "--network", "none", "--name", "c1", "busybox", "sh", "-c", script], None),
+        "1\n0"
+    );
+    assert_eq!(run(&["diff", "c1"], None), "A /x");
+    run(&["rm", "c1"], None);
+    run(&["rmi", "busybox"], None);
+    assert_eq!(run(&["image", "ls", "-q"], None), "");
+}
+
+#[test]
+fn an_unknown_driver_is_named() {
+    let stanza = fixture!();
+    let stderr = stanza.fails(1, &with("zfs", &["images"]));
+    assert!(stderr.contains("unknown storage driver `zfs`"), "{stderr}");
+    assert!(stderr.contains("`overlay`, `erofs` and `copy`"), "{stderr}");
+    assert_eq!(stanza.ok(&with("copy", &["info", "--format", "{{.Driver}}"])), "copy");
+    assert_eq!(stanza.ok(&["info", "--format", "{{.Driver}}"]), "overlay");
+}
