@@ -8,8 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Uid};
-use stanza_spec::oci::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
-use stanza_spec::{OverlayLayers, Rootfs, RootfsPart};
+use stanza_spec::oci::runtime::{Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
+use stanza_spec::{Layer, OverlayLayers, Rootfs, RootfsPart};
 use stanza_sys::{CloneFlags, Cloned, MountAttributes, clone_process};
 
 use crate::error::LaunchError;
@@ -110,6 +110,19 @@ pub(crate) fn namespace_of(maps: &IdMaps) -> Result<OwnedFd, LaunchError> {
     }
 }
 
+/// Whether owners on the file system of `directory` can be translated by id-mapped mounts: a trial, attached nowhere.
+///
+/// # Errors
+/// When there is no user namespace to try it with, or the directory cannot be cloned.
+pub fn maps_owners(directory: &Path) -> Result<bool, LaunchError> {
+    let step = |source| LaunchError::Step { step: "try an id-mapped mount".to_owned(), source };
+    let one = LinuxIdMappingBuilder::default().container_id(0u32).host_id(1u32).size(1u32).build();
+    let one = [one.unwrap_or_default()];
+    let namespace = namespace_of(&IdMaps::new(Some(&one), Some(&one)))?;
+    let clone = source::clone_tree(directory, false).map_err(step)?;
+    Ok(map(&clone, &namespace).is_ok())
+}
+
 /// Translates the owners of a detached mount.
 fn map(mount: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
     translate(mount, namespace, true)
@@ -131,7 +144,8 @@ fn overlay(layers: &OverlayLayers, namespace: &OwnedFd, root: (Uid, Gid)) -> io:
     let mut clones = Vec::with_capacity(layers.lower.len());
     for layer in &layers.lower {
         let clone = source::mount_layer(layer)?;
-        if map(&clone, namespace).is_err() && clones.is_empty() {
+        let mapped = matches!(layer, Layer::Shifted(_));
+        if !mapped && map(&clone, namespace).is_err() && clones.is_empty() {
             return source::overlay(layers);
         }
         clones.push(clone);

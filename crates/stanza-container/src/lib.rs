@@ -41,6 +41,7 @@ pub use exec::{ExecTarget, exec, exec_through};
 pub use executable::{protected_executable, run_protected};
 pub use gate::{Gate, open_gate};
 pub use hooks::{HookError, run_hooks};
+pub use idmap::maps_owners;
 pub use landlock::{LANDLOCK_ANNOTATION, Landlock};
 pub use launch::{Attendant, Init, Launch, Manner, Stdio, launch};
 pub use live_mounts::{AddedMount, MountTarget, add_mounts, ensure_mount_points, remove_mounts};

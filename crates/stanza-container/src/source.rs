@@ -144,7 +144,7 @@ pub(crate) fn overlay(layers: &OverlayLayers) -> io::Result<OwnedFd> {
     }
     let mut mounted = images.iter();
     let path = |layer| match layer {
-        &Layer::Directory(ref path) => Cow::Borrowed(path.as_path()),
+        &(Layer::Directory(ref path) | Layer::Shifted(ref path)) => Cow::Borrowed(path.as_path()),
         Layer::Erofs { .. } => Cow::Owned(mounted.next().map(descriptor_path).unwrap_or_default()),
     };
     overlay_of(&layers.lower.iter().map(path).collect::<Vec<_>>(), layers)
@@ -159,7 +159,7 @@ pub(crate) fn descriptor_path(descriptor: &OwnedFd) -> PathBuf {
 /// was compared when the plan was made; images that others made are never in a plan.
 pub(crate) fn mount_layer(layer: &Layer) -> io::Result<OwnedFd> {
     match layer {
-        Layer::Directory(path) => clone_tree(path, false),
+        Layer::Directory(path) | Layer::Shifted(path) => clone_tree(path, false),
         Layer::Erofs { index, tar, way } => {
             let open = |path: &Path| openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
             mount_erofs(open(index)?.as_fd(), open(tar)?.as_fd(), *way == ErofsWay::Loop)

@@ -110,7 +110,7 @@ fn is_intact(home: &Path, record: &ErofsRecord) -> io::Result<bool> {
 pub(crate) fn open_layer(layer: &Layer) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match layer {
-        Layer::Directory(path) => Ok(fs::open(path, flags, Mode::empty())?),
+        Layer::Directory(path) | Layer::Shifted(path) => Ok(fs::open(path, flags, Mode::empty())?),
         Layer::Erofs { index, tar, way } => {
             let (index, tar) = (File::open(index)?, File::open(tar)?);
             let mount = stanza_sys::mount_erofs(index.as_fd(), tar.as_fd(), *way == ErofsWay::Loop)?;

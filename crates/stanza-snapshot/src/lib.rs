@@ -4,6 +4,7 @@
 //!   layers/                      0700: set-user-id files in layers are nobody's but the engine's
 //!     sha256/<diff id>/          an unpacked layer, whole from the moment it has this name:
 //!       fs/                      its files
+//!       fs-<id>/                 the same with owners shifted, for the user namespace whose ids begin there
 //!       record.json              what is known of it
 //!     sha512/<diff id>/
 //!     base/                      below every image: what stanza mounts on
@@ -46,6 +47,6 @@ pub use changes::{Change, ChangeKind, DiffError, changes};
 pub use driver::{StorageDriver, UnknownDriver};
 pub use host::plan_host;
 pub use overlay::try_overlay;
-pub use plan::{PlanError, plan_copy, plan_layers, prepare};
+pub use plan::{PlanError, plan_copy, plan_layers, prepare, shift_layers};
 pub use remove::remove_tree;
 pub use store::{LayerStore, ListError, OpenError, RemoveError};

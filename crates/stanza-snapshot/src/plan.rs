@@ -8,7 +8,7 @@ use stanza_spec::{Classify, Digest, ErrorKind, Layer, OverlayLayers, Rootfs, Roo
 
 use crate::LayerStore;
 use crate::layer::open_layer;
-use crate::store::make_directory;
+use crate::store::{FILES, make_directory};
 
 /// Lower layers that one overlay mount takes (kernel, `OVL_MAX_STACK`).
 const LAYERS: usize = 500;
@@ -123,6 +123,25 @@ pub fn plan_copy(
     })
 }
 
+/// Puts copies of an image's layers, with owners shifted by `shift`, in place of the layers themselves, where those are
+/// directories: for a user namespace on a file system whose mounts cannot be id-mapped. A copy is made once, beside the
+/// layer, and goes with it.
+///
+/// # Errors
+/// When a copy cannot be made.
+pub fn shift_layers(rootfs: Rootfs, shift: u32) -> io::Result<Rootfs> {
+    let Rootfs::Layered { mut root, parts } = rootfs else { return Ok(rootfs) };
+    for layer in &mut root.lower {
+        let Layer::Directory(path) = layer else { continue };
+        if path.file_name().is_some_and(|name| name == FILES) {
+            let shifted = path.with_file_name(format!("{FILES}-{shift}"));
+            crate::copy::copy_layer(&shifted, path, root.userxattr, shift)?;
+            *layer = Layer::Shifted(shifted);
+        }
+    }
+    Ok(Rootfs::Layered { root, parts })
+}
+
 /// The layers that show, topmost first.
 fn lowers(store: &LayerStore, layers: &[Digest]) -> Result<Vec<Layer>, PlanError> {
     let mut lower = Vec::with_capacity(layers.len() + 1);
@@ -180,7 +199,7 @@ pub(crate) fn prepare_upper(layers: &OverlayLayers) -> io::Result<()> {
     }
     let Some(lower) = layers.lower.first() else { return Ok(()) };
     let like = match lower {
-        Layer::Directory(path) => fs::stat(path)?,
+        Layer::Directory(path) | Layer::Shifted(path) => fs::stat(path)?,
         image @ Layer::Erofs { .. } => fs::fstat(open_layer(image)?)?,
     };
     if (like.st_uid, like.st_gid) != (0, 0) {

@@ -35,6 +35,8 @@ pub enum Rootfs {
 pub enum Layer {
     /// A directory in the form that overlayfs reads.
     Directory(PathBuf),
+    /// The same with the owners' ids of a container's user namespace: for file systems whose mounts cannot be id-mapped.
+    Shifted(PathBuf),
     /// An erofs image that this program wrote: the layer's tree, whose file contents are in the layer's archive.
     Erofs {
         /// The image.

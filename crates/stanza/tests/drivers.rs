@@ -212,47 +212,99 @@ fn without_root_images_are_refused_and_copies_work() {
     assert_eq!(run("overlay").1, "in\n0\n");
 }
 
-#[test]
-fn where_overlayfs_refuses_the_file_system_the_driver_is_copy() {
-    let stanza = fixture!(Empty, PrivateNetwork);
-    // An overlay is no upper layer of another: as in a container whose storage is its own root file system.
-    let directory = stanza.directory().display();
-    let script = format!(
-        "cd {directory} && mkdir low up work over && mount -t overlay over -o lowerdir=low,upperdir=up,workdir=work over"
-    );
-    let mut words = stanza.network().expect("it was wished for").prefix();
-    words.extend(["sh", "-c", &script].map(str::to_owned));
-    let mounted = Command::new(&words[0]).args(&words[1..]).status().expect("it starts");
-    if !mounted.success() {
-        skip!("an overlay cannot be mounted here");
+/// A stanza whose root is on a file system that is mounted in a name space of the fixture's own.
+struct Elsewhere {
+    stanza: Stanza,
+    root: String,
+}
+
+impl Elsewhere {
+    /// Mounts by `script`, in the fixture's directory, on `there`; `None` when that is not possible.
+    fn new(stanza: Stanza, script: &str) -> Option<Elsewhere> {
+        let directory = stanza.directory().display();
+        let script = format!("cd {directory} && mkdir low up work there && {script}");
+        let mut words = stanza.network()?.prefix();
+        words.extend(["sh", "-c", &script].map(str::to_owned));
+        let mounted = Command::new(&words[0]).args(&words[1..]).status().expect("it starts");
+        let root = format!("{directory}/there/root");
+        mounted.success().then_some(Elsewhere { stanza, root })
     }
-    let root = format!("{directory}/over/root");
-    let run = |args: &[&str], input: Option<&[u8]>| {
-        let mut words = stanza.network().expect("it was wished for").prefix();
-        words.push(stanza.binary().display().to_string());
-        words.extend(["--root", &root].map(str::to_owned));
+
+    fn run(&self, args: &[&str], input: Option<&[u8]>) -> String {
+        let mut words = self.stanza.network().expect("it was wished for").prefix();
+        words.push(self.stanza.binary().display().to_string());
+        words.extend(["--root", &self.root].map(str::to_owned));
         words.extend(args.iter().map(|word| (*word).to_owned()));
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]);
         if let Some(input) = input {
-            command.stdin(fs::File::open(stanza.file("archive.tar", input)).expect("it was written"));
+            command.stdin(fs::File::open(self.stanza.file("archive.tar", input)).expect("it was written"));
         }
         let output = command.output().expect("it starts");
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{args:?}: {stderr}");
         String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-    };
-    run(&["import", "-", "busybox:latest"], Some(stanza.busybox()));
-    assert_eq!(run(&["info", "--format", "{{.Driver}}"], None), "copy");
+    }
+
+    /// The names in a directory below the root, as only the name space sees it.
+    fn names(&self, path: &str) -> Vec<String> {
+        let mut words = self.stanza.network().expect("it was wished for").prefix();
+        words.extend(["sh".to_owned(), "-c".to_owned(), format!("ls {}/{path}", self.root)]);
+        let output = Command::new(&words[0]).args(&words[1..]).output().expect("it starts");
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+}
+
+#[test]
+fn where_overlayfs_refuses_the_file_system_the_driver_is_copy() {
+    let stanza = fixture!(Empty, PrivateNetwork);
+    // An overlay is no upper layer of another: as in a container whose storage is its own root file system.
+    let mount = "mount -t overlay over -o lowerdir=low,upperdir=up,workdir=work there";
+    let Some(over) = Elsewhere::new(stanza, mount) else { skip!("an overlay cannot be mounted here") };
+    over.run(&["import", "-", "busybox:latest"], Some(over.stanza.busybox()));
+    assert_eq!(over.run(&["info", "--format", "{{.Driver}}"], None), "copy");
     let script = "echo 1 > /x; cat /x; stat -c %u /bin/busybox";
-    assert_eq!(
-        run(&["run", "--network", "none", "--name", "c1", "busybox", "sh", "-c", script], None),
-        "1\n0"
-    );
-    assert_eq!(run(&["diff", "c1"], None), "A /x");
-    run(&["rm", "c1"], None);
-    run(&["rmi", "busybox"], None);
-    assert_eq!(run(&["image", "ls", "-q"], None), "");
+    let run = ["run", "--network", "none", "--name", "c1", "busybox", "sh", "-c", script];
+    assert_eq!(over.run(&run, None), "1\n0");
+    assert_eq!(over.run(&["diff", "c1"], None), "A /x");
+    over.run(&["rm", "c1"], None);
+    over.run(&["rmi", "busybox"], None);
+    assert_eq!(over.run(&["image", "ls", "-q"], None), "");
+    assert_eq!(over.names("layers/sha256"), [""; 0]);
+}
+
+#[test]
+fn where_mounts_cannot_be_id_mapped_a_shifted_copy_of_the_layer_is_used() {
+    let stanza = fixture!(Empty, PrivateNetwork);
+    // A ramfs holds overlays and knows no id-mapped mounts.
+    let Some(ram) = Elsewhere::new(stanza, "mount -t ramfs ram there") else { skip!("no ramfs") };
+    ram.run(&["import", "-", "busybox:latest"], Some(ram.stanza.busybox()));
+    let script = "stat -c '%u %g' /bin/busybox /bin; echo 1 > /x; cat /x";
+    for _ in 0..2 {
+        let run = [
+            "run",
+            "--network",
+            "none",
+            "--userns",
+            "private",
+            "--name",
+            "c1",
+            "busybox",
+            "sh",
+            "-c",
+            script,
+        ];
+        assert_eq!(ram.run(&run, None), "0 0\n0 0\n1");
+        assert_eq!(ram.run(&["diff", "c1"], None), "A /x");
+        assert_eq!(ram.run(&["start", "-a", "c1"], None), "0 0\n0 0\n1");
+        ram.run(&["rm", "c1"], None);
+        let layer = ram.names("layers/sha256").remove(0);
+        let names = ram.names(&format!("layers/sha256/{layer}"));
+        assert_eq!(names.len(), 3, "{names:?}");
+        assert!(names[0] == "fs" && names[1].starts_with("fs-") && names[2] == "record.json", "{names:?}");
+    }
+    ram.run(&["rmi", "busybox"], None);
+    assert_eq!(ram.names("layers/sha256"), [""; 0]);
 }
 
 #[test]

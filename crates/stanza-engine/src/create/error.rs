@@ -117,6 +117,9 @@ pub enum UnpackError {
     /// The layers do not make a root file system.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// They cannot be copied for a user namespace.
+    #[error("cannot shift the owners of the layers")]
+    Shift(#[source] std::io::Error),
 }
 
 impl Classify for UnpackError {
@@ -126,6 +129,7 @@ impl Classify for UnpackError {
             UnpackError::Layers(error) => error.kind(),
             UnpackError::Apply { source, .. } => source.kind(),
             UnpackError::Plan(error) => error.kind(),
+            UnpackError::Shift(source) => ErrorKind::of_io(source),
         }
     }
 
@@ -135,6 +139,7 @@ impl Classify for UnpackError {
             UnpackError::Layers(error) => error.hint(),
             UnpackError::Apply { source, .. } => source.hint(),
             UnpackError::Plan(error) => error.hint(),
+            UnpackError::Shift(_) => None,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 
 use stanza_image::{Image, Progress, PullOptions, ResolveError};
-use stanza_snapshot::{PlanError, StorageDriver, plan_copy, plan_host, plan_layers, prepare};
+use stanza_snapshot::{PlanError, StorageDriver, plan_copy, plan_host, plan_layers, prepare, shift_layers};
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
     ContainerConfig, ContainerId, Digest, Instant, Isolation, MountKind, NamespaceMode, NetworkMode,
@@ -146,6 +146,13 @@ impl Engine {
         if let Rootfs::Copied { shift, .. } = &mut rootfs {
             record.facts.copied = true;
             *shift = record.facts.id_base.unwrap_or(0);
+        }
+        if record.facts.image.is_some() {
+            rootfs = self.shift(rootfs, record.facts.id_base).map_err(|source| CreateError::File {
+                what: "shift the owners of the layers in",
+                path: self.options.root.clone(),
+                source,
+            })?;
         }
         let planned = self.plan_spec(&record)?;
         prepare(&rootfs).map_err(|source| CreateError::File {
@@ -290,7 +297,31 @@ impl Engine {
             return Ok(self.plan_host_rootfs(&state_dir)?);
         }
         let facts = &record.facts;
-        self.plan_image_rootfs(&facts.layers, &state_dir, facts.copied, facts.id_base)
+        let rootfs = self.plan_image_rootfs(&facts.layers, &state_dir, facts.copied, facts.id_base)?;
+        self.shift(rootfs, facts.id_base).map_err(UnpackError::Shift)
+    }
+
+    /// Layers with the owners of a user namespace whose ids begin at `id_base`, where the kernel cannot translate them.
+    fn shift(&self, rootfs: Rootfs, id_base: Option<u32>) -> io::Result<Rootfs> {
+        match id_base {
+            Some(base) if !self.maps_owners() => shift_layers(rootfs, base),
+            _ => Ok(rootfs),
+        }
+    }
+
+    /// Whether mounts of the layers' file system can be id-mapped: tried once per boot.
+    fn maps_owners(&self) -> bool {
+        let memory = self.options.runroot.join("idmap");
+        match fs::read_to_string(&memory).as_deref() {
+            Ok("yes") => return true,
+            Ok("no") => return false,
+            _ => {}
+        }
+        // What cannot be tried is left to the launch, which tells what is wrong.
+        let Ok(maps) = stanza_container::maps_owners(&self.options.root.join("layers")) else { return true };
+        let _ = make_directory(&self.options.runroot, 0o711);
+        let _ = fs::write(&memory, if maps { "yes" } else { "no" });
+        maps
     }
 
     fn plan_image_rootfs(

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::rc::Rc;
 
+use rustix::buffer::spare_capacity;
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{
     self, AtFlags, Dir, FileType, Gid, Mode, OFlags, SeekFrom, Stat, Timespec, Timestamps, Uid, XattrFlags,
@@ -15,7 +16,7 @@ use stanza_spec::Layer;
 use super::shifted;
 use crate::changes::{DEPTH, lookup, open_in};
 use crate::layer::open_layer;
-use crate::overlay::{is_kind, is_own_xattr};
+use crate::overlay::{is_kind, is_own_xattr, make_whiteout};
 use crate::remove::remove_tree;
 
 /// Set after the owner, which takes it away.
@@ -24,13 +25,22 @@ const CAPABILITY: &[u8] = b"security.capability";
 /// Copies `layers`, topmost first, into the new directory `target`; one that is there already stays as it is. `shift` is
 /// added to the owners' ids. Nothing is left when it fails.
 pub(crate) fn copy_layers(target: &Path, layers: &[Layer], userxattr: bool, shift: u32) -> io::Result<()> {
+    ensure(target, layers, Copy::new(userxattr, shift, false))
+}
+
+/// As [`copy_layers`] of one layer, in the form in which layers are stored: what hides lower layers is copied as well.
+pub(crate) fn copy_layer(target: &Path, layer: &Path, userxattr: bool, shift: u32) -> io::Result<()> {
+    ensure(target, &[Layer::Directory(layer.to_owned())], Copy::new(userxattr, shift, true))
+}
+
+fn ensure(target: &Path, layers: &[Layer], copy: Copy) -> io::Result<()> {
     if std::fs::symlink_metadata(target).is_ok() {
         return Ok(());
     }
     // Under another name until it is whole: a container's directory outlives a command that is killed.
     let draft = target.with_extension("new");
     remove_tree(&draft)?;
-    let result = copy_to(&draft, layers, userxattr, shift).and_then(|()| std::fs::rename(&draft, target));
+    let result = copy.run(&draft, layers).and_then(|()| std::fs::rename(&draft, target));
     if result.is_err() {
         // The first failure is what the caller must hear.
         let _ = remove_tree(&draft);
@@ -38,32 +48,38 @@ pub(crate) fn copy_layers(target: &Path, layers: &[Layer], userxattr: bool, shif
     result
 }
 
-fn copy_to(target: &Path, layers: &[Layer], userxattr: bool, shift: u32) -> io::Result<()> {
-    let mut opened = Vec::with_capacity(layers.len());
-    for layer in layers {
-        opened.push(Rc::new(open_layer(layer)?));
-    }
-    crate::store::make_directory(target, 0o700)?;
-    let root = fs::open(target, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut copy = Copy { root, userxattr, shift, links: HashMap::new() };
-    let to = copy.root.try_clone()?;
-    copy.directory(&opened, &to, &[], 0)?;
-    if let Some(top) = opened.first() {
-        let stat = fs::fstat(top)?;
-        copy.describe(top, b".", &to, b".", &stat)?;
-    }
-    Ok(())
-}
-
 struct Copy {
-    root: OwnedFd,
+    /// The directory that is filled; there from the first step on.
+    root: Option<OwnedFd>,
     userxattr: bool,
     shift: u32,
+    /// Marks of overlayfs are copied, and what they hide is not looked for.
+    marks: bool,
     /// Files with several names that were copied, and where to.
     links: HashMap<(u64, u64), Vec<u8>>,
 }
 
 impl Copy {
+    fn new(userxattr: bool, shift: u32, marks: bool) -> Copy {
+        Copy { root: None, userxattr, shift, marks, links: HashMap::new() }
+    }
+
+    fn run(mut self, target: &Path, layers: &[Layer]) -> io::Result<()> {
+        let mut opened = Vec::with_capacity(layers.len());
+        for layer in layers {
+            opened.push(Rc::new(open_layer(layer)?));
+        }
+        crate::store::make_directory(target, 0o700)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let to = fs::open(target, flags, Mode::empty())?;
+        self.root = Some(to.try_clone()?);
+        self.directory(&opened, &to, &[], 0)?;
+        match opened.first() {
+            Some(top) => self.describe(top, b".", &to, b".", &fs::fstat(top)?),
+            None => Ok(()),
+        }
+    }
+
     /// Copies what `from`, directories of several layers, shows into `to`.
     fn directory(&mut self, from: &[Rc<OwnedFd>], to: &OwnedFd, path: &[u8], depth: usize) -> io::Result<()> {
         if depth >= DEPTH {
@@ -71,7 +87,12 @@ impl Copy {
         }
         for name in names(from)? {
             let found = lookup(from, &name, self.userxattr)?;
-            let (Some(stat), Some(source)) = (found.stat, found.from) else { continue };
+            let (Some(stat), Some(source)) = (found.stat, found.from) else {
+                if self.marks {
+                    make_whiteout(to, &name)?;
+                }
+                continue;
+            };
             let mut below = path.to_vec();
             if !below.is_empty() {
                 below.push(b'/');
@@ -100,8 +121,8 @@ impl Copy {
     ) -> io::Result<()> {
         if stat.st_nlink > 1 {
             let key = (stat.st_dev, stat.st_ino);
-            if let Some(first) = self.links.get(&key) {
-                match fs::linkat(&self.root, &first[..], to, name, AtFlags::empty()) {
+            if let (Some(first), Some(root)) = (self.links.get(&key), &self.root) {
+                match fs::linkat(root, &first[..], to, name, AtFlags::empty()) {
                     Ok(()) => return Ok(()),
                     // Too far down to name, or more links than the file system holds: a copy is as good.
                     Err(Errno::NAMETOOLONG | Errno::MLINK) => {}
@@ -157,20 +178,18 @@ impl Copy {
     }
 
     fn xattrs(&self, from: &[u8], to: &[u8]) -> io::Result<()> {
-        let mut list = Vec::new();
-        let length = match fs::llistxattr(from, &mut list[..]) {
-            Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(()),
+        // As large as the kernel lets a list be (`XATTR_LIST_MAX`).
+        let mut list = Vec::with_capacity(64 << 10);
+        match fs::llistxattr(from, spare_capacity(&mut list)) {
+            Err(Errno::OPNOTSUPP) => return Ok(()),
             result => result?,
         };
-        list.resize(length, 0);
-        let length = fs::llistxattr(from, &mut list[..])?;
-        for name in list[..length].split(|byte| *byte == 0) {
-            if name.is_empty() || is_own_xattr(name) {
+        for name in list.split(|byte| *byte == 0) {
+            if name.is_empty() || (is_own_xattr(name) && !self.marks) {
                 continue;
             }
-            let mut value = vec![0; 64 << 10];
-            let length = fs::lgetxattr(from, name, &mut value[..])?;
-            value.truncate(length);
+            let mut value = Vec::with_capacity(64 << 10);
+            fs::lgetxattr(from, name, spare_capacity(&mut value))?;
             if name == CAPABILITY && self.shift != 0 && value.len() == 20 {
                 // Version 2 is for the machine's root; version 3 names whose root may have them (capabilities(7)).
                 value[3] = 3;

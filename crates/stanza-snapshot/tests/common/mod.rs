@@ -142,7 +142,7 @@ pub(crate) fn is_opaque(path: &Path) -> bool {
 /// The directory of a layer that is one.
 pub(crate) fn directory(layer: &Layer) -> &Path {
     match layer {
-        Layer::Directory(path) => path,
+        Layer::Directory(path) | Layer::Shifted(path) => path,
         Layer::Erofs { .. } => panic!("{layer:?} is no directory"),
     }
 }
