@@ -192,6 +192,10 @@ pub(crate) fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
 /// `fsconfig` takes strings of 255 bytes.
 const LONGEST_STRING: usize = 255;
 
+fn is_view(layers: &OverlayLayers) -> bool {
+    layers.upper.as_os_str().is_empty()
+}
+
 fn overlay_with(
     layers: &OverlayLayers,
     set_lower: &dyn Fn(&OwnedFd) -> rustix::io::Result<()>,
@@ -199,8 +203,10 @@ fn overlay_with(
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "overlay")?;
     set_lower(&context)?;
-    fsconfig_set_string(&context, "upperdir", &layers.upper)?;
-    fsconfig_set_string(&context, "workdir", &layers.work)?;
+    if !is_view(layers) {
+        fsconfig_set_string(&context, "upperdir", &layers.upper)?;
+        fsconfig_set_string(&context, "workdir", &layers.work)?;
+    }
     if layers.userxattr {
         fsconfig_set_flag(&context, "userxattr")?;
     } else {
@@ -238,11 +244,16 @@ fn join(lower: &[Cow<'_, Path>]) -> io::Result<Joined> {
 fn overlay_by_name(layers: &OverlayLayers, joined: &Joined) -> io::Result<OwnedFd> {
     let options = if layers.userxattr { "userxattr" } else { "redirect_dir=off,metacopy=off" };
     let (upper, work) = (layers.upper.display(), layers.work.display());
-    let data = format!("lowerdir={},upperdir={upper},workdir={work},{options}", joined.text);
+    let (place, writes) = if is_view(layers) {
+        (&layers.work, String::new())
+    } else {
+        (&layers.upper, format!(",upperdir={upper},workdir={work}"))
+    };
+    let data = format!("lowerdir={}{writes},{options}", joined.text);
     let data = CString::new(data).map_err(|_| io::ErrorKind::InvalidInput)?;
-    mount("overlay", &layers.upper, "overlay", MountFlags::empty(), Some(data.as_c_str()))?;
-    let clone = clone_tree(&layers.upper, false);
-    unmount(&layers.upper, UnmountFlags::DETACH)?;
+    mount("overlay", place, "overlay", MountFlags::empty(), Some(data.as_c_str()))?;
+    let clone = clone_tree(place, false);
+    unmount(place, UnmountFlags::DETACH)?;
     clone
 }
 

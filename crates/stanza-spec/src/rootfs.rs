@@ -63,9 +63,9 @@ pub enum ErofsWay {
 pub struct OverlayLayers {
     /// Read-only layers, the topmost first. Never empty.
     pub lower: Vec<Layer>,
-    /// Where writes go.
+    /// Where writes go; empty for a view that cannot be written, which needs two lower layers.
     pub upper: PathBuf,
-    /// The kernel's work directory, on the file system of `upper`.
+    /// The kernel's work directory, on the file system of `upper`; of a view, the directory that it is for.
     pub work: PathBuf,
     /// Keep overlay's marks in `user.overlay.*` in place of `trusted.overlay.*`: needed in a user namespace.
     pub userxattr: bool,

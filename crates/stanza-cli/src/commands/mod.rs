@@ -18,7 +18,9 @@ mod diff;
 mod exec;
 mod help;
 mod image_inspect;
+mod image_mount;
 mod image_prune;
+mod image_unmount;
 mod images;
 mod import;
 mod inspect;
@@ -120,7 +122,9 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     start::ENTRY,
     wait::ENTRY,
     image_inspect::ENTRY,
+    image_mount::ENTRY,
     image_prune::ENTRY,
+    image_unmount::ENTRY,
     import::ENTRY,
     load::ENTRY,
     rmi::ENTRY,

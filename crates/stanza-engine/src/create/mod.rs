@@ -275,7 +275,12 @@ impl Engine {
     }
 
     /// The root file system's plan; layers that are not unpacked yet are.
-    fn ensure_rootfs(&mut self, image: &Image, name: &str, state_dir: &Path) -> Result<Rootfs, CreateError> {
+    pub(crate) fn ensure_rootfs(
+        &mut self,
+        image: &Image,
+        name: &str,
+        state_dir: &Path,
+    ) -> Result<Rootfs, CreateError> {
         let failed = |source| CreateError::Unpack { image: name.to_owned(), source };
         let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
         let copied =
