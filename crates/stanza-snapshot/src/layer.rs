@@ -9,7 +9,7 @@ use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use stanza_spec::{Digest, ErofsWay, Layer};
 
-use crate::erofs::format::{BLOCK, SUPERBLOCK};
+use crate::erofs::format::{BLOCK, BLOCK_LENGTH, SUPERBLOCK};
 use crate::erofs::{self, INDEX, TAR};
 use crate::overlay::is_opaque_at;
 use crate::record::{ErofsRecord, LayerRecord};
@@ -96,7 +96,7 @@ impl LayerStore {
 /// Whether sizes and the superblock's checksum are those on record: what a torn or foreign file fails.
 fn is_intact(home: &Path, record: &ErofsRecord) -> io::Result<bool> {
     let index = File::open(home.join(INDEX))?;
-    let mut block = [0; BLOCK as usize];
+    let mut block = [0; BLOCK_LENGTH];
     index.read_exact_at(&mut block, SUPERBLOCK)?;
     let told = [block[4], block[5], block[6], block[7]];
     block[4..8].fill(0);

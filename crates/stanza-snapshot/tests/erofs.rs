@@ -219,11 +219,8 @@ fn with(path: &str, kind: EntryKind, change: impl FnOnce(&mut Header)) -> Header
     header
 }
 
-#[test]
-fn every_kind_of_entry_is_the_same_in_both() {
-    let Some(pair) = pair() else { return };
-    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec();
-    let xattr = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
+/// An access control list with a named user.
+fn named_user_list() -> Vec<u8> {
     let mut acl = 2u32.to_le_bytes().to_vec();
     for (tag, bits, id) in
         [(1u16, 7u16, u32::MAX), (2, 6, 1000), (4, 5, u32::MAX), (16, 7, u32::MAX), (32, 4, u32::MAX)]
@@ -232,6 +229,15 @@ fn every_kind_of_entry_is_the_same_in_both() {
         acl.extend(bits.to_le_bytes());
         acl.extend(id.to_le_bytes());
     }
+    acl
+}
+
+#[test]
+fn every_kind_of_entry_is_the_same_in_both() {
+    let Some(pair) = pair() else { return };
+    let capability = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0].to_vec();
+    let xattr = |name: &str, value: &[u8]| (name.as_bytes().to_vec(), value.to_vec());
+    let acl = named_user_list();
     let tar = Tar::new()
         .entry(
             with(".", EntryKind::Directory, |root| {

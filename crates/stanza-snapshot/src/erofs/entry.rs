@@ -137,7 +137,7 @@ impl Image {
                 let slot = usize::try_from(index).ok().and_then(|index| chunks.get_mut(index));
                 let Some(slot) = slot else { break };
                 *slot = match *slot {
-                    Chunk::Hole if from == start && to == chunk_end && place % BLOCK == 0 => {
+                    Chunk::Hole if from == start && to == chunk_end && place.is_multiple_of(BLOCK) => {
                         Chunk::Tar { block: u32::try_from(place / BLOCK).unwrap_or(u32::MAX) }
                     }
                     Chunk::Hole => {

@@ -1,13 +1,17 @@
 //! The parts of an erofs image as bytes (kernel, `fs/erofs/erofs_fs.h`); all numbers are little-endian.
 
 /// Bytes of a block: as in tar archives, so that every file's content in one is aligned.
-pub(crate) const BLOCK: u64 = 512;
+pub(crate) const BLOCK: u64 = BLOCK_LENGTH as u64;
+/// The same as a length in memory.
+pub(crate) const BLOCK_LENGTH: usize = 512;
 /// The same as a shift.
 pub(crate) const BLOCK_BITS: u8 = 9;
 /// Where the superblock is.
 pub(crate) const SUPERBLOCK: u64 = 1024;
 /// Bytes of the superblock, and of an entry in the table of devices, which follows it.
 const SLOT: usize = 128;
+/// The place of the table of devices, right after the superblock, in such pieces.
+const DEVICES: u16 = 9;
 /// Inodes lie at multiples of this from the start of the metadata; a node's number is how many.
 pub(crate) const INODE_SLOT: u64 = 32;
 /// Bytes of the head of an inode's attributes.
@@ -55,9 +59,8 @@ pub(crate) struct Superblock {
 
 impl Superblock {
     /// The image's block with the superblock and the table of devices, and its checksum.
-    pub(crate) fn bytes(&self) -> ([u8; BLOCK as usize], u32) {
-        let mut bytes = Vec::with_capacity(BLOCK as usize);
-        let slots = (SUPERBLOCK / SLOT as u64 + 1) as u16;
+    pub(crate) fn bytes(&self) -> ([u8; BLOCK_LENGTH], u32) {
+        let mut bytes = Vec::with_capacity(BLOCK_LENGTH);
         put(&mut bytes, &[&MAGIC.to_le_bytes(), &[0; 4], &(COMPAT_CHECKSUM | COMPAT_MTIME).to_le_bytes()]);
         put(&mut bytes, &[&[BLOCK_BITS, 0], &self.root.to_le_bytes(), &self.inodes.to_le_bytes()]);
         put(&mut bytes, &[&self.time.0.to_le_bytes(), &self.time.1.to_le_bytes()]);
@@ -65,10 +68,10 @@ impl Superblock {
             bytes.extend(number.to_le_bytes());
         }
         put(&mut bytes, &[&self.uuid, &[0; 16], &(INCOMPAT_CHUNKED | INCOMPAT_DEVICES).to_le_bytes()]);
-        put(&mut bytes, &[&[0; 2], &1u16.to_le_bytes(), &slots.to_le_bytes()]);
+        put(&mut bytes, &[&[0; 2], &1u16.to_le_bytes(), &DEVICES.to_le_bytes()]);
         bytes.resize(SLOT, 0);
         put(&mut bytes, &[&self.device_tag, &self.device_blocks.to_le_bytes()]);
-        let mut block = [0; BLOCK as usize];
+        let mut block = [0; BLOCK_LENGTH];
         block[..bytes.len()].copy_from_slice(&bytes);
         let checksum = crc32c(&block);
         block[4..8].copy_from_slice(&checksum.to_le_bytes());

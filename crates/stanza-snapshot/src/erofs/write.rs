@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 use stanza_spec::Digest;
 
 use super::format::{
-    BLOCK, BLOCK_BITS, Chunk, Content, DIRENT, INODE_SLOT, Inode, SUPERBLOCK, Superblock, XATTR_HEADER,
-    put_chunk, put_dirent, put_xattr, put_xattr_header, xattr_length, xattr_prefix,
+    BLOCK, BLOCK_BITS, BLOCK_LENGTH, Chunk, Content, DIRENT, INODE_SLOT, Inode, SUPERBLOCK, Superblock,
+    XATTR_HEADER, put_chunk, put_dirent, put_xattr, put_xattr_header, xattr_length, xattr_prefix,
 };
 use super::tree::{FileContent, Id, Kind, ROOT, Tree, Xattr};
 
@@ -126,7 +126,7 @@ impl Output<'_> {
     }
 
     fn pad_to(&mut self, end: u64) -> io::Result<()> {
-        const ZEROS: [u8; BLOCK as usize] = [0; BLOCK as usize];
+        const ZEROS: [u8; BLOCK_LENGTH] = [0; BLOCK_LENGTH];
         while self.at < end {
             let length = usize::try_from(end - self.at).unwrap_or(usize::MAX).min(ZEROS.len());
             self.write(&ZEROS[..length])?;
@@ -423,7 +423,7 @@ impl<'a> Layout<'a> {
         let entries = self.entries(id);
         let mut bytes = Vec::new();
         for block in split_blocks(&entries) {
-            bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
+            bytes.resize(bytes.len().next_multiple_of(BLOCK_LENGTH), 0);
             let mut name_offset = block.len() * DIRENT;
             for (name, child) in block {
                 let node = (self.place(*child).at - self.start) / INODE_SLOT;
@@ -446,7 +446,7 @@ fn split_blocks<'e, 'n>(entries: &'e [(&'n [u8], Id)]) -> Vec<&'e [(&'n [u8], Id
     let (mut first, mut length) = (0, 0);
     for (at, (name, _)) in entries.iter().enumerate() {
         let one = DIRENT + name.len();
-        if length + one > BLOCK as usize {
+        if length + one > BLOCK_LENGTH {
             blocks.push(&entries[first..at]);
             (first, length) = (at, 0);
         }
