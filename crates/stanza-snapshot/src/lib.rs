@@ -5,6 +5,7 @@
 //!     sha256/<diff id>/          an unpacked layer, whole from the moment it has this name:
 //!       fs/                      its files
 //!       fs-<id>/                 the same with owners shifted, for the user namespace whose ids begin there
+//!       layer.tar index.erofs    in place of its files: its archive, and an image of its tree that points into it
 //!       record.json              what is known of it
 //!     sha512/<diff id>/
 //!     base/                      below every image: what stanza mounts on
@@ -24,7 +25,10 @@
 //! synced one by one: after a power cut in the half minute after a pull, a file system that delays allocation may hold a
 //! layer with files that are empty. Such an image must be removed and pulled again.
 //!
-//! Nothing here mounts, talks to a registry, or decompresses.
+//! [`StorageDriver`] says which form new layers get and whether a container's root file system is an overlay of them or a
+//! copy; `overlay`, `erofs` and `copy` have a module each for what is their own.
+//!
+//! Nothing here attaches a mount, talks to a registry, or decompresses. Images are mounted detached to look into them.
 
 #![forbid(unsafe_code)]
 
