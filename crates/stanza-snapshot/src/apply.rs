@@ -79,7 +79,7 @@ impl LayerStore {
             }
         }
         if self.driver() == StorageDriver::Erofs {
-            return self.apply_erofs(diff_id, tar);
+            return self.apply_erofs(diff_id, lowers, tar);
         }
         let ingest = Ingest::create(&self.ingest()).map_err(|error| self.ingest_failed(error.into()))?;
         let lowers: Vec<_> = lowers.iter().map(|lower| self.path(lower)).collect();

@@ -9,9 +9,10 @@ use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use stanza_spec::{Digest, ErofsWay, Layer};
 
+use crate::apply::tree::open_in_root;
 use crate::erofs::format::{BLOCK, BLOCK_LENGTH, SUPERBLOCK};
 use crate::erofs::{self, INDEX, TAR};
-use crate::overlay::is_opaque_at;
+use crate::overlay::{is_opaque_at, is_whiteout};
 use crate::record::{ErofsRecord, LayerRecord};
 use crate::store::FILES;
 use crate::{LayerStore, PlanError};
@@ -117,4 +118,16 @@ pub(crate) fn open_layer(layer: &Layer) -> io::Result<OwnedFd> {
             Ok(fs::openat(&mount, ".", flags, Mode::empty())?)
         }
     }
+}
+
+/// Whether the layers have a file of this path, links followed as if a layer's root were `/`.
+pub(crate) fn is_in_lower(layers: &[Layer], path: &[u8]) -> bool {
+    for layer in layers {
+        let found = open_layer(layer)
+            .and_then(|root| Ok(fs::fstat(open_in_root(&root, path, OFlags::PATH | OFlags::NOFOLLOW)?)?));
+        if let Ok(stat) = found {
+            return !is_whiteout(&stat);
+        }
+    }
+    false
 }

@@ -236,7 +236,7 @@ fn directory_flags(flags: OFlags) -> OFlags {
     flags | OFlags::DIRECTORY | OFlags::CLOEXEC
 }
 
-fn open_in_root(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_in_root(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = if path.is_empty() { b"." } else { path };
     // The kernel gives up on `..` when anything is renamed or mounted anywhere meanwhile (`man 2 openat2`, EAGAIN).
     for _ in 0..128 {

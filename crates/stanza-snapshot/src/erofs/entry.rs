@@ -10,9 +10,10 @@ use super::attributes::{self, Checked};
 use super::format::{BLOCK, BLOCK_BITS, Chunk};
 use super::tree::{BYTES, Directory, FileContent, Id, Kind, NODES, Node, ROOT, Refusal, Tree};
 use super::{Copy, Image};
+use crate::ApplyError;
 use crate::apply::entry::{failed, mode, owner, shown, times};
 use crate::apply::name::{Meaning, meaning, split};
-use crate::{Applied, ApplyError};
+use crate::layer::is_in_lower;
 
 /// Chunks of one sparse file.
 const CHUNKS: u64 = 1 << 16;
@@ -221,7 +222,15 @@ impl Image {
         let found =
             directory.and_then(|directory| Some((directory, self.tree.entry(directory, &target_name)?)));
         let found = found.filter(|(_, target)| !matches!(self.tree.node(*target).kind, Kind::Whiteout));
-        let Some((directory, target)) = found else { return Err(refuse("there is no such file")) };
+        let Some((directory, target)) = found else {
+            if is_in_lower(&self.lowers, &header.link) {
+                return Err(ApplyError::LinkIntoLower {
+                    path: shown(&header.path),
+                    target: shown(&header.link),
+                });
+            }
+            return Err(refuse("there is no such file"));
+        };
         if self.tree.directory(target).is_some() {
             return Err(refuse("its target is a directory"));
         }
@@ -319,11 +328,5 @@ fn refused(header: &Header, action: &'static str) -> impl FnOnce(Refusal) -> App
     move |refusal| match refusal {
         Refusal::Errno(errno) => failed(header, action)(errno),
         Refusal::Full => ApplyError::TooLarge { what: "entries", limit: NODES.min(BYTES) as u64 },
-    }
-}
-
-impl Default for Image {
-    fn default() -> Image {
-        Image { tree: Tree::new(), applied: Applied::default(), own: super::OWN_START, copies: Vec::new() }
     }
 }

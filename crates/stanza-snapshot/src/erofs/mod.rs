@@ -36,7 +36,7 @@ use std::io::{self, Read, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
-use stanza_spec::Digest;
+use stanza_spec::{Digest, Layer};
 use stanza_tar::{Archive, Limits};
 
 pub(crate) use probe::probe;
@@ -57,6 +57,8 @@ const OWN_START: u64 = 4096;
 /// A layer being read.
 struct Image {
     tree: tree::Tree,
+    /// Looked at to explain an error, never to make content.
+    lowers: Vec<Layer>,
     applied: Applied,
     /// Where the next own data goes.
     own: u64,
@@ -72,7 +74,12 @@ struct Copy {
 
 impl LayerStore {
     /// [`LayerStore::apply`] of this driver.
-    pub(crate) fn apply_erofs(&self, diff_id: &Digest, tar: &mut dyn Read) -> Result<Applied, ApplyError> {
+    pub(crate) fn apply_erofs(
+        &self,
+        diff_id: &Digest,
+        lowers: &[Digest],
+        tar: &mut dyn Read,
+    ) -> Result<Applied, ApplyError> {
         let fail = |error| self.ingest_failed(error);
         if self.erofs_way().is_none() {
             return Err(ApplyError::NoErofs { path: self.ingest() });
@@ -80,7 +87,8 @@ impl LayerStore {
         let ingest = Ingest::create(&self.ingest()).map_err(|error| fail(error.into()))?;
         let home = ingest.path();
         crate::store::make_directory(home, 0o700).map_err(fail)?;
-        let (record, mut applied) = write_layer(home, diff_id, tar, &fail)?;
+        let lowers = lowers.iter().filter_map(|lower| Some(self.layer(lower).ok()?.0)).collect();
+        let (record, mut applied) = write_layer(home, diff_id, lowers, tar, &fail)?;
         let record =
             LayerRecord { version: LayerRecord::VERSION, entries: applied.entries, erofs: Some(record) };
         record.write(home).map_err(fail)?;
@@ -93,6 +101,7 @@ impl LayerStore {
 fn write_layer(
     home: &Path,
     diff_id: &Digest,
+    lowers: Vec<Layer>,
     tar: &mut dyn Read,
     fail: &dyn Fn(io::Error) -> ApplyError,
 ) -> Result<(ErofsRecord, Applied), ApplyError> {
@@ -100,7 +109,7 @@ fn write_layer(
     let kept = create(TAR).map_err(fail)?;
     let index = create(INDEX).map_err(fail)?;
     let mut keeping = Keeping { inner: tar, file: &kept, length: 0, failed: false };
-    let mut image = Image::default();
+    let mut image = Image::new(lowers);
     let read = read_archive(&mut image, &mut keeping, diff_id);
     let (tar_size, failed) = (keeping.length, keeping.failed);
     let actual = match read {
@@ -143,6 +152,11 @@ fn read_archive(image: &mut Image, stream: &mut dyn Read, diff_id: &Digest) -> R
 }
 
 impl Image {
+    fn new(lowers: Vec<Layer>) -> Image {
+        let applied = Applied::default();
+        Image { tree: tree::Tree::new(), lowers, applied, own: OWN_START, copies: Vec::new() }
+    }
+
     /// Copies what the index itself holds of files, and sets the length of that part; the rest of it is holes.
     fn copy_pieces(&self, tar: &File, index: &File) -> io::Result<()> {
         let mut buffer = vec![0; 64 << 10];
