@@ -8,7 +8,7 @@ use stanza_tar::{Content, Entry, EntryKind, Header, Segment};
 
 use super::attributes::{self, Checked};
 use super::format::{BLOCK, BLOCK_BITS, Chunk};
-use super::tree::{BYTES, Directory, FileContent, Id, Kind, NODES, Node, ROOT, Refusal, Tree};
+use super::tree::{BYTES, Directory, FileContent, Id, Kind, NODES, Node, ROOT, Refusal};
 use super::{Copy, Image};
 use crate::ApplyError;
 use crate::apply::entry::{failed, mode, owner, shown, times};
