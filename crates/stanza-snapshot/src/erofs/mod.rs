@@ -15,8 +15,8 @@
 //! ```
 //!
 //! A stream is read once: it goes through the hash into `layer.tar`, and its headers become a tree in memory
-//! ([`tree`], bounded), which is written when the archive has ended and its digest is right ([`write`]). The tree is
-//! the one that the directory driver makes: same names, refusals, whiteouts, last entry wins ([`entry`]). A file with its
+//! ([`mod@tree`], bounded), which is written when the archive has ended and its digest is right ([`mod@write`]). The tree is
+//! the one that the directory driver makes: same names, refusals, whiteouts, last entry wins ([`mod@entry`]). A file with its
 //! content in the archive is one chunk; marks of overlayfs are those of directories with root (character device 0/0,
 //! `trusted.overlay.opaque`). What a layer leaves open (whiteouts, directories it does not describe) is as old as 1970, so
 //! that the index is a function of the archive alone.
