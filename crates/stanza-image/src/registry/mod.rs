@@ -1,7 +1,7 @@
-//! The distribution protocol, as far as pulling needs it.
+//! The distribution protocol: one repository on one registry, a file for each sort of verb.
 //!
 //! ```text
-//! Registry::get ── candidates (http, https) ── retry ── authorise ── redirects ── Transport (ureq)
+//! Registry::ask ── candidates (http, https) ── retry ── authorise ── redirects ── Transport (ureq)
 //! ```
 //!
 //! * Schemes: a loopback registry is asked over plain http first, and over https when it does not speak http there;
@@ -9,16 +9,20 @@
 //! * Credentials go to the registry itself and to the token realm it names, never to where a redirect leads.
 //! * Every loop has a bound: redirects, repetitions, rounds of authorisation, bytes of every answer.
 
+mod authorise;
+mod blobs;
 mod challenge;
 mod client;
 mod credentials;
 mod error;
+mod manifests;
 mod retry;
 mod token;
 mod transport;
 mod url;
 
-pub(crate) use client::{Blob, Registry};
+pub(crate) use blobs::Blob;
+pub(crate) use client::Registry;
 pub(crate) use credentials::CredentialFiles;
 pub use error::RegistryError;
 pub(crate) use retry::RetryPolicy;

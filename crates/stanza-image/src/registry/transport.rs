@@ -1,8 +1,8 @@
 //! One HTTP exchange, no more: no redirect, no retry, no authorisation. The only place that knows the HTTP crate.
 
-use std::cell::OnceCell;
 use std::fmt;
 use std::io::{self, Read};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use ureq::config::Config;
@@ -92,7 +92,7 @@ pub(crate) enum Failure {
 }
 
 /// Does one exchange.
-pub(crate) trait Transport {
+pub(crate) trait Transport: Sync {
     /// Sends a request and reads the head of the answer, whatever its status.
     fn send(&self, request: &Request<'_>, body: Body<'_>) -> Result<Response, TransportError>;
 }
@@ -100,7 +100,7 @@ pub(crate) trait Transport {
 /// HTTP/1.1 by the crate `ureq`, TLS by `rustls`. Connections are kept and used again.
 pub(crate) struct Http {
     /// By [`slot`]; made when first needed, because reading the certificates takes time.
-    agents: [OnceCell<Agent>; 8],
+    agents: [OnceLock<Agent>; 8],
     /// Longest silence of a connection before it counts as broken.
     read_timeout: Duration,
 }
