@@ -12,6 +12,7 @@ use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 
 use crate::database::DatabaseError;
 use crate::filters::{FilterError, Filters};
+use crate::layers::Unpacking;
 use crate::{Engine, size};
 
 /// An image in a listing.
@@ -125,9 +126,15 @@ impl Engine {
         tls_verify: bool,
         progress: &mut dyn Progress,
     ) -> Result<Image, PullError> {
-        let store = self.image_store()?;
-        let platform = platform.unwrap_or_else(Platform::host);
-        stanza_image::pull(store, reference, &mut PullOptions { platform, tls_verify, progress })
+        let (images, layers) = self.stores::<PullError>()?;
+        let mut options = PullOptions {
+            platform: platform.unwrap_or_else(Platform::host),
+            tls_verify,
+            sink: Some(&Unpacking(layers)),
+            concurrency: PullOptions::CONCURRENCY,
+            progress,
+        };
+        stanza_image::pull(images, reference, &mut options)
     }
 
     /// Takes in a `docker save` or OCI archive.

@@ -18,6 +18,7 @@
 mod archive;
 mod compression;
 mod document;
+mod flow;
 mod hash;
 mod image;
 mod progress;
@@ -25,6 +26,7 @@ mod pull;
 mod registry;
 mod sink;
 mod store;
+mod unpack;
 
 pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
 pub use image::{Image, Layer};
@@ -33,3 +35,4 @@ pub use pull::{PullError, PullOptions, pull};
 pub use registry::RegistryError;
 pub use sink::{LayerSink, SinkError};
 pub use store::{DiskUsage, ImageStore, Pruned, RemoveError, Removed, ResolveError, StoreError};
+pub use unpack::UnpackError;

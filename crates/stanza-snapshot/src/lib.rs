@@ -5,6 +5,8 @@
 //!     sha256/<diff id>/          an unpacked layer, whole from the moment it has this name:
 //!       fs/                      its files
 //!       record.json              what is known of it
+//!       links                    only where needed: hard links to files of lower layers
+//!     links                      there when any layer has such links
 //!     sha512/<diff id>/
 //!     base/                      below every image: what stanza mounts on
 //!     ingest/<random>/           a layer on its way in or out ...
@@ -31,6 +33,7 @@ mod apply;
 mod changes;
 mod host;
 mod ingest;
+mod links;
 mod overlay;
 mod plan;
 mod record;
@@ -40,6 +43,7 @@ mod store;
 pub use apply::{Applied, ApplyError};
 pub use changes::{Change, ChangeKind, DiffError, changes};
 pub use host::plan_host;
+pub use links::LinksError;
 pub use plan::{PlanError, plan_layers, prepare};
 pub use remove::remove_tree;
 pub use store::{LayerStore, ListError, OpenError, RemoveError};

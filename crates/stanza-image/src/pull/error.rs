@@ -3,7 +3,9 @@
 use stanza_spec::{Classify, Digest, ErrorKind};
 
 use crate::registry::RegistryError;
+use crate::sink::SinkError;
 use crate::store::{ResolveError, StoreError};
+use crate::unpack::UnpackError;
 
 /// Why an image was not pulled.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +71,26 @@ pub enum PullError {
         /// The last failure of the connection, when there was one.
         source: Option<std::io::Error>,
     },
+    /// A layer cannot be unpacked.
+    #[error("cannot unpack the layer `{digest}`")]
+    Unpack {
+        /// Its blob.
+        digest: Digest,
+        /// Why.
+        source: UnpackError,
+    },
+    /// The layer store cannot be used.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// No thread could be started.
+    #[error("cannot start a thread")]
+    Thread {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something else failed first.
+    #[error("the pull was stopped")]
+    Stopped,
     /// The store could not take it.
     #[error(transparent)]
     Store(StoreError),
@@ -79,6 +101,12 @@ pub enum PullError {
 
 fn list(available: &[String]) -> String {
     if available.is_empty() { String::new() } else { format!(", only for `{}`", available.join("`, `")) }
+}
+
+impl PullError {
+    pub(super) fn unpack(digest: &Digest, source: UnpackError) -> PullError {
+        PullError::Unpack { digest: digest.clone(), source }
+    }
 }
 
 impl From<StoreError> for PullError {
@@ -103,6 +131,10 @@ impl Classify for PullError {
             }
             PullError::Schema1 { .. } => ErrorKind::Unsupported,
             PullError::Truncated { .. } => ErrorKind::Unavailable,
+            PullError::Unpack { source, .. } => source.kind(),
+            PullError::Sink(error) => error.kind(),
+            PullError::Thread { source } => ErrorKind::of_io(source),
+            PullError::Stopped => ErrorKind::Internal,
             PullError::Store(error) => error.kind(),
             PullError::Resolve(error) => error.kind(),
         }
@@ -121,6 +153,8 @@ impl Classify for PullError {
                 "what the registry sent was not kept; try again, or tell who runs the registry".to_owned(),
             ),
             PullError::Truncated { .. } => Some("try again later".to_owned()),
+            PullError::Unpack { source, .. } => source.hint(),
+            PullError::Sink(error) => error.hint(),
             PullError::Store(error) => error.hint(),
             PullError::Resolve(error) => error.hint(),
             _ => None,

@@ -5,16 +5,20 @@
 //!      -> manifest -> sync -> index.json
 //! ```
 //!
-//! Nothing has a name before all of it is there, so a pull that dies leaves at most a room in `ingest/` and whole
-//! blobs without a name, which the next collection clears. Layers come one after the other; each is hashed while
-//! it is written, and a download that broke off goes on where it stopped.
+//! Nothing has a name before all of it is there, so a pull that dies leaves at most a room in `ingest/`, partial blobs,
+//! from where the next pull goes on, and whole blobs without a name, which the next collection clears.
 
 mod download;
 mod error;
+mod layers;
+
+use std::cell::RefCell;
 
 use stanza_spec::{Digest, Platform, Reference};
 
+use download::Step;
 pub use error::PullError;
+use layers::{Layers, Wish};
 
 use crate::document::{
     Choice, Descriptor, Document, DocumentError, MAX_INDEX_DEPTH, Manifest, choose, parse_config,
@@ -23,7 +27,8 @@ use crate::hash::{digest_like, sha256};
 use crate::image::{Image, platform_of};
 use crate::progress::{Progress, ProgressEvent};
 use crate::registry::{CredentialFiles, Http, Registry, RetryPolicy, Transport};
-use crate::store::{ImageStore, Ingest, NewEntry};
+use crate::sink::LayerSink;
+use crate::store::{ImageStore, NewEntry};
 
 /// Most indexes that are opened on the way to one manifest.
 const MAX_INDEXES: u32 = 32;
@@ -34,8 +39,17 @@ pub struct PullOptions<'a> {
     pub platform: Platform,
     /// `false` accepts any certificate, and plain http, from a registry.
     pub tls_verify: bool,
+    /// Unpacks layers while they come in; without it they are stored only.
+    pub sink: Option<&'a dyn LayerSink>,
+    /// Layers that come in at once, 1 or more; [`PullOptions::CONCURRENCY`] is usual.
+    pub concurrency: usize,
     /// Is told what happens.
     pub progress: &'a mut dyn Progress,
+}
+
+impl PullOptions<'_> {
+    /// Layers at once: enough to keep two processors and a line busy, few enough to be kind to a registry.
+    pub const CONCURRENCY: usize = 4;
 }
 
 /// What a pull reaches the world by.
@@ -77,7 +91,14 @@ pub(crate) fn pull_with(
         surroundings.retry,
         surroundings.credentials,
     );
-    let mut pull = Pull { registry, reference, platform: &options.platform, progress: options.progress };
+    let pull = Pull {
+        registry,
+        reference,
+        platform: &options.platform,
+        sink: options.sink,
+        concurrency: options.concurrency,
+        progress: RefCell::new(&mut *options.progress),
+    };
     let found = pull.find_manifest()?;
     pull.fetch(store, &found)
 }
@@ -86,7 +107,9 @@ struct Pull<'a> {
     registry: Registry<'a>,
     reference: &'a Reference,
     platform: &'a Platform,
-    progress: &'a mut dyn Progress,
+    sink: Option<&'a dyn LayerSink>,
+    concurrency: usize,
+    progress: RefCell<&'a mut dyn Progress>,
 }
 
 /// The manifest that was found for the platform.
@@ -99,13 +122,17 @@ struct Found {
 }
 
 impl Pull<'_> {
+    fn tell(&self, event: ProgressEvent<'_>) {
+        self.progress.borrow_mut().event(event);
+    }
+
     /// From the name to the manifest for the platform.
-    fn find_manifest(&mut self) -> Result<Found, PullError> {
+    fn find_manifest(&self) -> Result<Found, PullError> {
         let (digest, bytes, document) = match self.reference.digest() {
             Some(digest) => self.fetch_document(digest.as_str(), Some(digest), None)?,
             None => self.fetch_document(self.reference.tag().unwrap_or("latest"), None, None)?,
         };
-        self.progress.event(ProgressEvent::Resolved { digest: &digest });
+        self.tell(ProgressEvent::Resolved { digest: &digest });
         let source = digest.clone();
         let mut fetched = 0;
         let found = self.descend(source.clone(), digest, bytes, document, 0, &mut fetched)?;
@@ -115,7 +142,7 @@ impl Pull<'_> {
     /// The manifest in a document, or in the document that an index leads to. `None` when an entry without a
     /// platform turned out to have nothing for ours.
     fn descend(
-        &mut self,
+        &self,
         source: Digest,
         digest: Digest,
         bytes: Vec<u8>,
@@ -161,14 +188,13 @@ impl Pull<'_> {
 
     /// Fetches and parses a document; by digest it must have this digest, and `expected` type when an index named it.
     fn fetch_document(
-        &mut self,
+        &self,
         name: &str,
         digest: Option<&Digest>,
         expected: Option<&str>,
     ) -> Result<(Digest, Vec<u8>, Document), PullError> {
-        let progress = &mut *self.progress;
         let raw = self.registry.manifest(name, &mut |attempt, delay| {
-            progress.event(ProgressEvent::Retrying { attempt, delay });
+            self.tell(ProgressEvent::Retrying { attempt, delay });
         })?;
         let claimed = digest.or(raw.digest.as_ref());
         let actual = claimed.map_or_else(|| sha256(&raw.bytes), |claimed| digest_like(claimed, &raw.bytes));
@@ -190,17 +216,23 @@ impl Pull<'_> {
     }
 
     /// Brings everything the manifest names, then the name.
-    fn fetch(&mut self, store: &ImageStore, found: &Found) -> Result<Image, PullError> {
+    fn fetch(&self, store: &ImageStore, found: &Found) -> Result<Image, PullError> {
         let ingest = store.ingest()?;
         let manifest = &found.manifest;
         let blobs = manifest.layers.iter().map(|layer| &layer.digest);
         ingest.protect(blobs.chain([&manifest.config.digest, &found.descriptor.digest]))?;
-        self.fetch_config(store, &ingest, manifest)?;
-        for (at, layer) in manifest.layers.iter().enumerate() {
+        let layers = Layers::new(&self.registry, store, self.sink, self.concurrency);
+        let diff_ids = self.fetch_config(store, &layers, manifest)?;
+        let mut wishes: Vec<Wish<'_>> = Vec::with_capacity(diff_ids.len());
+        for (blob, diff_id) in manifest.layers.iter().zip(&diff_ids) {
             // One blob may be a layer several times.
-            if !manifest.layers[..at].contains(layer) {
-                self.fetch_layer(store, &ingest, layer)?;
+            if !wishes.iter().any(|wish| wish.blob == blob) {
+                wishes.push(Wish { blob, diff_id });
             }
+        }
+        layers.fetch(&wishes, *self.progress.borrow_mut())?;
+        if let Some(sink) = self.sink {
+            sink.stack(&diff_ids)?;
         }
         ingest.store_bytes(&found.descriptor.digest, &found.bytes)?;
         ingest.sync()?;
@@ -218,46 +250,32 @@ impl Pull<'_> {
         let changed = store.update_index(|index| Ok::<_, PullError>(index.set(entry)))?;
         drop(ingest);
         let image = store.resolve(&name.to_string())?;
-        self.progress.event(ProgressEvent::Complete { image: &image.id, changed });
+        self.tell(ProgressEvent::Complete { image: &image.id, changed });
         Ok(image)
     }
 
-    /// Brings the configuration, and refuses it before any layer comes when it is no good.
+    /// Brings the configuration, and refuses it before any layer comes when it is no good. Gives the diff ids.
     fn fetch_config(
-        &mut self,
+        &self,
         store: &ImageStore,
-        ingest: &Ingest<'_>,
+        layers: &Layers<'_>,
         manifest: &Manifest,
-    ) -> Result<(), PullError> {
+    ) -> Result<Vec<Digest>, PullError> {
         let config = &manifest.config;
-        if !store.has_blob(&config.digest, config.size) {
-            download::fetch_blob(&self.registry, ingest, config, &mut Quiet(self.progress))?;
-        }
+        layers.blob(config, &|step| {
+            // A configuration is no layer to show; repetitions are.
+            if let Step::Retrying(..) = step {
+                step.show(config, *self.progress.borrow_mut());
+            }
+        })?;
         let bytes = store.read_blob(&config.digest, crate::document::MAX_CONFIG)?;
-        let (parsed, _) = parse_config(&bytes, manifest.layers.len())
+        let (parsed, diff_ids) = parse_config(&bytes, manifest.layers.len())
             .map_err(|error| self.document(&config.digest, error))?;
         let found = platform_of(&parsed);
         if !found.satisfies(self.platform) {
-            self.progress.event(ProgressEvent::PlatformDiffers { found: &found, wanted: self.platform });
+            self.tell(ProgressEvent::PlatformDiffers { found: &found, wanted: self.platform });
         }
-        Ok(())
-    }
-
-    fn fetch_layer(
-        &mut self,
-        store: &ImageStore,
-        ingest: &Ingest<'_>,
-        layer: &Descriptor,
-    ) -> Result<(), PullError> {
-        let Descriptor { digest, size, .. } = layer;
-        if store.has_blob(digest, *size) {
-            self.progress.event(ProgressEvent::LayerExists { digest, size: *size });
-            return Ok(());
-        }
-        self.progress.event(ProgressEvent::LayerStarted { digest, size: *size });
-        download::fetch_blob(&self.registry, ingest, layer, self.progress)?;
-        self.progress.event(ProgressEvent::LayerDone { digest, size: *size });
-        Ok(())
+        Ok(diff_ids)
     }
 
     fn no_platform(&self, available: Vec<String>) -> PullError {
@@ -280,17 +298,6 @@ impl Pull<'_> {
                 PullError::Document { reference, digest: digest.clone(), reason: source.to_string() }
             }
             other => PullError::Document { reference, digest: digest.clone(), reason: other.to_string() },
-        }
-    }
-}
-
-/// Passes on repetitions alone: a configuration is no layer to show.
-struct Quiet<'a>(&'a mut dyn Progress);
-
-impl Progress for Quiet<'_> {
-    fn event(&mut self, event: ProgressEvent<'_>) {
-        if matches!(event, ProgressEvent::Retrying { .. }) {
-            self.0.event(event);
         }
     }
 }

@@ -224,7 +224,8 @@ fn pull_as(
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials,
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: true, progress };
+    let mut options =
+        PullOptions { platform: Platform::host(), tls_verify: true, sink: None, concurrency: 2, progress };
     pull_with(store, reference, &mut options, &surroundings)
 }
 
@@ -422,7 +423,13 @@ fn a_stalled_download_is_resumed() {
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: true, progress: &mut Silent };
+    let mut options = PullOptions {
+        platform: Platform::host(),
+        tls_verify: true,
+        sink: None,
+        concurrency: 2,
+        progress: &mut Silent,
+    };
     pull_with(&store, &fixture.server.reference(""), &mut options, &surroundings).unwrap();
     assert_eq!(fixture.server.asked(&fixture.layer_path)[1].headers["range"], "bytes=9-");
 }
@@ -676,7 +683,13 @@ fn a_tls_registry_on_loopback_is_found_and_its_certificate_checked() {
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: false, progress: &mut Silent };
+    let mut options = PullOptions {
+        platform: Platform::host(),
+        tls_verify: false,
+        sink: None,
+        concurrency: 2,
+        progress: &mut Silent,
+    };
     // The manifest comes; `s_server` refuses the paths of blobs, which have a colon.
     let result = pull_with(&store, &reference, &mut options, &surroundings);
     assert!(!matches!(result, Err(PullError::Registry(_) | PullError::Document { .. })), "{result:?}");

@@ -8,6 +8,7 @@
 //!   blobs/sha512/<hex>
 //!   .lock                 flock: held while index.json is read, changed and replaced
 //!   gc.lock               flock: shared while a writer announces digests, exclusive while blobs are collected
+//!   partial/<alg>-<hex>   the first bytes of a blob whose download broke off; flock held by whoever adds to it
 //!   ingest/<random>/      one per writer: `lease` (flock held by the writer; one protected digest per line) and
 //!                         blobs that are not whole yet
 //! ```
@@ -31,6 +32,7 @@ mod collect;
 mod error;
 mod index;
 mod ingest;
+mod partial;
 mod remove;
 mod resolve;
 
@@ -49,6 +51,7 @@ pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;
 pub(crate) use index::NewEntry;
 pub(crate) use ingest::{Ingest, Spooled};
+pub(crate) use partial::{Partial, Wanted};
 
 use crate::compression::Decoder;
 use crate::image::{Image, Layer};
@@ -108,13 +111,7 @@ impl ImageStore {
     /// When the blob is not there (removed meanwhile) or cannot be read.
     pub fn open_layer(&self, layer: &Layer) -> Result<Box<dyn Read + Send>, StoreError> {
         let path = self.blob_path(&layer.digest);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::Missing { digest: layer.digest.clone() });
-            }
-            Err(error) => return Err(error).context("open", &path),
-        };
+        let file = self.open_blob(&layer.digest)?;
         let file = BufReader::with_capacity(LAYER_BUFFER, file);
         Ok(Box::new(Decoder::new(file).context("read", &path)?))
     }

@@ -10,6 +10,7 @@ use stanza_tar::{Content, Entry, EntryKind, Header, Segment};
 use super::ApplyError;
 use super::name::{Meaning, meaning, split};
 use super::tree::{Late, Tree};
+use crate::links::join;
 use crate::overlay::{is_directory, is_own_xattr, is_whiteout, make_opaque, make_whiteout};
 
 /// Set after everything else: `chown` takes it away.
@@ -38,10 +39,11 @@ impl Tree {
             Meaning::Entry { parent, name } => (parent, name),
         };
         let parent = self.parent(&parent_path).map_err(failed(&header, "make the directory of"))?;
+        self.links.replace(&parent_path, &name);
         match header.kind {
             EntryKind::File => self.file(&parent, &name, &header, sparse.as_deref(), &mut content),
             EntryKind::Directory => self.directory(&parent, &name, &header, parent_path),
-            EntryKind::HardLink => self.hard_link(&parent, &name, &header),
+            EntryKind::HardLink => self.hard_link(&parent, &name, &header, &parent_path),
             EntryKind::Symlink => {
                 let make = || fs::symlinkat(&header.link[..], &parent, &name[..]);
                 self.create_entry(&parent, &name, make).map_err(failed(&header, "make the link"))?;
@@ -166,7 +168,13 @@ impl Tree {
         self.set_late(path, Late { times: times(header), mode, default_acl })
     }
 
-    fn hard_link(&mut self, parent: &OwnedFd, name: &[u8], header: &Header) -> Result<(), ApplyError> {
+    fn hard_link(
+        &mut self,
+        parent: &OwnedFd,
+        name: &[u8],
+        header: &Header,
+        parent_path: &[u8],
+    ) -> Result<(), ApplyError> {
         let refuse =
             |reason| ApplyError::Link { path: shown(&header.path), target: shown(&header.link), reason };
         let fail = || failed(header, "make the hard link");
@@ -180,13 +188,15 @@ impl Tree {
             Err(error) => return Err(fail()(error)),
         };
         let Some((target_parent, target)) = found.filter(|(_, stat)| !is_whiteout(stat)) else {
-            if self.is_in_lower(&header.link) {
-                return Err(ApplyError::LinkIntoLower {
-                    path: shown(&header.path),
-                    target: shown(&header.link),
-                });
+            if Tree::stat(parent, name).map_err(fail())?.is_some() {
+                self.discard(parent, name).map_err(fail())?;
             }
-            return Err(refuse("there is no such file"));
+            let noted = self.links.add(join(parent_path, name), &join(&target_parent, &target_name));
+            return if noted {
+                Ok(())
+            } else {
+                Err(refuse("there are too many links to files of lower layers"))
+            };
         };
         if is_directory(&target) {
             return Err(refuse("its target is a directory"));

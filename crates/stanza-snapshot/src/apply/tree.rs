@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::Rc;
 
 use rustix::fd::OwnedFd;
@@ -10,6 +10,7 @@ use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Time
 use rustix::io::Errno;
 
 use super::{Applied, ApplyError};
+use crate::links::Noted;
 use crate::overlay::{is_directory, is_kind, is_whiteout, make_opaque};
 use crate::remove::remove_at;
 
@@ -26,11 +27,12 @@ const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGIC
 pub(super) struct Tree {
     pub(super) root: Rc<OwnedFd>,
     pub(super) rootless: bool,
-    lowers: Vec<PathBuf>,
     /// The directory of the last entry: archives are sorted by directory, mostly.
     parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
     late: HashMap<Vec<u8>, Late>,
     late_bytes: usize,
+    /// Hard links to files that this layer does not have.
+    pub(super) links: Noted,
     pub(super) applied: Applied,
 }
 
@@ -44,22 +46,22 @@ pub(super) struct Late {
 
 impl Tree {
     /// Makes the layer's root directory at `path`.
-    pub(super) fn create(path: &Path, rootless: bool, lowers: &[PathBuf]) -> io::Result<Tree> {
+    pub(super) fn create(path: &Path, rootless: bool) -> io::Result<Tree> {
         crate::store::make_directory(path, 0o755)?;
         let root = fs::open(path, directory_flags(OFlags::RDONLY), Mode::empty())?;
         Ok(Tree {
             root: Rc::new(root),
             rootless,
-            lowers: lowers.to_vec(),
             parent: None,
             late: HashMap::new(),
             late_bytes: 0,
+            links: Noted::default(),
             applied: Applied::default(),
         })
     }
 
-    /// Sets what had to wait.
-    pub(super) fn finish(self) -> Result<Applied, ApplyError> {
+    /// Sets what had to wait. Gives also the links that are left to be made, as [`crate::links`] keeps them.
+    pub(super) fn finish(self) -> Result<(Applied, Option<Vec<u8>>), ApplyError> {
         for (path, late) in &self.late {
             let result = match self.open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
                 Ok(directory) => late.set(&directory),
@@ -73,7 +75,7 @@ impl Tree {
                 source: error.into(),
             })?;
         }
-        Ok(self.applied)
+        Ok((self.applied, self.links.into_bytes()))
     }
 
     /// Remembers what to set on a directory at the end.
@@ -200,19 +202,6 @@ impl Tree {
         // The way to the remembered directory may have led through it.
         self.parent = None;
         remove_at(rustix::fd::AsFd::as_fd(parent), name)
-    }
-
-    /// Whether the layers below have a file of this path.
-    pub(super) fn is_in_lower(&self, path: &[u8]) -> bool {
-        for lower in &self.lowers {
-            let found = fs::open(lower, directory_flags(OFlags::PATH), Mode::empty())
-                .and_then(|root| open_in_root(&root, path, OFlags::PATH | OFlags::NOFOLLOW))
-                .and_then(fs::fstat);
-            if let Ok(stat) = found {
-                return !is_whiteout(&stat);
-            }
-        }
-        false
     }
 }
 
