@@ -51,6 +51,7 @@ pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;
 pub(crate) use index::NewEntry;
 pub(crate) use ingest::{Ingest, Spooled};
+use partial::PARTIAL;
 pub(crate) use partial::{Partial, Wanted};
 
 use crate::compression::Decoder;
@@ -96,8 +97,10 @@ impl ImageStore {
             let path = self.root.join(BLOBS).join(algorithm);
             fs::create_dir_all(&path).context("create", &path)?;
         }
-        let ingest = self.root.join(INGEST);
-        fs::create_dir_all(&ingest).context("create", &ingest)?;
+        for name in [INGEST, PARTIAL] {
+            let path = self.root.join(name);
+            fs::create_dir_all(&path).context("create", &path)?;
+        }
         let _lock = self.lock_index()?;
         if !self.root.join(INDEX).exists() {
             self.write_index(&index::Index::default())?;
