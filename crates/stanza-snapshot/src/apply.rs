@@ -18,10 +18,11 @@
 //!   the layers that some other image has below it.
 //! * Devices are made by root only; without root they are skipped and counted. A device 0/0 would be a whiteout and is
 //!   skipped always. Extended attributes of overlayfs itself are dropped.
-//! * Directories that the layer does not describe are 0755 and belong to root.
+//! * Directories that the layer does not describe are 0755, belong to root, and are of 1970.
 
 mod entry;
 mod error;
+mod fingerprint;
 mod name;
 mod tree;
 
@@ -85,8 +86,8 @@ impl LayerStore {
         if actual != *diff_id {
             return Err(ApplyError::DiffId { expected: diff_id.clone(), actual });
         }
-        let mut applied = unpacked.finish()?;
-        let record = LayerRecord { version: LayerRecord::VERSION, entries: applied.entries };
+        let (mut applied, summary) = unpacked.finish()?;
+        let record = LayerRecord::new(applied.entries, &summary);
         record.write(ingest.path()).map_err(|error| self.ingest_failed(error))?;
         applied.existed = !self.publish(&ingest, diff_id)?;
         Ok(applied)
