@@ -18,11 +18,12 @@
 //!   depend on the layers that some other image has below it.
 //! * Devices are made by root only; without root they are skipped and counted. A device 0/0 would be a whiteout and is
 //!   skipped always. Extended attributes of overlayfs itself are dropped.
-//! * Directories that the layer does not describe are 0755 and belong to root.
+//! * Directories that the layer does not describe are 0755, belong to root, and are of 1970.
 
 mod entry;
 mod error;
-mod name;
+mod fingerprint;
+pub(crate) mod name;
 mod tree;
 
 use std::io::{self, BufRead, Read};
@@ -79,13 +80,14 @@ impl LayerStore {
         if actual != *diff_id {
             return Err(ApplyError::DiffId { expected: diff_id.clone(), actual });
         }
-        let (mut applied, links) = unpacked.finish()?;
+        let (mut applied, summary, links) = unpacked.finish()?;
         if let Some(links) = links {
             std::fs::write(ingest.path().join(LINKS), links)
                 .and_then(|()| std::fs::write(self.links_marker(), b""))
                 .map_err(|error| self.ingest_failed(error))?;
         }
-        applied.existed = !self.publish_record(&ingest, diff_id, applied.entries)?;
+        let record = LayerRecord::new(applied.entries, &summary);
+        applied.existed = !self.publish_record(&ingest, diff_id, &record)?;
         Ok(applied)
     }
 
@@ -94,9 +96,8 @@ impl LayerStore {
         &self,
         ingest: &Ingest,
         diff_id: &Digest,
-        entries: u64,
+        record: &LayerRecord,
     ) -> Result<bool, ApplyError> {
-        let record = LayerRecord { version: LayerRecord::VERSION, entries };
         record.write(ingest.path()).map_err(|error| self.ingest_failed(error))?;
         self.publish(ingest, diff_id)
     }

@@ -21,10 +21,14 @@ use sha2::Sha256;
 use stanza_spec::{Classify, Digest, ErrorKind};
 
 use crate::LayerStore;
+use crate::apply::name::joined;
 use crate::changes::{lookup, open_in, open_root};
 use crate::ingest::Ingest;
 use crate::overlay::{is_directory, is_own_xattr};
+use crate::record::LayerRecord;
 use crate::store::FILES;
+use crate::tree_digest::TreeSum;
+use crate::walk::walk;
 
 /// Its name beside the layer's files: path, NUL, target, NUL, and so on.
 pub(crate) const LINKS: &str = "links";
@@ -101,7 +105,7 @@ impl Noted {
     /// Forgets a link whose place another entry takes.
     pub(crate) fn replace(&mut self, parent: &[u8], name: &[u8]) {
         if !self.targets.is_empty() {
-            self.targets.remove(&join(parent, name));
+            self.targets.remove(&joined(parent, name));
         }
     }
 
@@ -195,9 +199,11 @@ impl LayerStore {
                 return Err(LinksError::NoTarget { layer: layer.clone(), path, target });
             }
         }
-        copies.finish().map_err(|error| failed(error.into()))?;
+        let root = copies.finish().map_err(|error| failed(error.into()))?;
+        let mut sum = TreeSum::default();
+        walk(&root, &mut sum, &mut |_, _| {}).map_err(|error| failed(error.source))?;
         let entries = u64::try_from(links.len()).unwrap_or(u64::MAX);
-        self.publish_record(&ingest, id, entries)
+        self.publish_record(&ingest, id, &LayerRecord::new(entries, &sum.summary()))
             .map(drop)
             .map_err(|source| LinksError::Store { layer: layer.clone(), source })
     }
@@ -291,11 +297,11 @@ impl Copies {
     }
 
     /// Sets the directories' times, which entries made in them have changed.
-    fn finish(self) -> Result<(), Errno> {
+    fn finish(self) -> Result<Rc<OwnedFd>, Errno> {
         for (directory, stat) in self.directories.values() {
             fs::futimens(directory, &times(stat))?;
         }
-        Ok(())
+        Ok(self.root)
     }
 }
 
@@ -373,8 +379,4 @@ fn parted(path: &[u8]) -> (&[u8], &[u8]) {
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (b"", path),
     }
-}
-
-pub(crate) fn join(parent: &[u8], name: &[u8]) -> Vec<u8> {
-    if parent.is_empty() { name.to_vec() } else { [parent, b"/", name].concat() }
 }

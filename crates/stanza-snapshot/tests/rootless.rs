@@ -33,6 +33,7 @@ fn in_user_namespace() {
         .end();
     let applied = store.apply(&digest(&tar), &mut &*tar).unwrap();
     assert_eq!((applied.skipped_devices, applied.skipped_xattrs), (1, 1));
+    store.verify(&digest(&tar)).unwrap();
     let layer = store.path(&digest(&tar));
     assert!(is_whiteout(&layer.join("d/gone")) && !layer.join("sda").exists());
     assert_eq!(xattr(&layer.join("d"), "user.overlay.opaque").as_deref(), Some(&b"y"[..]));

@@ -50,6 +50,10 @@ impl Scene {
         let result = self.store.apply(&diff_id, &mut &*tar);
         self.assert_untouched();
         assert_eq!(self.store.contains(&diff_id), result.is_ok());
+        if result.is_ok() {
+            // What was summed up on the way is what is there.
+            self.store.verify(&diff_id).unwrap();
+        }
         (diff_id, result)
     }
 
