@@ -4,7 +4,7 @@ use std::io::Read;
 
 use stanza_spec::Digest;
 
-use super::client::{Access, Ask, Content, OnRetry, Registry, Target};
+use super::client::{Ask, Content, OnRetry, Registry, Target};
 use super::error::RegistryError;
 use super::transport::Method;
 
@@ -35,9 +35,8 @@ impl Registry<'_> {
             target: Target::Path(&path),
             headers: &headers,
             content: Content::Empty,
-            access: Access::Pull,
+            access: self.access,
             success: &[200, 206],
-            repeat: true,
             what: digest.as_str(),
         };
         let response = self.ask(&ask, on_retry)?.response;

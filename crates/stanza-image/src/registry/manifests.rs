@@ -4,7 +4,7 @@ use std::io::Read;
 
 use stanza_spec::Digest;
 
-use super::client::{Access, Ask, Content, OnRetry, Registry, Target};
+use super::client::{Ask, Content, OnRetry, Registry, Target};
 use super::error::RegistryError;
 use super::transport::Method;
 use crate::document::{DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST, OCI_INDEX, OCI_MANIFEST};
@@ -27,9 +27,8 @@ impl Registry<'_> {
             target: Target::Path(&path),
             headers: &[("accept", accept())],
             content: Content::Empty,
-            access: Access::Pull,
+            access: self.access,
             success: &[200],
-            repeat: true,
             what: &what,
         };
         let mut attempt = 1;
