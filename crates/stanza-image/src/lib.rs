@@ -1,7 +1,7 @@
 //! Images: registries, the content store, archives.
 //!
 //! ```text
-//!  pull(reference) ---- registry/  ask, authorise, follow, retry --.
+//!  pull, push, Remote - registry/  ask, authorise, follow, retry --.
 //!  load(archive)  ----- archive/   docker-archive, oci-archive -----+--> store/  an OCI image layout on disk
 //!  import(tarball) ---- archive/   one layer, one config  ---------'      resolve, list, tag, remove, prune
 //! ```
@@ -20,14 +20,19 @@ mod compression;
 mod document;
 mod hash;
 mod image;
+mod outline;
 mod progress;
 mod pull;
+mod push;
 mod registry;
+mod remote;
 mod store;
 
 pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
 pub use image::{Image, Layer};
 pub use progress::{Progress, ProgressEvent, Silent};
 pub use pull::{PullError, PullOptions, pull};
-pub use registry::RegistryError;
+pub use push::{PushError, PushOptions, Pushed, push};
+pub use registry::{Referrer, RegistryError};
+pub use remote::{Connections, Remote, RemoteDocument, RemoteError};
 pub use store::{DiskUsage, ImageStore, Pruned, RemoveError, Removed, ResolveError, StoreError};

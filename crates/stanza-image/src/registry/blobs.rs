@@ -18,6 +18,28 @@ pub(crate) struct Blob {
 }
 
 impl Registry<'_> {
+    /// Whether the repository has the blob.
+    pub(crate) fn has_blob(&self, digest: &Digest, on_retry: OnRetry<'_>) -> Result<bool, RegistryError> {
+        let path = format!("blobs/{digest}");
+        let ask = Ask {
+            method: Method::Head,
+            target: Target::Path(&path),
+            headers: &[],
+            content: Content::Empty,
+            access: self.access,
+            success: &[200],
+            what: digest.as_str(),
+        };
+        match self.ask(&ask, on_retry) {
+            Ok(mut answer) => {
+                answer.finish();
+                Ok(true)
+            }
+            Err(RegistryError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Starts to fetch a blob from `offset` on; the answer may begin earlier, at zero.
     pub(crate) fn blob(
         &self,
