@@ -229,3 +229,6 @@ fn repositories_by_blob(
     }
     Ok(repositories)
 }
+
+#[cfg(test)]
+mod tests;

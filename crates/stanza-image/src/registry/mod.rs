@@ -20,6 +20,8 @@ mod manifests;
 mod referrers;
 mod retry;
 mod tags;
+#[cfg(test)]
+pub(crate) mod testing;
 mod token;
 mod transport;
 mod uploads;

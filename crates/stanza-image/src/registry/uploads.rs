@@ -29,7 +29,7 @@ const GAIN: u64 = 4 * 1024 * 1024;
 const PIECE: u64 = 32 * 1024 * 1024;
 /// Pieces do not get smaller than this; nginx takes 1 MiB when it is not told otherwise.
 const LEAST_PIECE: u64 = 1024 * 1024;
-/// After so many failures without progress the whole is not tried any more.
+/// After so many connections that broke the whole is not tried any more.
 const WHOLE_TRIES: u32 = 2;
 
 /// An upload that the registry has opened.
@@ -177,8 +177,9 @@ impl Registry<'_> {
                 return Err(trouble.error);
             }
             self.pause(failures, trouble.wait, on_retry);
-            if way == Way::Whole && failures >= WHOLE_TRIES {
-                way = Way::Pieces(PIECE.max(current.least_piece));
+            let broke = matches!(trouble.error, RegistryError::Connect { .. });
+            if way == Way::Whole && broke && failures >= WHOLE_TRIES {
+                way = Way::Pieces(PIECE);
             }
             match self.ask_progress(current, blob) {
                 Some(received) => current.received = received,
@@ -225,7 +226,7 @@ impl Registry<'_> {
         }
         let length = match way {
             Way::Whole => left,
-            Way::Pieces(piece) => left.min(piece),
+            Way::Pieces(piece) => left.min(piece.max(upload.least_piece)),
         };
         self.patch_blob(upload, blob, length)
     }
@@ -335,7 +336,7 @@ fn remedy(trouble: &Trouble, way: Way, upload: &Upload) -> Remedy {
     match (status, way) {
         (_, _) if trouble.passing => Remedy::Resume,
         (416, _) => Remedy::Resume,
-        (405 | 411 | 413 | 501, Way::Whole) => Remedy::Smaller(Way::Pieces(PIECE.max(least))),
+        (405 | 411 | 413 | 501, Way::Whole) => Remedy::Smaller(Way::Pieces(PIECE)),
         (413, Way::Pieces(piece)) if piece > least => Remedy::Smaller(Way::Pieces((piece / 4).max(least))),
         _ => Remedy::None,
     }
