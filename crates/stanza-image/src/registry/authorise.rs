@@ -57,6 +57,14 @@ pub(super) struct Keys {
 
 type Slot = Arc<Mutex<Option<Token>>>;
 
+#[cfg(test)]
+impl Keys {
+    /// Takes these credentials for those of the user.
+    pub(super) fn know(&self, credentials: Credentials) {
+        *locked(&self.known) = Some(Arc::new(Known { credentials, helper: None }));
+    }
+}
+
 /// How the registry wants to be asked, from its last challenge.
 #[derive(Clone)]
 enum Scheme {

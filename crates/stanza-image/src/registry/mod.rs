@@ -36,3 +36,6 @@ pub use referrers::Referrer;
 pub(crate) use retry::RetryPolicy;
 pub(crate) use transport::{Http, Transport};
 pub(crate) use uploads::{Mount, OutgoingBlob};
+
+#[cfg(test)]
+mod tests;
