@@ -30,7 +30,7 @@ pub(crate) fn overview() -> String {
          -D, --debug     Tell the kind of a failure too\n  \
          -v, --version   Print the version\n  \
          -h, --help      Print this help\n\n\
-         `container`, `image` and `system` may stand before their commands, as in `stanza container ls`.\n\
+         `container`, `image`, `manifest` and `system` may stand before their commands, as in `stanza container ls`.\n\
          `stanza COMMAND --help` tells more about a command.\n\n\
          Example:\n  stanza run --rm host sh -c 'echo hello from $(hostname), pid $$'\n",
     );

@@ -1,4 +1,4 @@
-//! How a pull or load is shown: a line for every step; on a terminal one line for each layer, drawn again in place.
+//! How a pull, push or load is shown: a line for every step; on a terminal one line for each layer, drawn again in place.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const WIDTH: u64 = 30;
 /// Where progress goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
-    /// Of `pull` and `load`, whose output it is.
+    /// Of `pull`, `push` and `load`, whose output it is.
     Stdout,
     /// Of `run` and `create`, whose output is another's.
     Stderr,
@@ -25,7 +25,7 @@ pub(crate) enum Stream {
     Quiet,
 }
 
-/// Shows the events of a pull.
+/// Shows the events of a pull, push or load.
 #[derive(Debug)]
 pub(crate) struct Display {
     stream: Stream,
@@ -159,6 +159,20 @@ impl Progress for Display {
                 self.layer(digest, format!("Downloading {}", bar(done, size)), true);
             }
             ProgressEvent::LayerDone { digest, .. } => self.layer(digest, "Pull complete".to_owned(), false),
+            ProgressEvent::LayerPresent { digest, .. } => {
+                self.layer(digest, "Layer already exists".to_owned(), false);
+            }
+            ProgressEvent::LayerMounted { digest, from, .. } => {
+                self.layer(digest, format!("Mounted from {from}"), false);
+            }
+            ProgressEvent::LayerSending { digest, done, size } if self.terminal => {
+                self.layer(digest, format!("Pushing {}", bar(done, size)), true);
+            }
+            ProgressEvent::LayerSent { digest, .. } => self.layer(digest, "Pushed".to_owned(), false),
+            ProgressEvent::Pushed { name, digest, size } => {
+                let tag = name.tag().unwrap_or_default();
+                self.line(&format!("{tag}: digest: {digest} size: {size}"));
+            }
             ProgressEvent::Retrying { attempt, delay } => {
                 output::warning(&format!("trying again in {} s (attempt {attempt})", delay.as_secs()));
                 self.drawn = 0;

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, PullError, PullOptions, Removed,
-    ResolveError, StoreError,
+    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, PullError, PullOptions, PushError,
+    PushOptions, Pushed, Removed, ResolveError, StoreError,
 };
 use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 
@@ -135,6 +135,23 @@ impl Engine {
             progress,
         };
         stanza_image::pull(images, reference, &mut options)
+    }
+
+    /// Sends an image, or with `all_tags` all images of a repository, to the registry of its name; of an index, with
+    /// `platform`, the manifest for it alone.
+    ///
+    /// # Errors
+    /// When there is no such image, or the registry does not answer or refuses.
+    pub fn push(
+        &mut self,
+        name: &Reference,
+        all_tags: bool,
+        platform: Option<Platform>,
+        tls_verify: bool,
+        progress: &mut dyn Progress,
+    ) -> Result<Vec<Pushed>, PushError> {
+        let store = self.image_store()?;
+        stanza_image::push(store, name, &mut PushOptions { all_tags, platform, tls_verify, progress })
     }
 
     /// Takes in a `docker save` or OCI archive.

@@ -74,8 +74,9 @@ pub use volumes::{Volume, VolumeError};
 pub use wait::WaitError;
 
 pub use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, ProgressEvent, PullError, Removed,
-    ResolveError, Silent,
+    Connections, Image, ImportError, ImportOptions, LoadError, Loaded, Progress, ProgressEvent, PullError,
+    PushError, Pushed as PushedImage, Referrer, Remote, RemoteDocument, RemoteError, Removed, ResolveError,
+    Silent,
 };
 pub use stanza_network::PortMap;
 pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};

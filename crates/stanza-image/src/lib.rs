@@ -1,7 +1,7 @@
 //! Images: registries, the content store, archives.
 //!
 //! ```text
-//!  pull(reference) ---- registry/  ask, authorise, follow, retry --.
+//!  pull, push, Remote - registry/  ask, authorise, follow, retry --.
 //!  load(archive)  ----- archive/   docker-archive, oci-archive -----+--> store/  an OCI image layout on disk
 //!  import(tarball) ---- archive/   one layer, one config  ---------'      resolve, list, tag, remove, prune
 //! ```
@@ -21,9 +21,12 @@ mod document;
 mod flow;
 mod hash;
 mod image;
+mod outline;
 mod progress;
 mod pull;
+mod push;
 mod registry;
+mod remote;
 mod sink;
 mod store;
 mod unpack;
@@ -32,7 +35,9 @@ pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
 pub use image::{Image, Layer};
 pub use progress::{Progress, ProgressEvent, Silent};
 pub use pull::{PullError, PullOptions, pull};
-pub use registry::RegistryError;
+pub use push::{PushError, PushOptions, Pushed, push};
+pub use registry::{Referrer, RegistryError};
+pub use remote::{Connections, Remote, RemoteDocument, RemoteError};
 pub use sink::{LayerSink, SinkError};
 pub use store::{DiskUsage, ImageStore, Pruned, RemoveError, Removed, ResolveError, StoreError};
 pub use unpack::UnpackError;

@@ -19,14 +19,18 @@ mod exec;
 mod help;
 mod image_inspect;
 mod image_prune;
+mod image_referrers;
+mod image_tags;
 mod images;
 mod import;
 mod inspect;
 mod kill;
 mod load;
 mod logs;
+mod manifest_inspect;
 mod ps;
 mod pull;
+mod push;
 mod rename;
 mod restart;
 mod rm;
@@ -104,6 +108,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     exec::ENTRY,
     ps::ENTRY,
     pull::ENTRY,
+    push::ENTRY,
     images::ENTRY,
     logs::ENTRY,
     stop::ENTRY,
@@ -121,8 +126,11 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     wait::ENTRY,
     image_inspect::ENTRY,
     image_prune::ENTRY,
+    image_referrers::ENTRY,
+    image_tags::ENTRY,
     import::ENTRY,
     load::ENTRY,
+    manifest_inspect::ENTRY,
     rmi::ENTRY,
     tag::ENTRY,
     system_check::ENTRY,
@@ -133,7 +141,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
 ];
 
 /// Words that stand before a command of their kind.
-const FAMILIES: [&str; 3] = ["container", "image", "system"];
+const FAMILIES: [&str; 4] = ["container", "image", "manifest", "system"];
 
 /// The command that `words` start with, and how many of them are its own.
 ///
@@ -173,8 +181,8 @@ fn verbs(family: &str) -> String {
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
     "build", "builder", "buildx", "commit", "compose", "config", "context", "cp", "events", "export",
-    "history", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port", "push", "save",
-    "search", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
+    "history", "login", "logout", "network", "node", "pause", "plugin", "port", "save", "search", "secret",
+    "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {

@@ -1,6 +1,7 @@
 //! Docker's shapes for what the engine knows: JSON for `inspect`, rows for listings.
 
 pub(crate) mod container;
+pub(crate) mod document;
 pub(crate) mod image;
 pub(crate) mod json;
 pub(crate) mod ports;

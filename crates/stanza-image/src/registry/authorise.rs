@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 401 + challenge -- Basic ------------------------------------------> user and password with every request
-//!                 -- Bearer -- registry token ------------------------> as it is
+//!                 -- Bearer -- registry token ------------------------> as it is, with every request
 //!                           -- user and password: GET realm, or POST --.
 //!                           -- identity token: POST realm -------------+-> a token per set of scopes, until it expires
 //!                           -- nothing: GET realm --------------------'
@@ -17,22 +17,53 @@ use std::time::Instant;
 
 use super::challenge::{self, Challenge};
 use super::client::{Access, Ask, Content, Final, Registry, Target, refused_redirect};
-use super::credentials::Lookup;
+use super::credentials::{Lookup, base64};
 use super::error::RegistryError;
 use super::token::{self, Token};
 use super::transport::{Method, TransportError};
 use super::url::Url;
 
+/// Who we say we are where tokens are given by OAuth 2.
+const CLIENT: &str = "stanza";
+
+/// What a user has for a registry.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Credentials {
+    Anonymous,
+    Basic {
+        user: String,
+        secret: String,
+    },
+    /// What the token server gives tokens for, in place of a password.
+    IdentityToken(String),
+    /// What the registry itself takes.
+    RegistryToken(String),
+}
+
+/// The credentials, and the helper that may have others.
+pub(super) struct Known {
+    credentials: Credentials,
+    helper: Option<String>,
+}
+
 /// What is known about how to get in.
 #[derive(Default)]
 pub(super) struct Keys {
-    lookup: Mutex<Option<Arc<Lookup>>>,
+    known: Mutex<Option<Arc<Known>>>,
     scheme: Mutex<Option<Scheme>>,
     /// By the scopes that a token was asked for.
     tokens: Mutex<HashMap<String, Slot>>,
 }
 
 type Slot = Arc<Mutex<Option<Token>>>;
+
+#[cfg(test)]
+impl Keys {
+    /// Takes these credentials for those of the user.
+    pub(super) fn know(&self, credentials: Credentials) {
+        *locked(&self.known) = Some(Arc::new(Known { credentials, helper: None }));
+    }
+}
 
 /// How the registry wants to be asked, from its last challenge.
 #[derive(Clone)]
@@ -130,6 +161,15 @@ impl Registry<'_> {
         challenged: &[String],
         refused: Option<&str>,
     ) -> Result<Authorised, RegistryError> {
+        if let Credentials::RegistryToken(token) = &self.known()?.credentials {
+            let header = format!("Bearer {token}");
+            // There is no other one.
+            return if refused == Some(header.as_str()) {
+                Err(self.unauthorized(ask))
+            } else {
+                Ok(Authorised::With(Some(header)))
+            };
+        }
         let own = scopes(&self.repository, ask.access);
         let slot = Arc::clone(locked(&self.keys.tokens).entry(own.join(" ")).or_default());
         let mut slot = locked(&slot);
@@ -142,22 +182,10 @@ impl Registry<'_> {
             }
         }
         *slot = None;
-        // A challenge may name what we did not think of, but one for another request says nothing about this one.
         let scopes = token::merge_scopes(&own, challenged);
-        let url = token::token_url(realm, service, &scopes)
-            .map_err(|reason| refused_redirect(&self.origin(), realm, reason))?;
-        let question = Ask {
-            method: Method::Get,
-            target: Target::Location(&url),
-            headers: &[],
-            content: Content::Empty,
-            success: &[200],
-            repeat: false,
-            ..*ask
-        };
-        let basic = self.basic()?;
+        let server = TokenServer { realm, service, scopes: &scopes };
         let asked = Instant::now();
-        let mut answer = match self.follow(&question, &url, basic.as_deref(), self.verifies())? {
+        let mut answer = match self.ask_for_token(ask, &server)? {
             Ok(answer) if answer.response.status == 200 => answer,
             other => return Ok(Authorised::Instead(other)),
         };
@@ -166,6 +194,72 @@ impl Registry<'_> {
         let header = format!("Bearer {}", token.value);
         *slot = Some(token);
         Ok(Authorised::With(Some(header)))
+    }
+
+    /// One question to the token server, in the form that the credentials want.
+    fn ask_for_token(
+        &self,
+        ask: &Ask<'_>,
+        server: &TokenServer<'_>,
+    ) -> Result<Result<Final, TransportError>, RegistryError> {
+        let known = self.known()?;
+        if let Credentials::IdentityToken(token) = &known.credentials {
+            return self.ask_by_grant(
+                ask,
+                server,
+                &[("grant_type", "refresh_token"), ("refresh_token", token)],
+            );
+        }
+        let refuse = |reason| refused_redirect(&self.origin(), server.realm, reason);
+        let url = token::token_url(server.realm, server.service, server.scopes).map_err(refuse)?;
+        let question = Ask {
+            method: Method::Get,
+            target: Target::Location(&url),
+            headers: &[],
+            content: Content::Empty,
+            ..*ask
+        };
+        let basic = known.credentials.basic();
+        let answer = self.follow(&question, &url, basic.as_deref(), self.verifies())?;
+        match (&answer, &known.credentials) {
+            // A server that gives tokens by OAuth 2 alone.
+            (Ok(Final { response, .. }), Credentials::Basic { user, secret })
+                if matches!(response.status, 404 | 405) =>
+            {
+                let grant = [("grant_type", "password"), ("username", user), ("password", secret)];
+                self.ask_by_grant(ask, server, &grant)
+            }
+            _ => Ok(answer),
+        }
+    }
+
+    /// One question to the token server by OAuth 2 (distribution, "OAuth2 Token Authentication").
+    fn ask_by_grant(
+        &self,
+        ask: &Ask<'_>,
+        server: &TokenServer<'_>,
+        grant: &[(&str, &str)],
+    ) -> Result<Result<Final, TransportError>, RegistryError> {
+        let refuse = |reason| refused_redirect(&self.origin(), server.realm, reason);
+        let url = Url::parse(server.realm).map_err(refuse)?;
+        let scope = server.scopes.join(" ");
+        let mut fields = grant.to_vec();
+        fields.extend([("client_id", CLIENT), ("scope", scope.as_str())]);
+        fields.extend(server.service.map(|service| ("service", service)));
+        let form = token::form(&fields);
+        let question = Ask {
+            method: Method::Post,
+            target: Target::Location(&url),
+            headers: &[("content-type", "application/x-www-form-urlencoded".to_owned())],
+            content: Content::Secret(form.as_bytes()),
+            ..*ask
+        };
+        let answer = self.follow(&question, &url, None, self.verifies())?;
+        match answer {
+            // OAuth 2 says so when it does not like the credentials (RFC 6749, section 5.2).
+            Ok(Final { response, .. }) if response.status == 400 => Err(self.unauthorized(ask)),
+            answer => Ok(answer),
+        }
     }
 
     fn unauthorized(&self, ask: &Ask<'_>) -> RegistryError {
@@ -178,24 +272,32 @@ impl Registry<'_> {
 
     /// The header with the user's name and password.
     fn basic(&self) -> Result<Option<String>, RegistryError> {
-        Ok(self.lookup()?.basic.as_ref().map(|basic| format!("Basic {basic}")))
+        Ok(self.known()?.credentials.basic())
     }
 
     /// The credential helper that may know more.
     pub(super) fn helper(&self) -> Option<String> {
-        self.lookup().ok()?.helper.clone()
+        self.known().ok()?.helper.clone()
     }
 
     /// The credentials for this registry; the files are read once.
-    fn lookup(&self) -> Result<Arc<Lookup>, RegistryError> {
-        let mut known = locked(&self.keys.lookup);
-        if let Some(lookup) = &*known {
-            return Ok(Arc::clone(lookup));
+    fn known(&self) -> Result<Arc<Known>, RegistryError> {
+        let mut known = locked(&self.keys.known);
+        if let Some(known) = &*known {
+            return Ok(Arc::clone(known));
         }
-        let lookup = Arc::new(self.files.lookup(&self.domain, &self.repository)?);
-        *known = Some(Arc::clone(&lookup));
-        Ok(lookup)
+        let lookup = self.files.lookup(&self.domain, &self.repository)?;
+        let found = Arc::new(Known { credentials: Credentials::of(&lookup), helper: lookup.helper });
+        *known = Some(Arc::clone(&found));
+        Ok(found)
     }
+}
+
+/// Where a token is given, and for what.
+struct TokenServer<'r> {
+    realm: &'r str,
+    service: Option<&'r str>,
+    scopes: &'r [String],
 }
 
 /// The scopes that a token needs for `access`.
@@ -208,4 +310,46 @@ fn scopes(repository: &str, access: Access<'_>) -> Vec<String> {
         }
         Access::Delete => vec![format!("repository:{repository}:pull,delete")],
     }
+}
+
+impl Credentials {
+    /// The header with user name and password.
+    fn basic(&self) -> Option<String> {
+        match self {
+            Credentials::Basic { user, secret } => {
+                Some(format!("Basic {}", base64(format!("{user}:{secret}").as_bytes())))
+            }
+            _ => None,
+        }
+    }
+
+    fn of(lookup: &Lookup) -> Credentials {
+        let decoded = lookup.basic.as_deref().and_then(decode);
+        match decoded.as_deref().and_then(|text| text.split_once(':')) {
+            Some((user, secret)) => Credentials::Basic { user: user.to_owned(), secret: secret.to_owned() },
+            None => Credentials::Anonymous,
+        }
+    }
+}
+
+/// The text in base64.
+fn decode(text: &str) -> Option<String> {
+    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
+    for character in text.trim_end_matches('=').bytes() {
+        let value = match character {
+            b'A'..=b'Z' => character - b'A',
+            b'a'..=b'z' => character - b'a' + 26,
+            b'0'..=b'9' => character - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(value);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push(u8::try_from(bits >> count & 0xff).unwrap_or(0));
+        }
+    }
+    String::from_utf8(bytes).ok()
 }

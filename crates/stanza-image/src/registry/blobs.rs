@@ -4,7 +4,7 @@ use std::io::Read;
 
 use stanza_spec::Digest;
 
-use super::client::{Access, Ask, Content, OnRetry, Registry, Target};
+use super::client::{Ask, Content, OnRetry, Registry, Target};
 use super::error::RegistryError;
 use super::transport::Method;
 
@@ -18,6 +18,28 @@ pub(crate) struct Blob {
 }
 
 impl Registry<'_> {
+    /// Whether the repository has the blob.
+    pub(crate) fn has_blob(&self, digest: &Digest, on_retry: OnRetry<'_>) -> Result<bool, RegistryError> {
+        let path = format!("blobs/{digest}");
+        let ask = Ask {
+            method: Method::Head,
+            target: Target::Path(&path),
+            headers: &[],
+            content: Content::Empty,
+            access: self.access,
+            success: &[200],
+            what: digest.as_str(),
+        };
+        match self.ask(&ask, on_retry) {
+            Ok(mut answer) => {
+                answer.finish();
+                Ok(true)
+            }
+            Err(RegistryError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Starts to fetch a blob from `offset` on; the answer may begin earlier, at zero.
     pub(crate) fn blob(
         &self,
@@ -35,9 +57,8 @@ impl Registry<'_> {
             target: Target::Path(&path),
             headers: &headers,
             content: Content::Empty,
-            access: Access::Pull,
+            access: self.access,
             success: &[200, 206],
-            repeat: true,
             what: digest.as_str(),
         };
         let response = self.ask(&ask, on_retry)?.response;

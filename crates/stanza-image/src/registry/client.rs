@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use serde::Deserialize;
 use stanza_spec::Reference;
 
 use super::authorise::{Authorised, Keys};
@@ -23,6 +24,8 @@ const MAX_REDIRECTS: u32 = 5;
 const MAX_AUTHORISATIONS: u32 = 2;
 /// So much of an answer's body that nobody wants is read, so that its connection can be used again.
 const MAX_REST: u64 = 64 * 1024;
+/// Longest text of a registry that an error repeats, in characters.
+const MAX_SAYS: usize = 300;
 
 /// Called before every repetition: the number of the next try, and the pause before it.
 pub(crate) type OnRetry<'a> = &'a mut dyn FnMut(u32, Duration);
@@ -44,6 +47,8 @@ pub(crate) struct Registry<'a> {
     pub(super) retry: RetryPolicy,
     pub(super) files: &'a CredentialFiles,
     pub(super) keys: Keys,
+    /// What ordinary requests do.
+    pub(super) access: Access<'a>,
 }
 
 /// A request to the registry, whatever scheme, redirects and authorisation it takes.
@@ -56,8 +61,6 @@ pub(super) struct Ask<'r> {
     pub(super) access: Access<'r>,
     /// The statuses of success.
     pub(super) success: &'r [u16],
-    /// Whether to try again when the answer or its absence may pass.
-    pub(super) repeat: bool,
     /// What is asked for, as errors name it.
     pub(super) what: &'r str,
 }
@@ -86,6 +89,8 @@ pub(super) enum Access<'r> {
 pub(super) enum Content<'r> {
     Empty,
     Bytes(&'r [u8]),
+    /// Goes to nobody but whom it is for, whatever redirects say.
+    Secret(&'r [u8]),
     File(&'r FilePart<'r>),
 }
 
@@ -105,7 +110,32 @@ pub(super) struct Final {
     pub(super) url: Url,
 }
 
+/// An attempt without success.
+pub(super) struct Trouble {
+    pub(super) error: RegistryError,
+    /// Whether another try may succeed.
+    pub(super) passing: bool,
+    /// The pause that the registry asks for.
+    pub(super) wait: Option<Duration>,
+}
+
+impl From<RegistryError> for Trouble {
+    fn from(error: RegistryError) -> Trouble {
+        Trouble { error, passing: false, wait: None }
+    }
+}
+
 impl Final {
+    /// Where the answer's `Location` leads: checked like a redirect.
+    pub(super) fn location(&self, registry: &Url) -> Option<Result<Url, RegistryError>> {
+        let location = self.response.header("location")?;
+        let next = self.url.join(location).and_then(|next| {
+            self.url.check_redirect(&next, registry)?;
+            Ok(next)
+        });
+        Some(next.map_err(|reason| refused_redirect(&self.url, location, reason)))
+    }
+
     /// Reads what is left of a short answer.
     pub(super) fn finish(&mut self) {
         // Only for the connection's sake: a failure shows when it is used next.
@@ -141,7 +171,13 @@ impl<'a> Registry<'a> {
             retry,
             files,
             keys: Keys::default(),
+            access: Access::Pull,
         }
+    }
+
+    /// The same, to push to: the first token serves for everything.
+    pub(crate) fn for_push(self) -> Registry<'a> {
+        Registry { access: Access::Push, ..self }
     }
 
     pub(crate) fn retry_policy(&self) -> &RetryPolicy {
@@ -163,54 +199,52 @@ impl<'a> Registry<'a> {
     pub(super) fn ask(&self, ask: &Ask<'_>, on_retry: OnRetry<'_>) -> Result<Final, RegistryError> {
         let mut attempt = 1;
         loop {
-            let last = !ask.repeat || attempt >= self.retry.tries;
-            let asked = match self.exchange(ask)? {
-                Ok(answer) if ask.success.contains(&answer.response.status) => return Ok(answer),
-                Ok(mut answer) => {
-                    let asked = self.judge(&answer.response, ask.what, last)?;
-                    answer.finish();
-                    asked
+            match self.ask_once(ask) {
+                Err(trouble) if trouble.passing && attempt < self.retry.tries => {
+                    self.pause(attempt, trouble.wait, on_retry);
+                    attempt += 1;
                 }
-                Err(error) => {
-                    // A registry that never answered is most likely misspelt or down.
-                    let hopeless = match error.failure {
-                        Failure::Refused | Failure::Unresolved => !self.answered.load(Ordering::Relaxed),
-                        Failure::Fatal => true,
-                        Failure::Passing => false,
-                    };
-                    if last || hopeless {
-                        return Err(RegistryError::Connect {
-                            host: self.authority.clone(),
-                            source: error.source,
-                        });
-                    }
-                    None
-                }
-            };
-            self.pause(attempt, asked, on_retry);
-            attempt += 1;
+                result => return result.map_err(|trouble| trouble.error),
+            }
         }
     }
 
-    /// Whether an answer without success is worth another try, and after which pause.
-    fn judge(&self, response: &Response, what: &str, last: bool) -> Result<Option<Duration>, RegistryError> {
-        let (host, what) = (self.authority.clone(), what.to_owned());
-        match response.status {
-            401 => Err(RegistryError::Unauthorized { host, what, helper: self.helper() }),
-            403 => Err(RegistryError::Denied { host, what }),
-            404 => Err(RegistryError::NotFound { host, what }),
-            429 => {
-                let asked = retry_after(response);
-                if last || asked.is_some_and(|asked| asked > self.retry.longest_asked) {
-                    return Err(RegistryError::RateLimited { host, wait: asked });
-                }
-                Ok(asked)
+    /// Asks once. For requests whose repetition needs more thought.
+    pub(super) fn ask_once(&self, ask: &Ask<'_>) -> Result<Final, Trouble> {
+        match self.exchange(ask)? {
+            Ok(answer) if ask.success.contains(&answer.response.status) => Ok(answer),
+            Ok(answer) => Err(self.judge(answer, ask.what)),
+            Err(error) => {
+                // A registry that never answered is most likely misspelt or down.
+                let hopeless = match error.failure {
+                    Failure::Refused | Failure::Unresolved => !self.answered.load(Ordering::Relaxed),
+                    Failure::Fatal => true,
+                    Failure::Passing => false,
+                };
+                let error = RegistryError::Connect { host: self.authority.clone(), source: error.source };
+                Err(Trouble { error, passing: !hopeless, wait: None })
             }
-            408 | 500 | 502 | 503 | 504 if !last => {
-                Ok(retry_after(response).filter(|asked| *asked <= self.retry.longest_asked))
-            }
-            status => Err(RegistryError::Status { host, what, status }),
         }
+    }
+
+    /// What an answer without success means.
+    fn judge(&self, mut answer: Final, what: &str) -> Trouble {
+        let says = says(&mut answer);
+        let response = &answer.response;
+        let wait = retry_after(response);
+        let too_long = wait.is_some_and(|wait| wait > self.retry.longest_asked);
+        let (host, what) = (self.authority.clone(), what.to_owned());
+        let (error, passing) = match response.status {
+            401 => (RegistryError::Unauthorized { host, what, helper: self.helper() }, false),
+            403 => (RegistryError::Denied { host, what, says }, false),
+            404 => (RegistryError::NotFound { host, what }, false),
+            429 => (RegistryError::RateLimited { host, wait }, !too_long),
+            status @ (408 | 500 | 502 | 503 | 504) => {
+                (RegistryError::Status { host, what, status, says }, true)
+            }
+            status => (RegistryError::Status { host, what, status, says }, false),
+        };
+        Trouble { error, passing, wait: wait.filter(|_| !too_long) }
     }
 
     /// One exchange: finds the scheme, authorises. The inner error is one of the connection.
@@ -317,6 +351,9 @@ impl<'a> Registry<'a> {
             }
             let next = url.join(location).map_err(refuse)?;
             url.check_redirect(&next, &registry).map_err(refuse)?;
+            if matches!(ask.content, Content::Secret(_)) && !next.same_origin(first) {
+                return Err(refuse("it would take credentials to another host"));
+            }
             url = next;
         }
     }
@@ -324,7 +361,9 @@ impl<'a> Registry<'a> {
     fn send(&self, request: &Request<'_>, content: Content<'_>) -> Result<Response, TransportError> {
         match content {
             Content::Empty => self.transport.send(request, Body::Empty),
-            Content::Bytes(bytes) => self.transport.send(request, Body::Bytes(bytes)),
+            Content::Bytes(bytes) | Content::Secret(bytes) => {
+                self.transport.send(request, Body::Bytes(bytes))
+            }
             Content::File(part) => {
                 let mut reader = PartReader { part, done: 0 };
                 self.transport.send(request, Body::Reader(&mut reader, part.length))
@@ -343,6 +382,29 @@ impl<'a> Registry<'a> {
     pub(super) fn verifies(&self) -> bool {
         self.candidates[self.candidate.load(Ordering::Acquire)].1
     }
+}
+
+/// The first error in the body of an answer (distribution-spec, "Error Codes"), readable and short.
+fn says(answer: &mut Final) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        errors: Vec<One>,
+    }
+    #[derive(Deserialize)]
+    struct One {
+        code: Option<String>,
+        message: Option<String>,
+    }
+    let mut bytes = Vec::new();
+    let body = &mut answer.response.body;
+    // What cannot be read says nothing.
+    let _ = body.take(MAX_REST).read_to_end(&mut bytes);
+    let answer: Answer = serde_json::from_slice(&bytes).ok()?;
+    let one = answer.errors.into_iter().next()?;
+    let text = [one.code, one.message].into_iter().flatten().filter(|text| !text.is_empty());
+    let text = text.collect::<Vec<_>>().join(": ");
+    let short: String = text.chars().take(MAX_SAYS).flat_map(char::escape_debug).collect();
+    (!short.is_empty()).then_some(short)
 }
 
 /// The error of a redirect (or of another header with a URL) that is not followed.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use stanza_spec::{Classify, ErrorKind};
 
-/// Why a registry did not give what it was asked for.
+/// Why a registry did not give or take what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No connection, or it broke before an answer came.
@@ -36,12 +36,14 @@ pub enum RegistryError {
         helper: Option<String>,
     },
     /// 403.
-    #[error("registry `{host}` denies access to `{what}`")]
+    #[error("registry `{host}` denies access to `{what}`{}", said(says.as_ref()))]
     Denied {
         /// Host and port.
         host: String,
-        /// What was being fetched.
+        /// What was being fetched or sent.
         what: String,
+        /// The registry's own words.
+        says: Option<String>,
     },
     /// 404.
     #[error("registry `{host}` has no `{what}`")]
@@ -60,14 +62,16 @@ pub enum RegistryError {
         wait: Option<Duration>,
     },
     /// Another status that is not a success, still after the last try.
-    #[error("registry `{host}` answers with status {status} for `{what}`")]
+    #[error("registry `{host}` answers with status {status} for `{what}`{}", said(says.as_ref()))]
     Status {
         /// Host and port.
         host: String,
-        /// What was being fetched.
+        /// What was being fetched or sent.
         what: String,
         /// The HTTP status.
         status: u16,
+        /// The registry's own words.
+        says: Option<String>,
     },
     /// A redirect that is not followed.
     #[error("registry `{host}` redirects to `{target}`, which is not followed: {reason}")]
@@ -101,6 +105,10 @@ pub enum RegistryError {
 
 fn pause(wait: Option<&Duration>) -> String {
     wait.map_or_else(String::new, |wait| format!(" and asks to wait {} s", wait.as_secs()))
+}
+
+fn said(says: Option<&String>) -> String {
+    says.map_or_else(String::new, |says| format!(": {says}"))
 }
 
 impl Classify for RegistryError {
@@ -139,7 +147,9 @@ impl Classify for RegistryError {
             RegistryError::RateLimited { .. } => {
                 "wait, or use an account: registries give more to who is known".to_owned()
             }
-            RegistryError::Interrupted { .. } | RegistryError::Status { .. } => "try again later".to_owned(),
+            RegistryError::Interrupted { .. } | RegistryError::Status { status: 500.., .. } => {
+                "try again later".to_owned()
+            }
             _ => return None,
         })
     }

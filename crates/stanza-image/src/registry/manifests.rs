@@ -4,7 +4,7 @@ use std::io::Read;
 
 use stanza_spec::Digest;
 
-use super::client::{Access, Ask, Content, OnRetry, Registry, Target};
+use super::client::{Ask, Content, OnRetry, Registry, Target};
 use super::error::RegistryError;
 use super::transport::Method;
 use crate::document::{DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST, OCI_INDEX, OCI_MANIFEST};
@@ -17,6 +17,25 @@ pub(crate) struct RawDocument {
     pub(crate) digest: Option<Digest>,
 }
 
+/// What the registry says about a document that it has.
+pub(crate) struct DocumentHead {
+    /// `Docker-Content-Digest`; not every registry says it.
+    pub(crate) digest: Option<Digest>,
+}
+
+/// A document on its way to the registry, byte for byte as it is.
+pub(crate) struct OutgoingDocument<'r> {
+    pub(crate) digest: &'r Digest,
+    pub(crate) media_type: &'r str,
+    pub(crate) bytes: &'r [u8],
+}
+
+/// What the registry says when it has taken a document.
+pub(crate) struct Accepted {
+    /// `OCI-Subject`: it saw what the document refers to, and lists it among the referrers by itself.
+    pub(crate) subject: bool,
+}
+
 impl Registry<'_> {
     /// Fetches a manifest or index, by tag or digest, whole.
     pub(crate) fn manifest(&self, name: &str, on_retry: OnRetry<'_>) -> Result<RawDocument, RegistryError> {
@@ -27,9 +46,8 @@ impl Registry<'_> {
             target: Target::Path(&path),
             headers: &[("accept", accept())],
             content: Content::Empty,
-            access: Access::Pull,
+            access: self.access,
             success: &[200],
-            repeat: true,
             what: &what,
         };
         let mut attempt = 1;
@@ -50,6 +68,74 @@ impl Registry<'_> {
                 }
                 Err(source) => return Err(RegistryError::Interrupted { what, source }),
             }
+        }
+    }
+
+    /// What the registry has under a tag or digest, without fetching it.
+    pub(crate) fn head_manifest(
+        &self,
+        name: &str,
+        on_retry: OnRetry<'_>,
+    ) -> Result<Option<DocumentHead>, RegistryError> {
+        let path = format!("manifests/{name}");
+        let ask = Ask {
+            method: Method::Head,
+            target: Target::Path(&path),
+            headers: &[("accept", accept())],
+            content: Content::Empty,
+            access: self.access,
+            success: &[200],
+            what: &self.name_of(name),
+        };
+        match self.ask(&ask, on_retry) {
+            Ok(mut answer) => {
+                answer.finish();
+                let digest = answer.response.header("docker-content-digest");
+                Ok(Some(DocumentHead { digest: digest.and_then(|text| text.parse().ok()) }))
+            }
+            Err(RegistryError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives a document its name: a tag, or its digest.
+    pub(crate) fn put_manifest(
+        &self,
+        name: &str,
+        document: &OutgoingDocument<'_>,
+        on_retry: OnRetry<'_>,
+    ) -> Result<Accepted, RegistryError> {
+        let path = format!("manifests/{name}");
+        let what = self.name_of(name);
+        let ask = Ask {
+            method: Method::Put,
+            target: Target::Path(&path),
+            headers: &[("content-type", document.media_type.to_owned())],
+            content: Content::Bytes(document.bytes),
+            access: self.access,
+            success: &[200, 201, 202, 204],
+            what: &what,
+        };
+        let mut answer = self.ask(&ask, on_retry)?;
+        answer.finish();
+        let stored = answer.response.header("docker-content-digest");
+        self.check_digest(stored, document.digest, &what)?;
+        Ok(Accepted { subject: answer.response.header("oci-subject").is_some() })
+    }
+
+    /// Whether the registry calls what it stored as we do; it may use another algorithm.
+    pub(super) fn check_digest(
+        &self,
+        stored: Option<&str>,
+        sent: &Digest,
+        what: &str,
+    ) -> Result<(), RegistryError> {
+        let stored = stored.and_then(|text| text.parse::<Digest>().ok());
+        match stored {
+            Some(stored) if stored.algorithm() == sent.algorithm() && stored != *sent => {
+                Err(self.answer(what, format!("it stored it as `{stored}` instead of `{sent}`")))
+            }
+            _ => Ok(()),
         }
     }
 

@@ -15,15 +15,27 @@ mod challenge;
 mod client;
 mod credentials;
 mod error;
+mod links;
 mod manifests;
+mod referrers;
 mod retry;
+mod tags;
+#[cfg(test)]
+pub(crate) mod testing;
 mod token;
 mod transport;
+mod uploads;
 mod url;
 
 pub(crate) use blobs::Blob;
 pub(crate) use client::Registry;
 pub(crate) use credentials::CredentialFiles;
 pub use error::RegistryError;
+pub(crate) use manifests::OutgoingDocument;
+pub use referrers::Referrer;
 pub(crate) use retry::RetryPolicy;
 pub(crate) use transport::{Http, Transport};
+pub(crate) use uploads::{Mount, OutgoingBlob};
+
+#[cfg(test)]
+mod tests;

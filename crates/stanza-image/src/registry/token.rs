@@ -92,8 +92,22 @@ pub(super) fn read_token(body: &mut dyn Read, asked: Instant) -> Result<Token, S
         .ok_or_else(|| "the token's answer has no token".to_owned())
 }
 
+/// The body of a form (`application/x-www-form-urlencoded`).
+pub(super) fn form(fields: &[(&str, &str)]) -> String {
+    let mut text = String::new();
+    for (name, value) in fields {
+        if !text.is_empty() {
+            text.push('&');
+        }
+        text.push_str(name);
+        text.push('=');
+        escape(value, &mut text);
+    }
+    text
+}
+
 /// Percent-encodes everything but unreserved characters and the `:`, `/`, `,` of scopes.
-fn escape(value: &str, into: &mut String) {
+pub(super) fn escape(value: &str, into: &mut String) {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~:/,".contains(&byte) {
             into.push(char::from(byte));

@@ -173,6 +173,10 @@ impl Transport for Http {
         let agent = self.agent(request);
         let invalid = |error: http::Error| classify(error.into());
         let result = match body {
+            // With a length of zero: servers do not all take an empty body without one.
+            Body::Empty if matches!(request.method, Method::Post | Method::Put | Method::Patch) => {
+                agent.run(builder.body(&[][..]).map_err(invalid)?)
+            }
             Body::Empty => agent.run(builder.body(()).map_err(invalid)?),
             Body::Bytes(bytes) => agent.run(builder.body(bytes).map_err(invalid)?),
             Body::Reader(reader, length) => {

@@ -1,0 +1,175 @@
+//! The blobs of a push: asked for all at once, then mounted or sent, a few at a time.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use stanza_spec::{Digest, Reference};
+
+use super::error::PushError;
+use crate::document::Descriptor;
+use crate::progress::{Progress, ProgressEvent};
+use crate::registry::{Mount, OutgoingBlob, Registry};
+use crate::store::ImageStore;
+
+/// How many questions are under way at once: over HTTP/2 they share a connection.
+const QUESTIONS: usize = 8;
+/// How many blobs are sent at once: more compete for the same line.
+const UPLOADS: usize = 4;
+/// How many repositories are tried to mount a blob from.
+const MOUNTS: usize = 2;
+
+/// What a thread tells the one that shows it.
+enum Told {
+    Present(usize),
+    Mounted(usize, String),
+    Sending(usize, u64),
+    Sent(usize),
+    Retrying(u32, Duration),
+}
+
+/// What is needed to bring blobs to a registry.
+pub(super) struct Bringing<'a> {
+    pub(super) store: &'a ImageStore,
+    pub(super) registry: &'a Registry<'a>,
+    pub(super) name: &'a Reference,
+    /// Repositories of the same registry that are known to have a blob.
+    pub(super) elsewhere: &'a HashMap<Digest, Vec<String>>,
+    /// Whether a blob is shown.
+    pub(super) is_shown: &'a (dyn Fn(&Digest) -> bool + Sync),
+}
+
+impl Bringing<'_> {
+    /// Sees to it that the registry has all `blobs`.
+    pub(super) fn bring(&self, blobs: &[Descriptor], progress: &mut dyn Progress) -> Result<(), PushError> {
+        let absent = Mutex::new(Vec::new());
+        self.each(blobs, QUESTIONS, progress, &|at, tell| {
+            if self.registry.has_blob(&blobs[at].digest, &mut retrying(tell))? {
+                // Who listens no more has an error to show.
+                let _ = tell.send(Told::Present(at));
+            } else {
+                absent.lock().expect("no thread panics with the list").push(at);
+            }
+            Ok(())
+        })?;
+        let mut absent = absent.into_inner().expect("no thread panics with the list");
+        // The largest first: the last one to end is a short one.
+        absent.sort_by_key(|at| (std::cmp::Reverse(blobs[*at].size), *at));
+        let order: Vec<Descriptor> = absent.iter().map(|at| blobs[*at].clone()).collect();
+        self.each(&order, UPLOADS, progress, &|at, tell| self.bring_one(&order[at], at, tell))
+    }
+
+    /// Does `work` for every blob on several threads, and shows on this one what they tell. The first error ends it.
+    fn each(
+        &self,
+        blobs: &[Descriptor],
+        most: usize,
+        progress: &mut dyn Progress,
+        work: &(dyn Fn(usize, &Sender<Told>) -> Result<(), PushError> + Sync),
+    ) -> Result<(), PushError> {
+        let next = AtomicUsize::new(0);
+        let failed = AtomicBool::new(false);
+        let failure = Mutex::new(None);
+        let (tell, told) = channel();
+        std::thread::scope(|scope| {
+            for _ in 0..most.min(blobs.len()) {
+                let tell = tell.clone();
+                let (next, failed, failure) = (&next, &failed, &failure);
+                scope.spawn(move || {
+                    while !failed.load(Ordering::Relaxed) {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        if at >= blobs.len() {
+                            return;
+                        }
+                        if let Err(error) = work(at, &tell) {
+                            failed.store(true, Ordering::Relaxed);
+                            failure.lock().expect("no thread panics with the error").get_or_insert(error);
+                        }
+                    }
+                });
+            }
+            drop(tell);
+            for told in told {
+                self.show(blobs, told, progress);
+            }
+        });
+        match failure.into_inner().expect("no thread panics with the error") {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Mounts a blob that the registry does not have in this repository, or sends it.
+    fn bring_one(&self, blob: &Descriptor, at: usize, tell: &Sender<Told>) -> Result<(), PushError> {
+        let mut upload = None;
+        for from in self.elsewhere.get(&blob.digest).into_iter().flatten().take(MOUNTS) {
+            let mounted = self.registry.mount(&blob.digest, from, &mut retrying(tell))?;
+            if let Mount::Done = mounted {
+                if let Some(unused) = upload {
+                    self.registry.cancel_upload(&unused);
+                }
+                let _ = tell.send(Told::Mounted(at, from.clone()));
+                return Ok(());
+            }
+            if let Mount::Upload(opened) = mounted {
+                if let Some(unused) = upload.replace(opened) {
+                    self.registry.cancel_upload(&unused);
+                }
+            }
+        }
+        let file = self.open(blob)?;
+        let _ = tell.send(Told::Sending(at, 0));
+        let on_sent = |position| {
+            let _ = tell.send(Told::Sending(at, position));
+        };
+        let outgoing = OutgoingBlob { digest: &blob.digest, size: blob.size, file: &file, on_sent: &on_sent };
+        self.registry.send_blob(&outgoing, upload, &mut retrying(tell))?;
+        let _ = tell.send(Told::Sent(at));
+        Ok(())
+    }
+
+    /// Opens a blob's file. One of another size than its descriptor says is damaged and counts as absent.
+    fn open(&self, blob: &Descriptor) -> Result<File, PushError> {
+        let missing = || PushError::Missing { name: self.name.familiar(), digest: blob.digest.clone() };
+        let opened = File::open(self.store.blob_path(&blob.digest))
+            .and_then(|file| Ok((file.metadata()?.len(), file)));
+        match opened {
+            Ok((length, file)) if length == blob.size => Ok(file),
+            Ok(_) => Err(missing()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Err(missing()),
+            Err(source) => Err(PushError::Open { digest: blob.digest.clone(), source }),
+        }
+    }
+
+    fn show(&self, blobs: &[Descriptor], told: Told, progress: &mut dyn Progress) {
+        let event = match &told {
+            Told::Retrying(attempt, delay) => ProgressEvent::Retrying { attempt: *attempt, delay: *delay },
+            Told::Present(at) | Told::Mounted(at, _) | Told::Sending(at, _) | Told::Sent(at) => {
+                let Descriptor { digest, size, .. } = &blobs[*at];
+                if !(self.is_shown)(digest) {
+                    return;
+                }
+                match &told {
+                    Told::Present(_) => ProgressEvent::LayerPresent { digest, size: *size },
+                    Told::Mounted(_, from) => ProgressEvent::LayerMounted { digest, size: *size, from },
+                    Told::Sending(_, done) => {
+                        ProgressEvent::LayerSending { digest, done: *done, size: *size }
+                    }
+                    _ => ProgressEvent::LayerSent { digest, size: *size },
+                }
+            }
+        };
+        progress.event(event);
+    }
+}
+
+/// Tells of repetitions.
+fn retrying(tell: &Sender<Told>) -> impl FnMut(u32, Duration) + '_ {
+    move |attempt, delay| {
+        let _ = tell.send(Told::Retrying(attempt, delay));
+    }
+}
