@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::path::Path;
 
 use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, PullError, PullOptions, Removed,
-    ResolveError, StoreError,
+    Image, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, Progress, PullError, PullOptions,
+    Removed, ResolveError, StoreError,
 };
 use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 
@@ -117,17 +118,19 @@ impl Engine {
     /// Fetches an image from its registry and unpacks it.
     ///
     /// # Errors
-    /// When the registry does not have it or does not answer, or when the disk refuses.
+    /// When the registry does not have it or does not answer, the policy does not let it in, or when the disk refuses.
     pub fn pull(
         &mut self,
         reference: &Reference,
         platform: Option<Platform>,
         tls_verify: bool,
+        signature_policy: Option<&Path>,
         progress: &mut dyn Progress,
     ) -> Result<Image, PullError> {
         let store = self.image_store()?;
         let platform = platform.unwrap_or_else(Platform::host);
-        stanza_image::pull(store, reference, &mut PullOptions { platform, tls_verify, progress })
+        let mut options = PullOptions { platform, tls_verify, signature_policy, progress };
+        stanza_image::pull(store, reference, &mut options)
     }
 
     /// Takes in a `docker save` or OCI archive.
@@ -137,9 +140,9 @@ impl Engine {
     pub fn load(
         &mut self,
         archive: Box<dyn Read>,
-        progress: &mut dyn Progress,
+        options: &mut LoadOptions<'_>,
     ) -> Result<Vec<Loaded>, LoadError> {
-        stanza_image::load(self.image_store()?, archive, progress)
+        stanza_image::load(self.image_store()?, archive, options)
     }
 
     /// Makes an image of a root file system's tarball.

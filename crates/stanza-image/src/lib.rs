@@ -20,13 +20,15 @@ mod compression;
 mod document;
 mod hash;
 mod image;
+mod policy;
 mod progress;
 mod pull;
 mod registry;
 mod store;
 
-pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
+pub use archive::{ImportError, ImportOptions, LoadError, LoadOptions, Loaded, import, load};
 pub use image::{Image, Layer};
+pub use policy::PolicyError;
 pub use progress::{Progress, ProgressEvent, Silent};
 pub use pull::{PullError, PullOptions, pull};
 pub use registry::RegistryError;

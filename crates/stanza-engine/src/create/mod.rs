@@ -554,6 +554,6 @@ fn pull(
     progress: &mut dyn Progress,
 ) -> Result<Image, CreateError> {
     let platform = platform.cloned().unwrap_or_else(Platform::host);
-    let mut options = PullOptions { platform, tls_verify: true, progress };
+    let mut options = PullOptions { platform, tls_verify: true, signature_policy: None, progress };
     stanza_image::pull(store, reference, &mut options).map_err(|error| CreateError::Pull(Box::new(error)))
 }

@@ -1,7 +1,7 @@
 //! Pulling: from a reference to an image in the store.
 //!
 //! ```text
-//! name -> index? -> manifest for the platform -> announce all digests -> config, layers (what is not there yet)
+//! name -> index? -> manifest for the platform -> policy -> announce all digests -> config, layers (what is not there yet)
 //!      -> manifest -> sync -> index.json
 //! ```
 //!
@@ -12,6 +12,8 @@
 mod download;
 mod error;
 
+use std::path::Path;
+
 use stanza_spec::{Digest, Platform, Reference};
 
 pub use error::PullError;
@@ -21,6 +23,7 @@ use crate::document::{
 };
 use crate::hash::{digest_like, sha256};
 use crate::image::{Image, platform_of};
+use crate::policy::Gate;
 use crate::progress::{Progress, ProgressEvent};
 use crate::registry::{CredentialFiles, Http, Registry, RetryPolicy, Transport};
 use crate::store::{ImageStore, Ingest, NewEntry};
@@ -34,6 +37,8 @@ pub struct PullOptions<'a> {
     pub platform: Platform,
     /// `false` accepts any certificate, and plain http, from a registry.
     pub tls_verify: bool,
+    /// The policy that the image must meet; `None` is the user's or the system's (containers-policy.json(5)).
+    pub signature_policy: Option<&'a Path>,
     /// Is told what happens.
     pub progress: &'a mut dyn Progress,
 }
@@ -43,13 +48,14 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) transport: &'a dyn Transport,
     pub(crate) retry: RetryPolicy,
     pub(crate) credentials: &'a CredentialFiles,
+    pub(crate) gate: &'a Gate,
 }
 
 /// Fetches an image from its registry into the store, and gives it the name `reference` there. Blobs that are in the
 /// store are not fetched again; the name is asked for anew each time.
 ///
 /// # Errors
-/// When the registry cannot be reached or refuses, what it sends does not pass the checks, there is nothing for the
+/// When the registry cannot be reached or refuses, the policy does not let the image in, what the registry sends does not pass the checks, there is nothing for the
 /// platform, or the store cannot take it. Nothing in the store has changed then.
 pub fn pull(
     store: &ImageStore,
@@ -58,8 +64,13 @@ pub fn pull(
 ) -> Result<Image, PullError> {
     let transport = Http::default();
     let credentials = CredentialFiles::of_user();
-    let surroundings =
-        Surroundings { transport: &transport, retry: RetryPolicy::default(), credentials: &credentials };
+    let gate = Gate::load(options.signature_policy)?;
+    let surroundings = Surroundings {
+        transport: &transport,
+        retry: RetryPolicy::default(),
+        credentials: &credentials,
+        gate: &gate,
+    };
     pull_with(store, reference, options, &surroundings)
 }
 
@@ -79,6 +90,8 @@ pub(crate) fn pull_with(
     );
     let mut pull = Pull { registry, reference, platform: &options.platform, progress: options.progress };
     let found = pull.find_manifest()?;
+    let manifest = (&found.descriptor.digest, &found.bytes[..]);
+    surroundings.gate.admit_pull(reference, manifest, &pull.registry, surroundings.transport)?;
     pull.fetch(store, &found)
 }
 

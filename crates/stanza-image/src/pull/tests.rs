@@ -223,8 +223,10 @@ fn pull_as(
         transport: &Http::default(),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials,
+        gate: &Gate::open(),
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: true, progress };
+    let mut options =
+        PullOptions { platform: Platform::host(), tls_verify: true, signature_policy: None, progress };
     pull_with(store, reference, &mut options, &surroundings)
 }
 
@@ -421,8 +423,14 @@ fn a_stalled_download_is_resumed() {
         transport: &Http::new(Duration::from_millis(300)),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
+        gate: &Gate::open(),
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: true, progress: &mut Silent };
+    let mut options = PullOptions {
+        platform: Platform::host(),
+        tls_verify: true,
+        signature_policy: None,
+        progress: &mut Silent,
+    };
     pull_with(&store, &fixture.server.reference(""), &mut options, &surroundings).unwrap();
     assert_eq!(fixture.server.asked(&fixture.layer_path)[1].headers["range"], "bytes=9-");
 }
@@ -675,8 +683,14 @@ fn a_tls_registry_on_loopback_is_found_and_its_certificate_checked() {
         transport: &Http::default(),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
+        gate: &Gate::open(),
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: false, progress: &mut Silent };
+    let mut options = PullOptions {
+        platform: Platform::host(),
+        tls_verify: false,
+        signature_policy: None,
+        progress: &mut Silent,
+    };
     // The manifest comes; `s_server` refuses the paths of blobs, which have a colon.
     let result = pull_with(&store, &reference, &mut options, &surroundings);
     assert!(!matches!(result, Err(PullError::Registry(_) | PullError::Document { .. })), "{result:?}");

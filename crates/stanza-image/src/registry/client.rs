@@ -129,6 +129,26 @@ impl<'a> Registry<'a> {
         }
     }
 
+    /// Fetches the index of what refers to a manifest (distribution-spec 1.1, "Listing Referrers"), whole.
+    pub(crate) fn referrers(
+        &self,
+        digest: &Digest,
+        artifact_type: &str,
+        on_retry: OnRetry<'_>,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let what = format!("{}@{digest}", self.repository);
+        let path = format!("referrers/{digest}?artifactType={}", artifact_type.replace('+', "%2B"));
+        let response = self.get(&path, &[("accept", OCI_INDEX.to_owned())], &what, on_retry)?;
+        let mut bytes = Vec::new();
+        match response.body.take(MAX_MANIFEST + 1).read_to_end(&mut bytes) {
+            Ok(_) if u64::try_from(bytes.len()).map_or(true, |length| length > MAX_MANIFEST) => {
+                Err(self.answer(&what, format!("the list of referrers has more than {MAX_MANIFEST} bytes")))
+            }
+            Ok(_) => Ok(bytes),
+            Err(source) => Err(RegistryError::Interrupted { what, source }),
+        }
+    }
+
     /// Starts to fetch a blob from `offset` on; the answer may begin earlier, at zero.
     pub(crate) fn blob(
         &self,

@@ -18,8 +18,9 @@ mod token;
 mod transport;
 mod url;
 
-pub(crate) use client::{Blob, Registry};
+pub(crate) use client::{Blob, RawDocument, Registry};
 pub(crate) use credentials::CredentialFiles;
 pub use error::RegistryError;
 pub(crate) use retry::RetryPolicy;
-pub(crate) use transport::{Http, Transport};
+pub(crate) use transport::{Body, Http, Method, Request, Transport};
+pub(crate) use url::Url;
