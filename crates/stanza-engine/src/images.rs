@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::path::Path;
 
 use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, PullError, PullOptions, PushError,
-    PushOptions, Pushed, Removed, ResolveError, StoreError,
+    Image, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, Progress, PullError, PullOptions,
+    PushError, PushOptions, Pushed, Removed, ResolveError, StoreError,
 };
 use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 
@@ -118,18 +119,20 @@ impl Engine {
     /// Fetches an image from its registry and unpacks it.
     ///
     /// # Errors
-    /// When the registry does not have it or does not answer, or when the disk refuses.
+    /// When the registry does not have it or does not answer, the policy does not let it in, or when the disk refuses.
     pub fn pull(
         &mut self,
         reference: &Reference,
         platform: Option<Platform>,
         tls_verify: bool,
+        signature_policy: Option<&Path>,
         progress: &mut dyn Progress,
     ) -> Result<Image, PullError> {
         let (images, layers) = self.stores::<PullError>()?;
         let mut options = PullOptions {
             platform: platform.unwrap_or_else(Platform::host),
             tls_verify,
+            signature_policy,
             sink: Some(&Unpacking(layers)),
             concurrency: PullOptions::CONCURRENCY,
             progress,
@@ -161,9 +164,9 @@ impl Engine {
     pub fn load(
         &mut self,
         archive: Box<dyn Read>,
-        progress: &mut dyn Progress,
+        options: &mut LoadOptions<'_>,
     ) -> Result<Vec<Loaded>, LoadError> {
-        stanza_image::load(self.image_store()?, archive, progress)
+        stanza_image::load(self.image_store()?, archive, options)
     }
 
     /// Makes an image of a root file system's tarball.

@@ -22,6 +22,7 @@ mod flow;
 mod hash;
 mod image;
 mod outline;
+mod policy;
 mod progress;
 mod pull;
 mod push;
@@ -31,8 +32,9 @@ mod sink;
 mod store;
 mod unpack;
 
-pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
+pub use archive::{ImportError, ImportOptions, LoadError, LoadOptions, Loaded, import, load};
 pub use image::{Image, Layer};
+pub use policy::PolicyError;
 pub use progress::{Progress, ProgressEvent, Silent};
 pub use pull::{PullError, PullOptions, pull};
 pub use push::{PushError, PushOptions, Pushed, push};

@@ -229,7 +229,7 @@ impl Engine {
         };
         let fits = |image: &Image| wanted.as_ref().is_none_or(|wanted| image.platform().satisfies(wanted));
         let mut pull = |engine: &mut Engine, reference: &Reference| {
-            let pulled = engine.pull(reference, wanted.clone(), true, progress);
+            let pulled = engine.pull(reference, wanted.clone(), true, None, progress);
             pulled.map_err(|error| CreateError::Pull(Box::new(error)))
         };
         let found = if config.pull == PullPolicy::Always {

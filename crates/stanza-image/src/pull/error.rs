@@ -2,6 +2,7 @@
 
 use stanza_spec::{Classify, Digest, ErrorKind};
 
+use crate::policy::PolicyError;
 use crate::registry::RegistryError;
 use crate::sink::SinkError;
 use crate::store::{ResolveError, StoreError};
@@ -13,6 +14,9 @@ pub enum PullError {
     /// The registry cannot be reached, refuses, or answers with nonsense.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The policy does not let it in.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The image is not made for the platform.
     #[error("`{reference}` has nothing for `{wanted}`{}", list(available))]
     Platform {
@@ -125,6 +129,7 @@ impl Classify for PullError {
     fn kind(&self) -> ErrorKind {
         match self {
             PullError::Registry(error) => error.kind(),
+            PullError::Policy(error) => error.kind(),
             PullError::Platform { .. } => ErrorKind::NotFound,
             PullError::Document { .. } | PullError::Digest { .. } | PullError::Size { .. } => {
                 ErrorKind::Corrupt
@@ -143,6 +148,7 @@ impl Classify for PullError {
     fn hint(&self) -> Option<String> {
         match self {
             PullError::Registry(error) => error.hint(),
+            PullError::Policy(error) => error.hint(),
             PullError::Platform { available, .. } if !available.is_empty() => {
                 Some(format!("choose one with `--platform`, as `--platform {}`", available[0]))
             }

@@ -1,7 +1,7 @@
 //! Pulling: from a reference to an image in the store.
 //!
 //! ```text
-//! name -> index? -> manifest for the platform -> announce all digests -> config, layers (what is not there yet)
+//! name -> index? -> manifest for the platform -> policy -> announce all digests -> config, layers (what is not there yet)
 //!      -> manifest -> sync -> index.json
 //! ```
 //!
@@ -13,6 +13,7 @@ mod error;
 mod layers;
 
 use std::cell::RefCell;
+use std::path::Path;
 
 use stanza_spec::{Digest, Platform, Reference};
 
@@ -25,6 +26,7 @@ use crate::document::{
 };
 use crate::hash::{digest_like, sha256};
 use crate::image::{Image, platform_of};
+use crate::policy::Gate;
 use crate::progress::{Progress, ProgressEvent};
 use crate::registry::{CredentialFiles, Http, Registry, RetryPolicy, Transport};
 use crate::sink::LayerSink;
@@ -43,6 +45,8 @@ pub struct PullOptions<'a> {
     pub sink: Option<&'a dyn LayerSink>,
     /// Layers that come in at once, 1 or more; [`PullOptions::CONCURRENCY`] is usual.
     pub concurrency: usize,
+    /// The policy that the image must meet; `None` is the user's or the system's (containers-policy.json(5)).
+    pub signature_policy: Option<&'a Path>,
     /// Is told what happens.
     pub progress: &'a mut dyn Progress,
 }
@@ -63,7 +67,7 @@ pub(crate) struct Surroundings<'a> {
 /// store are not fetched again; the name is asked for anew each time.
 ///
 /// # Errors
-/// When the registry cannot be reached or refuses, what it sends does not pass the checks, there is nothing for the
+/// When the registry cannot be reached or refuses, the policy does not let the image in, what the registry sends does not pass the checks, there is nothing for the
 /// platform, or the store cannot take it. Nothing in the store has changed then.
 pub fn pull(
     store: &ImageStore,
@@ -72,9 +76,10 @@ pub fn pull(
 ) -> Result<Image, PullError> {
     let transport = Http::default();
     let credentials = CredentialFiles::of_user();
+    let gate = Gate::load(options.signature_policy)?;
     let surroundings =
         Surroundings { transport: &transport, retry: RetryPolicy::default(), credentials: &credentials };
-    pull_with(store, reference, options, &surroundings)
+    pull_with(store, reference, options, &surroundings, &gate)
 }
 
 /// [`pull`], with the network given.
@@ -83,6 +88,7 @@ pub(crate) fn pull_with(
     reference: &Reference,
     options: &mut PullOptions<'_>,
     surroundings: &Surroundings<'_>,
+    gate: &Gate,
 ) -> Result<Image, PullError> {
     let registry = Registry::new(
         reference,
@@ -100,6 +106,8 @@ pub(crate) fn pull_with(
         progress: RefCell::new(&mut *options.progress),
     };
     let found = pull.find_manifest()?;
+    let manifest = (&found.descriptor.digest, &found.bytes[..]);
+    gate.admit_pull(reference, manifest, &pull.registry, surroundings.transport)?;
     pull.fetch(store, &found)
 }
 

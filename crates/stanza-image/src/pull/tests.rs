@@ -69,9 +69,15 @@ fn pull_as(
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials,
     };
-    let mut options =
-        PullOptions { platform: Platform::host(), tls_verify: true, sink: None, concurrency: 2, progress };
-    pull_with(store, reference, &mut options, &surroundings)
+    let mut options = PullOptions {
+        platform: Platform::host(),
+        tls_verify: true,
+        signature_policy: None,
+        sink: None,
+        concurrency: 2,
+        progress,
+    };
+    pull_with(store, reference, &mut options, &surroundings, &Gate::open())
 }
 
 fn pull_quietly(store: &ImageStore, server: &Server) -> Result<Image, PullError> {
@@ -271,11 +277,12 @@ fn a_stalled_download_is_resumed() {
     let mut options = PullOptions {
         platform: Platform::host(),
         tls_verify: true,
+        signature_policy: None,
         sink: None,
         concurrency: 2,
         progress: &mut Silent,
     };
-    pull_with(&store, &fixture.server.reference(""), &mut options, &surroundings).unwrap();
+    pull_with(&store, &fixture.server.reference(""), &mut options, &surroundings, &Gate::open()).unwrap();
     assert_eq!(fixture.server.asked(&fixture.layer_path)[1].headers["range"], "bytes=9-");
 }
 
@@ -531,12 +538,13 @@ fn a_tls_registry_on_loopback_is_found_and_its_certificate_checked() {
     let mut options = PullOptions {
         platform: Platform::host(),
         tls_verify: false,
+        signature_policy: None,
         sink: None,
         concurrency: 2,
         progress: &mut Silent,
     };
     // The manifest comes; `s_server` refuses the paths of blobs, which have a colon.
-    let result = pull_with(&store, &reference, &mut options, &surroundings);
+    let result = pull_with(&store, &reference, &mut options, &surroundings, &Gate::open());
     assert!(!matches!(result, Err(PullError::Registry(_) | PullError::Document { .. })), "{result:?}");
 }
 

@@ -31,11 +31,12 @@ pub(crate) use blobs::Blob;
 pub(crate) use client::Registry;
 pub(crate) use credentials::CredentialFiles;
 pub use error::RegistryError;
-pub(crate) use manifests::OutgoingDocument;
+pub(crate) use manifests::{OutgoingDocument, RawDocument};
 pub use referrers::Referrer;
 pub(crate) use retry::RetryPolicy;
-pub(crate) use transport::{Http, Transport};
+pub(crate) use transport::{Body, Http, Method, Request, Transport};
 pub(crate) use uploads::{Mount, OutgoingBlob};
+pub(crate) use url::Url;
 
 #[cfg(test)]
 mod tests;
