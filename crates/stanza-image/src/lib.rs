@@ -11,7 +11,7 @@
 //!
 //! Everything that comes in is hostile until its digest fits: documents are bounded before they are parsed, sizes
 //! before bytes are written, redirects before they are followed. Nothing here mounts, unpacks a layer (that is
-//! `stanza-snapshot`) or knows containers. All of it is synchronous.
+//! `stanza-snapshot`) or knows containers. All of it is synchronous; `registry/transport` hides the one thread that is not.
 
 #![forbid(unsafe_code)]
 

@@ -11,7 +11,7 @@ use super::credentials::{CredentialFiles, Lookup};
 use super::error::RegistryError;
 use super::retry::RetryPolicy;
 use super::token::{read_token, token_url};
-use super::transport::{Body, Failure, Method, Request, Response, Transport, TransportError};
+use super::transport::{Body, Failure, Method, Request, Response, ResponseBody, Transport, TransportError};
 use super::url::Url;
 use crate::document::{DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST, OCI_INDEX, OCI_MANIFEST};
 
@@ -57,7 +57,7 @@ pub(crate) struct Blob {
     pub(crate) offset: u64,
     /// The size of the whole blob, when the answer tells.
     pub(crate) size: Option<u64>,
-    pub(crate) body: Box<dyn Read + Send>,
+    pub(crate) body: ResponseBody,
 }
 
 /// The answer of one exchange with all its redirects.

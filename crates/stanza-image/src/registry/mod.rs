@@ -1,7 +1,7 @@
 //! The distribution protocol, as far as pulling needs it.
 //!
 //! ```text
-//! Registry::get ── candidates (http, https) ── retry ── authorise ── redirects ── Transport (ureq)
+//! Registry::get ── candidates (http, https) ── retry ── authorise ── redirects ── Transport (hyper)
 //! ```
 //!
 //! * Schemes: a loopback registry is asked over plain http first, and over https when it does not speak http there;
