@@ -29,5 +29,8 @@ pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
 pub use image::{Image, Layer};
 pub use progress::{Progress, ProgressEvent, Silent};
 pub use pull::{PullError, PullOptions, pull};
-pub use registry::RegistryError;
+pub use registry::{
+    Endpoint, LoggedIn, LoggedOut, LoginError, LoginOptions, Place, RegistriesConfig, RegistryError,
+    SetupError, expand_alias, login, logout, logout_all, stored_login,
+};
 pub use store::{DiskUsage, ImageStore, Pruned, RemoveError, Removed, ResolveError, StoreError};

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use super::error::PullError;
 use crate::document::Descriptor;
 use crate::progress::{Progress, ProgressEvent};
-use crate::registry::{Blob, Registry, RegistryError};
+use crate::registry::{Blob, RegistryError, Source};
 use crate::store::{BlobWriter, Ingest, StoreError};
 
 /// Hashed while it is in the processor's cache.
@@ -21,7 +21,7 @@ enum End {
 
 /// Fetches `wanted` into the store. Its digest must be protected by `ingest`.
 pub(super) fn fetch_blob(
-    registry: &Registry<'_>,
+    registry: &Source<'_>,
     ingest: &Ingest<'_>,
     wanted: &Descriptor,
     progress: &mut dyn Progress,
@@ -72,7 +72,7 @@ pub(super) fn fetch_blob(
 
 /// Opens the blob where the writer stands. The inner error counts as a connection that broke.
 fn connect(
-    registry: &Registry<'_>,
+    registry: &Source<'_>,
     wanted: &Descriptor,
     writer: &mut BlobWriter,
     progress: &mut dyn Progress,

@@ -22,7 +22,9 @@ use crate::document::{
 use crate::hash::{digest_like, sha256};
 use crate::image::{Image, platform_of};
 use crate::progress::{Progress, ProgressEvent};
-use crate::registry::{CredentialFiles, Http, Registry, RetryPolicy, Transport};
+use crate::registry::{
+    CredentialFiles, Http, RegistriesConfig, RegistryError, RetryPolicy, Source, Transport,
+};
 use crate::store::{ImageStore, Ingest, NewEntry};
 
 /// Most indexes that are opened on the way to one manifest.
@@ -43,6 +45,7 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) transport: &'a dyn Transport,
     pub(crate) retry: RetryPolicy,
     pub(crate) credentials: &'a CredentialFiles,
+    pub(crate) registries: &'a RegistriesConfig,
 }
 
 /// Fetches an image from its registry into the store, and gives it the name `reference` there. Blobs that are in the
@@ -58,8 +61,13 @@ pub fn pull(
 ) -> Result<Image, PullError> {
     let transport = Http::default();
     let credentials = CredentialFiles::of_user();
-    let surroundings =
-        Surroundings { transport: &transport, retry: RetryPolicy::default(), credentials: &credentials };
+    let registries = RegistriesConfig::load().map_err(RegistryError::from)?;
+    let surroundings = Surroundings {
+        transport: &transport,
+        retry: RetryPolicy::default(),
+        credentials: &credentials,
+        registries: &registries,
+    };
     pull_with(store, reference, options, &surroundings)
 }
 
@@ -70,20 +78,21 @@ pub(crate) fn pull_with(
     options: &mut PullOptions<'_>,
     surroundings: &Surroundings<'_>,
 ) -> Result<Image, PullError> {
-    let registry = Registry::new(
+    let registry = Source::new(
         reference,
         options.tls_verify,
+        surroundings.registries,
         surroundings.transport,
         surroundings.retry,
         surroundings.credentials,
-    );
+    )?;
     let mut pull = Pull { registry, reference, platform: &options.platform, progress: options.progress };
     let found = pull.find_manifest()?;
     pull.fetch(store, &found)
 }
 
 struct Pull<'a> {
-    registry: Registry<'a>,
+    registry: Source<'a>,
     reference: &'a Reference,
     platform: &'a Platform,
     progress: &'a mut dyn Progress,

@@ -223,6 +223,7 @@ fn pull_as(
         transport: &Http::default(),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials,
+        registries: &RegistriesConfig::default(),
     };
     let mut options = PullOptions { platform: Platform::host(), tls_verify: true, progress };
     pull_with(store, reference, &mut options, &surroundings)
@@ -421,6 +422,7 @@ fn a_stalled_download_is_resumed() {
         transport: &Http::new(Duration::from_millis(300)),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
+        registries: &RegistriesConfig::default(),
     };
     let mut options = PullOptions { platform: Platform::host(), tls_verify: true, progress: &mut Silent };
     pull_with(&store, &fixture.server.reference(""), &mut options, &surroundings).unwrap();
@@ -675,6 +677,7 @@ fn a_tls_registry_on_loopback_is_found_and_its_certificate_checked() {
         transport: &Http::default(),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
+        registries: &RegistriesConfig::default(),
     };
     let mut options = PullOptions { platform: Platform::host(), tls_verify: false, progress: &mut Silent };
     // The manifest comes; `s_server` refuses the paths of blobs, which have a colon.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use stanza_spec::{Digest, Reference};
 
 use super::challenge::{self, Challenge};
-use super::credentials::{CredentialFiles, Lookup};
+use super::credentials::{CredentialFiles, Credentials};
 use super::error::RegistryError;
 use super::retry::RetryPolicy;
 use super::token::{read_token, token_url};
@@ -38,7 +38,7 @@ pub(crate) struct Registry<'a> {
     transport: &'a dyn Transport,
     retry: RetryPolicy,
     files: &'a CredentialFiles,
-    lookup: RefCell<Option<(Option<String>, Option<String>)>>,
+    lookup: RefCell<Option<Credentials>>,
     /// The `Authorization` header in use.
     authorization: RefCell<Option<String>>,
 }
@@ -75,12 +75,7 @@ impl<'a> Registry<'a> {
         files: &'a CredentialFiles,
     ) -> Registry<'a> {
         let authority = reference.registry_host().to_owned();
-        let loopback = Url::of_registry(false, &authority, String::new()).is_ok_and(|url| url.is_loopback());
-        let candidates = match (loopback, tls_verify) {
-            (true, verify) => vec![(false, true), (true, verify)],
-            (false, true) => vec![(true, true)],
-            (false, false) => vec![(true, false), (false, true)],
-        };
+        let candidates = schemes(&authority, tls_verify);
         let has_port = authority.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
         Registry {
             domain: reference.domain().to_owned(),
@@ -202,10 +197,7 @@ impl<'a> Registry<'a> {
     fn judge(&self, response: &Response, what: &str, last: bool) -> Result<Option<Duration>, RegistryError> {
         let (host, what) = (self.authority.clone(), what.to_owned());
         match response.status {
-            401 => {
-                let helper = self.credentials().ok().and_then(|(_, helper)| helper);
-                Err(RegistryError::Unauthorized { host, what, helper })
-            }
+            401 => Err(RegistryError::Unauthorized { host, what }),
             403 => Err(RegistryError::Denied { host, what }),
             404 => Err(RegistryError::NotFound { host, what }),
             429 => {
@@ -334,9 +326,13 @@ impl<'a> Registry<'a> {
             .filter(|(name, _)| name == "www-authenticate")
             .map(|(_, value)| value.clone())
             .collect();
-        let (basic, helper) = self.credentials()?;
+        let basic = self.credentials()?.basic();
         let unauthorized =
-            || RegistryError::Unauthorized { host: self.authority.clone(), what: what.to_owned(), helper };
+            || RegistryError::Unauthorized { host: self.authority.clone(), what: what.to_owned() };
+        if let (Credentials::RegistryToken(token), 1) = (self.credentials()?, round) {
+            *self.authorization.borrow_mut() = Some(format!("Bearer {token}"));
+            return Ok(None);
+        }
         // Bearer comes first when there are several.
         let (realm, service, scope) = match challenge::parse(&headers).into_iter().next() {
             None => return Err(unauthorized()),
@@ -370,14 +366,24 @@ impl<'a> Registry<'a> {
         Ok(None)
     }
 
-    /// The credentials for this registry (base64), and the helper that may have others; the files are read once.
-    fn credentials(&self) -> Result<(Option<String>, Option<String>), RegistryError> {
+    /// The credentials for this registry; the files are read once.
+    fn credentials(&self) -> Result<Credentials, RegistryError> {
         if let Some(known) = &*self.lookup.borrow() {
             return Ok(known.clone());
         }
-        let Lookup { basic, helper } = self.files.lookup(&self.domain, &self.repository)?;
-        *self.lookup.borrow_mut() = Some((basic.clone(), helper.clone()));
-        Ok((basic, helper))
+        let found = self.files.lookup(&self.domain, &self.repository)?;
+        *self.lookup.borrow_mut() = Some(found.clone());
+        Ok(found)
+    }
+}
+
+/// How a registry may be asked: (https, verified), in the order to try.
+pub(super) fn schemes(authority: &str, tls_verify: bool) -> Vec<(bool, bool)> {
+    let loopback = Url::of_registry(false, authority, String::new()).is_ok_and(|url| url.is_loopback());
+    match (loopback, tls_verify) {
+        (true, verify) => vec![(false, true), (true, verify)],
+        (false, true) => vec![(true, true)],
+        (false, false) => vec![(true, false), (false, true)],
     }
 }
 

@@ -13,13 +13,23 @@ mod challenge;
 mod client;
 mod credentials;
 mod error;
+mod login;
+mod registries;
 mod retry;
+mod setup;
+mod source;
 mod token;
 mod transport;
 mod url;
 
-pub(crate) use client::{Blob, Registry};
+pub(crate) use client::Blob;
 pub(crate) use credentials::CredentialFiles;
 pub use error::RegistryError;
+pub use login::{
+    LoggedIn, LoggedOut, LoginError, LoginOptions, Place, login, logout, logout_all, stored_login,
+};
+pub use registries::{Endpoint, RegistriesConfig, expand_alias};
 pub(crate) use retry::RetryPolicy;
+pub use setup::SetupError;
+pub(crate) use source::Source;
 pub(crate) use transport::{Http, Transport};

@@ -48,7 +48,7 @@ pub(super) fn read_token(body: &mut dyn Read) -> Result<String, String> {
 }
 
 /// Percent-encodes everything but unreserved characters and the `:`, `/`, `,` of scopes.
-fn escape(value: &str, into: &mut String) {
+pub(super) fn escape(value: &str, into: &mut String) {
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~:/,".contains(&byte) {
             into.push(char::from(byte));
