@@ -24,6 +24,8 @@ mod import;
 mod inspect;
 mod kill;
 mod load;
+mod login;
+mod logout;
 mod logs;
 mod ps;
 mod pull;
@@ -123,6 +125,8 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     image_prune::ENTRY,
     import::ENTRY,
     load::ENTRY,
+    login::ENTRY,
+    logout::ENTRY,
     rmi::ENTRY,
     tag::ENTRY,
     system_check::ENTRY,
@@ -173,8 +177,8 @@ fn verbs(family: &str) -> String {
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
     "build", "builder", "buildx", "commit", "compose", "config", "context", "cp", "events", "export",
-    "history", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port", "push", "save",
-    "search", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
+    "history", "manifest", "network", "node", "pause", "plugin", "port", "push", "save", "search", "secret",
+    "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {

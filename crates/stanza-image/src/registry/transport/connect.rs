@@ -26,7 +26,7 @@ use super::{CONNECT_TIMEOUT, Failure, TransportError, cause_of};
 use crate::registry::url::is_inward_address;
 
 /// `rustls` reads 4 KiB at a time; this makes one system call of many.
-const TLS_BUFFER: usize = 256 * 1024;
+const TLS_BUFFER: usize = 64 * 1024;
 /// RFC 1928, 3.
 const SOCKS_PORT: u16 = 1080;
 
