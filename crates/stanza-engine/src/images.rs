@@ -182,12 +182,21 @@ impl Engine {
         stanza_image::import(self.image_store()?, archive, reference, options)
     }
 
-    /// The image that `name` means: a reference, an id, or the beginning of one.
+    /// The image that `name` means: a reference, an id, or the beginning of one, or a short name with an alias.
     ///
     /// # Errors
     /// When it means none, or several.
     pub fn image(&mut self, name: &str) -> Result<Image, ImageError> {
-        Ok(self.image_store()?.resolve(name)?)
+        let store = self.image_store()?;
+        let by_alias = |error: ResolveError| {
+            if !matches!(error, ResolveError::NotFound { .. }) {
+                return Err(error);
+            }
+            // Settings that are wrong matter to a pull; here they are no alias. The error tells of the name as given.
+            let full = stanza_image::expand_alias(name).ok().flatten();
+            full.and_then(|full| store.resolve(&full).ok()).ok_or(error)
+        };
+        Ok(store.resolve(name).or_else(by_alias)?)
     }
 
     /// The images that the filters leave, the newest first.

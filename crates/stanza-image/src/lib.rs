@@ -11,7 +11,7 @@
 //!
 //! Everything that comes in is hostile until its digest fits: documents are bounded before they are parsed, sizes
 //! before bytes are written, redirects before they are followed. Nothing here mounts, unpacks a layer (that is
-//! `stanza-snapshot`) or knows containers. All of it is synchronous.
+//! `stanza-snapshot`) or knows containers. All of it is synchronous; `registry/transport` hides the one thread that is not.
 
 #![forbid(unsafe_code)]
 
@@ -38,7 +38,10 @@ pub use policy::PolicyError;
 pub use progress::{Progress, ProgressEvent, Silent};
 pub use pull::{PullError, PullOptions, pull};
 pub use push::{PushError, PushOptions, Pushed, push};
-pub use registry::{Referrer, RegistryError};
+pub use registry::{
+    Endpoint, LoggedIn, LoggedOut, LoginError, LoginOptions, Place, Referrer, RegistriesConfig,
+    RegistryError, SetupError, expand_alias, login, logout, logout_all, stored_login,
+};
 pub use remote::{Connections, Remote, RemoteDocument, RemoteError};
 pub use sink::{LayerSink, SinkError};
 pub use store::{DiskUsage, ImageStore, Pruned, RemoveError, Removed, ResolveError, StoreError};

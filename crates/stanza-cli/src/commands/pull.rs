@@ -51,7 +51,9 @@ pub(super) fn platform(given: &ArgMatches) -> Result<Option<Platform>, Failure> 
 }
 
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
-    let text = given.text("NAME").unwrap_or_default();
+    let typed = given.text("NAME").unwrap_or_default();
+    let alias = stanza_image::expand_alias(typed)?;
+    let text = alias.as_deref().unwrap_or(typed);
     let name = reference(text)?;
     let platform = platform(given)?;
     let tls_verify = given.choice("tls-verify").unwrap_or(true);

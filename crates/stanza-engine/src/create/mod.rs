@@ -232,11 +232,24 @@ impl Engine {
             let pulled = engine.pull(reference, wanted.clone(), true, None, progress);
             pulled.map_err(|error| CreateError::Pull(Box::new(error)))
         };
-        let found = if config.pull == PullPolicy::Always {
-            None
-        } else {
-            Some(self.image_store().map_err(ResolveError::from)?.resolve(&config.image))
+        let store = self.image_store().map_err(ResolveError::from)?;
+        let mut found =
+            if config.pull == PullPolicy::Always { None } else { Some(store.resolve(&config.image)) };
+        let mut name = config.image.as_str();
+        // The settings of registries are read only when the registry is the next to be asked.
+        let alias = match &found {
+            None | Some(Err(ResolveError::NotFound { .. })) => expand_alias(name)?,
+            Some(_) => None,
         };
+        if let Some(full) = &alias {
+            // A failure tells of the name as it was given.
+            if found.is_some()
+                && let Ok(image) = store.resolve(full)
+            {
+                found = Some(Ok(image));
+            }
+            name = full;
+        }
         let image = match found {
             Some(Ok(image)) if fits(&image) => image,
             Some(Ok(_)) if config.pull == PullPolicy::Never => {
@@ -245,12 +258,12 @@ impl Engine {
                     wanted: wanted.map(|wanted| wanted.to_string()).unwrap_or_default(),
                 });
             }
-            Some(Err(error @ ResolveError::NotFound { .. })) => match config.image.parse::<Reference>() {
+            Some(Err(error @ ResolveError::NotFound { .. })) => match name.parse::<Reference>() {
                 Ok(reference) if config.pull != PullPolicy::Never => pull(self, &reference)?,
                 _ => return Err(error.into()),
             },
             Some(Err(error)) => return Err(error.into()),
-            Some(Ok(_)) | None => match config.image.parse::<Reference>() {
+            Some(Ok(_)) | None => match name.parse::<Reference>() {
                 Ok(reference) => pull(self, &reference)?,
                 Err(_) => return Err(ResolveError::NotFound { name: config.image.clone() }.into()),
             },
@@ -546,4 +559,10 @@ fn ensure_source(kind: &MountKind) -> Result<(), CreateError> {
         }
         Err(error) => Err(failed("look at the bind mount's source", error)),
     }
+}
+
+/// What a short name means by the settings of registries.
+fn expand_alias(name: &str) -> Result<Option<String>, CreateError> {
+    stanza_image::expand_alias(name)
+        .map_err(|error| CreateError::Pull(Box::new(stanza_image::RegistryError::from(error).into())))
 }

@@ -21,7 +21,7 @@ use super::error::PullError;
 use crate::document::Descriptor;
 use crate::flow::flow;
 use crate::progress::{Progress, ProgressEvent};
-use crate::registry::Registry;
+use crate::registry::Source;
 use crate::sink::LayerSink;
 use crate::store::{ImageStore, Partial, Wanted};
 use crate::unpack::{InflateError, inflate, unpack_blob};
@@ -38,7 +38,7 @@ pub(super) struct Wish<'a> {
 
 /// Where blobs come from and layers go.
 pub(super) struct Layers<'a> {
-    pub(super) registry: &'a Registry<'a>,
+    pub(super) registry: &'a Source<'a>,
     pub(super) store: &'a ImageStore,
     pub(super) sink: Option<&'a dyn LayerSink>,
     /// Layers that come in at once, at least one.
@@ -74,7 +74,7 @@ impl Verdict {
 
 impl<'a> Layers<'a> {
     pub(super) fn new(
-        registry: &'a Registry<'a>,
+        registry: &'a Source<'a>,
         store: &'a ImageStore,
         sink: Option<&'a dyn LayerSink>,
         concurrency: usize,

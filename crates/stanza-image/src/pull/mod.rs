@@ -28,7 +28,9 @@ use crate::hash::{digest_like, sha256};
 use crate::image::{Image, platform_of};
 use crate::policy::Gate;
 use crate::progress::{Progress, ProgressEvent};
-use crate::registry::{CredentialFiles, Http, Registry, RetryPolicy, Transport};
+use crate::registry::{
+    CredentialFiles, Http, RegistriesConfig, Registry, RegistryError, RetryPolicy, Source, Transport,
+};
 use crate::sink::LayerSink;
 use crate::store::{ImageStore, NewEntry};
 
@@ -61,6 +63,22 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) transport: &'a dyn Transport,
     pub(crate) retry: RetryPolicy,
     pub(crate) credentials: &'a CredentialFiles,
+    pub(crate) registries: &'a RegistriesConfig,
+}
+
+impl<'a> Surroundings<'a> {
+    /// The registry of a name itself, mirrors aside: what is written to, and asked about itself.
+    pub(crate) fn registry(
+        &self,
+        reference: &Reference,
+        tls_verify: bool,
+    ) -> Result<Registry<'a>, RegistryError> {
+        let Surroundings { transport, retry, credentials, registries } = *self;
+        let own = registries.endpoints(reference)?.pop();
+        let (reference, insecure) =
+            own.as_ref().map_or((reference, false), |own| (&own.reference, own.insecure));
+        Ok(Registry::new(reference, tls_verify && !insecure, transport, retry, credentials))
+    }
 }
 
 /// Fetches an image from its registry into the store, and gives it the name `reference` there. Blobs that are in the
@@ -76,9 +94,14 @@ pub fn pull(
 ) -> Result<Image, PullError> {
     let transport = Http::default();
     let credentials = CredentialFiles::of_user();
+    let registries = RegistriesConfig::load().map_err(RegistryError::from)?;
     let gate = Gate::load(options.signature_policy)?;
-    let surroundings =
-        Surroundings { transport: &transport, retry: RetryPolicy::default(), credentials: &credentials };
+    let surroundings = Surroundings {
+        transport: &transport,
+        retry: RetryPolicy::default(),
+        credentials: &credentials,
+        registries: &registries,
+    };
     pull_with(store, reference, options, &surroundings, &gate)
 }
 
@@ -90,13 +113,14 @@ pub(crate) fn pull_with(
     surroundings: &Surroundings<'_>,
     gate: &Gate,
 ) -> Result<Image, PullError> {
-    let registry = Registry::new(
+    let registry = Source::new(
         reference,
         options.tls_verify,
+        surroundings.registries,
         surroundings.transport,
         surroundings.retry,
         surroundings.credentials,
-    );
+    )?;
     let pull = Pull {
         registry,
         reference,
@@ -107,12 +131,12 @@ pub(crate) fn pull_with(
     };
     let found = pull.find_manifest()?;
     let manifest = (&found.descriptor.digest, &found.bytes[..]);
-    gate.admit_pull(reference, manifest, &pull.registry, surroundings.transport)?;
+    gate.admit_pull(reference, manifest, pull.registry.current(), surroundings.transport)?;
     pull.fetch(store, &found)
 }
 
 struct Pull<'a> {
-    registry: Registry<'a>,
+    registry: Source<'a>,
     reference: &'a Reference,
     platform: &'a Platform,
     sink: Option<&'a dyn LayerSink>,

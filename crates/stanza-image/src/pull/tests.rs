@@ -68,6 +68,7 @@ fn pull_as(
         transport: &Http::default(),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials,
+        registries: &RegistriesConfig::default(),
     };
     let mut options = PullOptions {
         platform: Platform::host(),
@@ -273,6 +274,7 @@ fn a_stalled_download_is_resumed() {
         transport: &Http::new(Duration::from_millis(300)),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
+        registries: &RegistriesConfig::default(),
     };
     let mut options = PullOptions {
         platform: Platform::host(),
@@ -534,6 +536,7 @@ fn a_tls_registry_on_loopback_is_found_and_its_certificate_checked() {
         transport: &Http::default(),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
+        registries: &RegistriesConfig::default(),
     };
     let mut options = PullOptions {
         platform: Platform::host(),

@@ -22,7 +22,9 @@ use crate::document::Descriptor;
 use crate::outline::Outline;
 use crate::progress::{Progress, ProgressEvent};
 use crate::pull::Surroundings;
-use crate::registry::{CredentialFiles, Http, OutgoingDocument, Referrer, Registry, RetryPolicy};
+use crate::registry::{
+    CredentialFiles, Http, OutgoingDocument, Referrer, RegistriesConfig, Registry, RegistryError, RetryPolicy,
+};
 use crate::store::ImageStore;
 use blobs::Bringing;
 use plan::{Plan, PlannedDocument};
@@ -60,8 +62,13 @@ pub fn push(
 ) -> Result<Vec<Pushed>, PushError> {
     let transport = Http::default();
     let credentials = CredentialFiles::of_user();
-    let surroundings =
-        Surroundings { transport: &transport, retry: RetryPolicy::default(), credentials: &credentials };
+    let registries = RegistriesConfig::load().map_err(RegistryError::from)?;
+    let surroundings = Surroundings {
+        transport: &transport,
+        retry: RetryPolicy::default(),
+        credentials: &credentials,
+        registries: &registries,
+    };
     push_with(store, name, options, &surroundings)
 }
 
@@ -76,13 +83,7 @@ pub(crate) fn push_with(
         return Err(PushError::ByDigest { name: name.familiar() });
     }
     let entries = entries(store, name, options.all_tags)?;
-    let registry = Registry::new(
-        name,
-        options.tls_verify,
-        surroundings.transport,
-        surroundings.retry,
-        surroundings.credentials,
-    );
+    let registry = surroundings.registry(name, options.tls_verify)?;
     let mut push = Push {
         store,
         registry: registry.for_push(),
