@@ -28,6 +28,9 @@ mod store;
 pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
 pub use image::{Image, Layer};
 pub use progress::{Progress, ProgressEvent, Silent};
-pub use pull::{PullError, PullOptions, pull};
+pub use pull::{PullError, PullOptions, RestoreOptions, pull, restore_blob, restore_layers};
 pub use registry::RegistryError;
-pub use store::{DiskUsage, ImageStore, Pruned, RemoveError, Removed, ResolveError, StoreError};
+pub use store::{
+    BlobFault, BlobKind, DiskUsage, ImageStore, Pruned, RemoveError, Removed, ResolveError, StoreError,
+    StoreReport, Wanted,
+};

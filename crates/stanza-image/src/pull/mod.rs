@@ -11,10 +11,12 @@
 
 mod download;
 mod error;
+mod restore;
 
 use stanza_spec::{Digest, Platform, Reference};
 
 pub use error::PullError;
+pub use restore::{RestoreOptions, restore_blob, restore_layers};
 
 use crate::document::{
     Choice, Descriptor, Document, DocumentError, MAX_INDEX_DEPTH, Manifest, choose, parse_config,
@@ -250,7 +252,8 @@ impl Pull<'_> {
         layer: &Descriptor,
     ) -> Result<(), PullError> {
         let Descriptor { digest, size, .. } = layer;
-        if store.has_blob(digest, *size) {
+        // One that was dropped is not needed: whoever needs it fetches it.
+        if store.has_blob(digest, *size) || store.is_dropped(digest) {
             self.progress.event(ProgressEvent::LayerExists { digest, size: *size });
             return Ok(());
         }

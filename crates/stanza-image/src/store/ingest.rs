@@ -21,6 +21,8 @@ pub(crate) struct Ingest<'a> {
     /// Locked for as long as this process lives: who finds it unlocked may clear the directory.
     lease: File,
     files: Cell<u32>,
+    /// What is there under a blob's name does not count: it is damaged.
+    replaces: Cell<bool>,
 }
 
 /// A whole file in the ingest directory, hashed, not (yet) a blob. It goes with its directory.
@@ -50,7 +52,7 @@ impl ImageStore {
         flock(&lease, FlockOperation::NonBlockingLockExclusive)
             .map_err(std::io::Error::from)
             .context("lock", &path)?;
-        Ok(Ingest { store: self, directory, lease, files: Cell::new(0) })
+        Ok(Ingest { store: self, directory, lease, files: Cell::new(0), replaces: Cell::new(false) })
     }
 }
 
@@ -67,6 +69,15 @@ impl Ingest<'_> {
         }
         let _announcing = lock_file(&self.store.root.join(COLLECT_LOCK), FlockOperation::LockShared)?;
         (&self.lease).write_all(lines.as_bytes()).context("write", &self.directory.join(LEASE))
+    }
+
+    /// From now on, blobs take the place of what is there under their names.
+    pub(crate) fn replace(&self) {
+        self.replaces.set(true);
+    }
+
+    fn has(&self, digest: &Digest, size: u64) -> bool {
+        !self.replaces.get() && self.store.has_blob(digest, size)
     }
 
     /// Starts a blob whose digest and size are known.
@@ -105,11 +116,13 @@ impl Ingest<'_> {
     /// Makes a spooled file a blob: synced first, then renamed. The digest must be protected.
     pub(crate) fn adopt(&self, spooled: &Spooled) -> Result<(), StoreError> {
         let target = self.store.blob_path(&spooled.digest);
-        if self.store.has_blob(&spooled.digest, spooled.size) {
+        if self.has(&spooled.digest, spooled.size) {
             return Ok(());
         }
         File::open(&spooled.path).and_then(|file| file.sync_data()).context("sync", &spooled.path)?;
-        fs::rename(&spooled.path, &target).context("rename a blob to", &target)
+        fs::rename(&spooled.path, &target).context("rename a blob to", &target)?;
+        self.store.unmark(&spooled.digest);
+        Ok(())
     }
 
     /// Opens a spooled file, wherever it is by now: as a blob when it was adopted.
@@ -127,7 +140,7 @@ impl Ingest<'_> {
     pub(crate) fn store_bytes(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.protect([digest])?;
-        if self.store.has_blob(digest, size) {
+        if self.has(digest, size) {
             return Ok(());
         }
         let mut writer = self.writer(digest, size)?;

@@ -8,6 +8,8 @@
 //!   blobs/sha512/<hex>
 //!   .lock                 flock: held while index.json is read, changed and replaced
 //!   gc.lock               flock: shared while a writer announces digests, exclusive while blobs are collected
+//!   dropped/<algorithm>-<hex>   marks of layers that are absent on purpose (`dropped.rs`)
+//!   partial/              downloads that were cut, to go on with; aged out
 //!   ingest/<random>/      one per writer: `lease` (flock held by the writer; one protected digest per line) and
 //!                         blobs that are not whole yet
 //! ```
@@ -28,11 +30,13 @@
 
 mod blob;
 mod collect;
+mod dropped;
 mod error;
 mod index;
 mod ingest;
 mod remove;
 mod resolve;
+mod verify;
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -44,6 +48,7 @@ use stanza_spec::{Digest, Reference};
 pub use collect::{DiskUsage, Pruned};
 pub use error::{RemoveError, ResolveError, StoreError};
 pub use remove::Removed;
+pub use verify::{BlobFault, BlobKind, StoreReport, Wanted};
 
 pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;
@@ -60,6 +65,8 @@ const INDEX_LOCK: &str = ".lock";
 const COLLECT_LOCK: &str = "gc.lock";
 const INGEST: &str = "ingest";
 const BLOBS: &str = "blobs";
+const DROPPED: &str = "dropped";
+const PARTIAL: &str = "partial";
 const ALGORITHMS: [&str; 2] = ["sha256", "sha512"];
 
 /// The images of one root directory. Cheap to open; holds no lock and no open file.
