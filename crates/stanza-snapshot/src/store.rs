@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fd::OwnedFd;
+use rustix::fs::{FlockOperation, Mode, OFlags};
 use stanza_spec::{Classify, Digest, ErrorKind};
 
 use crate::ingest::{self, Ingest};
@@ -17,6 +19,35 @@ pub(crate) const FILES: &str = "fs";
 pub struct LayerStore {
     root: PathBuf,
     rootless: bool,
+}
+
+/// A lock on all layers; gone when dropped.
+#[derive(Debug)]
+pub struct LayersHeld {
+    _root: OwnedFd,
+}
+
+/// Layers that have no name any more. Dropped, they are taken apart; a crash leaves a leftover.
+pub struct TakenLayers {
+    layers: Vec<(Digest, Ingest)>,
+}
+
+impl TakenLayers {
+    /// Takes them apart; gives those that are gone.
+    ///
+    /// # Errors
+    /// The first failure, after trying all.
+    pub fn remove(self) -> Result<Vec<Digest>, RemoveError> {
+        let mut gone = Vec::new();
+        let mut failure = None;
+        for (layer, ingest) in self.layers {
+            match remove_tree(ingest.path()) {
+                Ok(()) => gone.push(layer),
+                Err(source) => failure = failure.or(Some(RemoveError::Remove { layer, source })),
+            }
+        }
+        failure.map_or(Ok(gone), Err)
+    }
 }
 
 /// Why a layer store cannot be opened.
@@ -170,6 +201,55 @@ impl LayerStore {
             }
         })?;
         remove_tree(ingest.path()).map_err(fail)
+    }
+
+    /// Keeps layers from being removed for as long as the value lives: for the moment between looking whether they are
+    /// there, and writing down that they are needed. Waits for whoever removes some.
+    ///
+    /// It is a lock on the store's root directory, which goes with its owner.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened or locked.
+    pub fn hold(&self) -> io::Result<LayersHeld> {
+        self.lock(FlockOperation::LockShared)
+    }
+
+    /// The other side of [`LayerStore::hold`]: for the time of looking what is needed, and removing the rest.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened or locked.
+    pub fn alone(&self) -> io::Result<LayersHeld> {
+        self.lock(FlockOperation::LockExclusive)
+    }
+
+    fn lock(&self, operation: FlockOperation) -> io::Result<LayersHeld> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::open(&self.root, flags, Mode::empty())?;
+        loop {
+            match rustix::fs::flock(&root, operation) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => return Ok(result.map(|()| LayersHeld { _root: root })?),
+            }
+        }
+    }
+
+    /// Takes layers away at once, and gives what takes them apart: that needs no lock. Those that are not there are left
+    /// out.
+    ///
+    /// # Errors
+    /// When one cannot be moved; those before it are gone.
+    pub fn take(&self, layers: &[Digest]) -> Result<TakenLayers, RemoveError> {
+        let mut taken = TakenLayers { layers: Vec::new() };
+        for layer in layers {
+            let fail = |source: io::Error| RemoveError::Remove { layer: layer.clone(), source };
+            let ingest = Ingest::create(&self.ingest()).map_err(|error| fail(error.into()))?;
+            match std::fs::rename(self.home(layer), ingest.path()) {
+                Ok(()) => taken.layers.push((layer.clone(), ingest)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(fail(error)),
+            }
+        }
+        Ok(taken)
     }
 
     /// The layers that are there, in no order.
