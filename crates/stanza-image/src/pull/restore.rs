@@ -2,13 +2,18 @@
 
 use stanza_spec::{Digest, Reference};
 
-use super::{PullError, Quiet, Surroundings, download};
-use crate::document::{Descriptor, MAX_MANIFEST};
+use std::io::{self, Read};
+
+use super::{PullError, Surroundings};
+use crate::document::MAX_MANIFEST;
 use crate::hash::digest_like;
 use crate::image::Image;
 use crate::progress::{Progress, ProgressEvent};
-use crate::registry::{CredentialFiles, Http, Registry, RetryPolicy};
-use crate::store::{BlobKind, ImageStore, StoreError, Wanted};
+use crate::registry::{CredentialFiles, Http, Registry, RegistryError, RetryPolicy};
+use crate::store::{BlobKind, ImageStore, Ingest, KnownBlob, StoreError};
+
+/// Hashed while it is in the processor's cache.
+const CHUNK: usize = 128 * 1024;
 
 /// How to reach registries.
 pub struct RestoreOptions<'a> {
@@ -24,7 +29,7 @@ pub struct RestoreOptions<'a> {
 /// What the last source says; [`StoreError::Missing`] when it has none.
 pub fn restore_blob(
     store: &ImageStore,
-    blob: &Wanted,
+    blob: &KnownBlob,
     options: &mut RestoreOptions<'_>,
 ) -> Result<(), PullError> {
     let transport = Http::default();
@@ -44,7 +49,7 @@ pub fn restore_blob(
 /// [`restore_blob`] from one source, with the network given.
 pub(crate) fn restore_from(
     store: &ImageStore,
-    blob: &Wanted,
+    blob: &KnownBlob,
     source: &Reference,
     options: &mut RestoreOptions<'_>,
     surroundings: &Surroundings<'_>,
@@ -56,17 +61,14 @@ pub(crate) fn restore_from(
         surroundings.retry,
         surroundings.credentials,
     );
-    let Wanted { digest, size, kind, .. } = blob;
+    let KnownBlob { digest, size, kind, .. } = blob;
     let ingest = store.ingest()?;
     ingest.protect([digest])?;
     ingest.replace();
-    let wanted = Descriptor::new("", digest.clone(), *size);
-    if *kind == BlobKind::Layer {
+    if *kind != BlobKind::Manifest {
         options.progress.event(ProgressEvent::LayerStarted { digest, size: *size });
-        download::fetch_blob(&registry, &ingest, &wanted, options.progress)?;
+        fetch(&registry, &ingest, digest, *size, options.progress)?;
         options.progress.event(ProgressEvent::LayerDone { digest, size: *size });
-    } else if *kind == BlobKind::Config {
-        download::fetch_blob(&registry, &ingest, &wanted, &mut Quiet(options.progress))?;
     } else {
         let progress = &mut *options.progress;
         let raw = registry.manifest(digest.as_str(), &mut |attempt, delay| {
@@ -80,6 +82,70 @@ pub(crate) fn restore_from(
         ingest.store_bytes(digest, &raw.bytes)?;
     }
     Ok(ingest.sync()?)
+}
+
+/// Fetches a blob into the store, as often as the connection breaks, from where it broke.
+fn fetch(
+    registry: &Registry<'_>,
+    ingest: &Ingest<'_>,
+    digest: &Digest,
+    size: u64,
+    progress: &mut dyn Progress,
+) -> Result<(), PullError> {
+    let policy = *registry.retry_policy();
+    let mut writer = ingest.writer(digest, size)?;
+    let mut buffer = vec![0; CHUNK];
+    let (mut done, mut failures, mut broken) = (0, 0, None);
+    while done < size || size == 0 {
+        let answer = registry.blob(digest, done, &mut |attempt, delay| {
+            progress.event(ProgressEvent::Retrying { attempt, delay });
+        });
+        let mut blob = match answer {
+            Ok(blob) => blob,
+            // The rest cannot be had by itself.
+            Err(RegistryError::Status { status: 416, .. } | RegistryError::Answer { .. }) if done > 0 => {
+                writer = ingest.writer(digest, size)?;
+                done = 0;
+                registry.blob(digest, 0, &mut |_, _| {})?
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(actual) = blob.size.filter(|actual| *actual != size) {
+            return Err(PullError::Size { digest: digest.clone(), expected: size, actual });
+        }
+        if blob.offset != done {
+            writer = ingest.writer(digest, size)?;
+            done = 0;
+        }
+        loop {
+            match blob.body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => {
+                    // One byte too many is refused here.
+                    writer.append(&buffer[..count])?;
+                    done += count as u64;
+                    progress.event(ProgressEvent::LayerBytes { digest, done, size });
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            }
+        }
+        if done == size {
+            break;
+        }
+        failures += 1;
+        if failures >= policy.tries {
+            let digest = digest.clone();
+            return Err(PullError::Truncated { digest, received: done, expected: size, source: broken });
+        }
+        let delay = policy.delay(failures);
+        progress.event(ProgressEvent::Retrying { attempt: failures + 1, delay });
+        (policy.sleep)(delay);
+    }
+    Ok(ingest.commit(writer)?)
 }
 
 /// Fetches all blobs of an image's layers that are not there, those that `needed` says yes to; gives how many came.
@@ -97,7 +163,7 @@ pub fn restore_layers(
         if store.has_blob(&layer.digest, layer.size) {
             continue;
         }
-        let blob = Wanted {
+        let blob = KnownBlob {
             digest: layer.digest.clone(),
             size: layer.size,
             kind: BlobKind::Layer,

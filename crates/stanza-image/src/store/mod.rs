@@ -48,7 +48,7 @@ use stanza_spec::{Digest, Reference};
 pub use collect::{DiskUsage, Pruned};
 pub use error::{RemoveError, ResolveError, StoreError};
 pub use remove::Removed;
-pub use verify::{BlobFault, BlobKind, StoreReport, Wanted};
+pub use verify::{BlobFault, BlobKind, KnownBlob, StoreReport};
 
 pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;

@@ -37,7 +37,7 @@ pub enum BlobKind {
 
 /// A blob that should be there.
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct KnownBlob {
     /// Its digest.
     pub digest: Digest,
     /// Its size in bytes.
@@ -54,7 +54,7 @@ pub struct Wanted {
 #[derive(Debug)]
 pub struct BlobFault {
     /// Which one.
-    pub blob: Wanted,
+    pub blob: KnownBlob,
     /// What is wrong with it.
     pub error: StoreError,
 }
@@ -75,7 +75,7 @@ pub struct StoreReport {
 }
 
 /// Blobs by digest.
-type WantedBlobs = BTreeMap<Digest, Wanted>;
+type KnownBlobs = BTreeMap<Digest, KnownBlob>;
 
 impl ImageStore {
     /// Reads everything back that leads from the index entries which `chosen` says yes to, on `threads` threads; for
@@ -93,7 +93,7 @@ impl ImageStore {
         let mut wanted = self.wanted(chosen)?;
         if whole {
             for (digest, size) in self.blobs()? {
-                wanted.entry(digest.clone()).or_insert_with(|| Wanted {
+                wanted.entry(digest.clone()).or_insert_with(|| KnownBlob {
                     digest,
                     size,
                     kind: BlobKind::Unreferenced,
@@ -103,7 +103,7 @@ impl ImageStore {
             }
             report.strays = self.strays()?;
         }
-        let blobs: Vec<&Wanted> = wanted.values().collect();
+        let blobs: Vec<&KnownBlob> = wanted.values().collect();
         let (next, bytes, read) = (AtomicUsize::new(0), AtomicU64::new(0), AtomicUsize::new(0));
         let found = Mutex::new((Vec::new(), 0));
         std::thread::scope(|scope| {
@@ -146,8 +146,8 @@ impl ImageStore {
     fn wanted(
         &self,
         chosen: &dyn Fn(&Digest, Option<&Reference>, Option<&Digest>) -> bool,
-    ) -> Result<WantedBlobs, StoreError> {
-        let mut wanted = WantedBlobs::new();
+    ) -> Result<KnownBlobs, StoreError> {
+        let mut wanted = KnownBlobs::new();
         for entry in &self.read_index()?.manifests {
             let reference = entry.reference();
             let id = entry.image_id();
@@ -167,7 +167,7 @@ impl ImageStore {
 
     fn add_document(
         &self,
-        wanted: &mut WantedBlobs,
+        wanted: &mut KnownBlobs,
         entry: &Descriptor,
         name: &str,
         source: Option<&Reference>,
@@ -196,8 +196,8 @@ impl ImageStore {
     }
 
     /// Reads a blob; gives its length.
-    fn check_blob(&self, wanted: &Wanted, buffer: &mut [u8]) -> Result<u64, StoreError> {
-        let Wanted { digest, size, .. } = wanted;
+    fn check_blob(&self, wanted: &KnownBlob, buffer: &mut [u8]) -> Result<u64, StoreError> {
+        let KnownBlob { digest, size, .. } = wanted;
         let path = self.blob_path(digest);
         let mut file = match File::open(&path) {
             Ok(file) => file,
@@ -285,13 +285,13 @@ impl ImageStore {
 }
 
 fn add(
-    wanted: &mut WantedBlobs,
+    wanted: &mut KnownBlobs,
     descriptor: &Descriptor,
     kind: BlobKind,
     name: &str,
     source: Option<&Reference>,
 ) {
-    let blob = wanted.entry(descriptor.digest.clone()).or_insert_with(|| Wanted {
+    let blob = wanted.entry(descriptor.digest.clone()).or_insert_with(|| KnownBlob {
         digest: descriptor.digest.clone(),
         size: descriptor.size,
         kind,
