@@ -62,6 +62,15 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// It cannot be locked.
+    #[error("cannot lock the layer store `{}`", path.display())]
+    Lock {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// Why layers cannot be listed, or leftovers not be cleared.
@@ -106,7 +115,7 @@ pub enum RemoveError {
 
 impl Classify for OpenError {
     fn kind(&self) -> ErrorKind {
-        let OpenError::Create { source, .. } = self;
+        let (OpenError::Create { source, .. } | OpenError::Lock { source, .. }) = self;
         ErrorKind::of_io(source)
     }
 }
@@ -203,6 +212,16 @@ impl LayerStore {
         remove_tree(ingest.path()).map_err(fail)
     }
 
+    /// Bytes on disk of what is beside a layer's files: its directory and its record.
+    #[must_use]
+    pub fn around(&self, diff_id: &Digest) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        let size = |path: PathBuf| {
+            std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks().saturating_mul(512))
+        };
+        size(self.home(diff_id)) + size(self.member(diff_id, RECORD))
+    }
+
     /// Keeps layers from being removed for as long as the value lives: for the moment between looking whether they are
     /// there, and writing down that they are needed. Waits for whoever removes some.
     ///
@@ -210,7 +229,7 @@ impl LayerStore {
     ///
     /// # Errors
     /// When the directory cannot be opened or locked.
-    pub fn hold(&self) -> io::Result<LayersHeld> {
+    pub fn hold(&self) -> Result<LayersHeld, OpenError> {
         self.lock(FlockOperation::LockShared)
     }
 
@@ -218,17 +237,20 @@ impl LayerStore {
     ///
     /// # Errors
     /// When the directory cannot be opened or locked.
-    pub fn alone(&self) -> io::Result<LayersHeld> {
+    pub fn alone(&self) -> Result<LayersHeld, OpenError> {
         self.lock(FlockOperation::LockExclusive)
     }
 
-    fn lock(&self, operation: FlockOperation) -> io::Result<LayersHeld> {
+    fn lock(&self, operation: FlockOperation) -> Result<LayersHeld, OpenError> {
+        let fail =
+            |error: rustix::io::Errno| OpenError::Lock { path: self.root.clone(), source: error.into() };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::open(&self.root, flags, Mode::empty())?;
+        let root = rustix::fs::open(&self.root, flags, Mode::empty()).map_err(fail)?;
         loop {
             match rustix::fs::flock(&root, operation) {
                 Err(rustix::io::Errno::INTR) => {}
-                result => return Ok(result.map(|()| LayersHeld { _root: root })?),
+                Err(error) => return Err(fail(error)),
+                Ok(()) => return Ok(LayersHeld { _root: root }),
             }
         }
     }

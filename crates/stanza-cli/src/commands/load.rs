@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Read, stdin};
 
 use clap::{ArgMatches, Command};
 
-use super::{Entry, Faults, Group, Needs};
+use super::{Entry, Faults, Group, Needs, keep_budget};
 use crate::arguments::{Given, command, switch, value};
 use crate::door::{Door, Outcome};
 use crate::failure::Failure;
@@ -44,7 +44,9 @@ pub(super) fn archive(path: Option<&str>) -> Result<Box<dyn Read>, Failure> {
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     let archive = archive(given.text("input"))?;
     let mut display = Display::new(if given.on("quiet") { Stream::Quiet } else { Stream::Stderr });
-    let loaded = door.engine()?.load(archive, &mut display)?;
+    let mut engine = door.engine()?;
+    let loaded = engine.load(archive, &mut display)?;
+    keep_budget(&mut engine);
     for image in &loaded {
         output::line(&match &image.name {
             Some(name) => format!("Loaded image: {}", name.familiar()),

@@ -19,6 +19,7 @@ mod exec;
 mod help;
 mod image_inspect;
 mod image_prune;
+mod image_verify;
 mod images;
 mod import;
 mod inspect;
@@ -121,6 +122,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     wait::ENTRY,
     image_inspect::ENTRY,
     image_prune::ENTRY,
+    image_verify::ENTRY,
     import::ENTRY,
     load::ENTRY,
     rmi::ENTRY,
@@ -224,6 +226,14 @@ fn distance(a: &str, b: &str) -> usize {
 fn filters(given: &ArgMatches) -> Result<Filters, Failure> {
     let words: Vec<&str> = given.texts("filter").collect();
     Ok(Filters::parse(&words)?)
+}
+
+/// Makes the image store as small as the configuration wants it. What was asked for is done by then, so that a failure is
+/// no more than a warning.
+fn keep_budget(engine: &mut stanza_engine::Engine) {
+    if let Err(error) = engine.enforce_budget() {
+        output::warning(&Failure::from(error).to_string());
+    }
 }
 
 /// Does `action` for every name and goes on after a failure, which it prints; 1 when there was one.

@@ -4,7 +4,7 @@ use clap::{ArgMatches, Command};
 use stanza_spec::Platform;
 
 use super::tag::reference;
-use super::{Entry, Faults, Group, Needs};
+use super::{Entry, Faults, Group, Needs, keep_budget};
 use crate::arguments::{Given, command, switch, value, word};
 use crate::door::{Door, Outcome};
 use crate::failure::Failure;
@@ -55,7 +55,9 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     } else {
         display.line(&format!("Pulling from {}", name.path()));
     }
-    let image = door.engine()?.pull(&name, platform, tls_verify, &mut display)?;
+    let mut engine = door.engine()?;
+    let image = engine.pull(&name, platform, tls_verify, &mut display)?;
+    keep_budget(&mut engine);
     let digest = display.digest.clone().unwrap_or(image.manifest);
     display.line(&format!("Digest: {digest}"));
     let status =

@@ -102,6 +102,9 @@ pub enum UnpackError {
     /// The layer's blob cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A blob that was dropped to save space cannot be fetched again.
+    #[error(transparent)]
+    Fetch(#[from] Box<stanza_image::PullError>),
     /// The layer store cannot be used.
     #[error(transparent)]
     Layers(#[from] stanza_snapshot::OpenError),
@@ -123,6 +126,7 @@ impl Classify for UnpackError {
     fn kind(&self) -> ErrorKind {
         match self {
             UnpackError::Store(error) => error.kind(),
+            UnpackError::Fetch(error) => error.kind(),
             UnpackError::Layers(error) => error.kind(),
             UnpackError::Apply { source, .. } => source.kind(),
             UnpackError::Plan(error) => error.kind(),
@@ -132,6 +136,7 @@ impl Classify for UnpackError {
     fn hint(&self) -> Option<String> {
         match self {
             UnpackError::Store(error) => error.hint(),
+            UnpackError::Fetch(error) => error.hint(),
             UnpackError::Layers(error) => error.hint(),
             UnpackError::Apply { source, .. } => source.hint(),
             UnpackError::Plan(error) => error.hint(),

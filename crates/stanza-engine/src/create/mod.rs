@@ -13,8 +13,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use stanza_image::{Image, Progress, PullOptions, ResolveError};
-use stanza_snapshot::{PlanError, plan_host, plan_layers, prepare};
+use stanza_image::{Image, Progress, PullOptions, ResolveError, RestoreOptions, restore_layers};
+use stanza_snapshot::{LayerStore, LayersHeld, PlanError, plan_host, plan_layers, prepare};
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
     ContainerConfig, ContainerId, Digest, Instant, Isolation, MountKind, NamespaceMode, NetworkMode,
@@ -27,6 +27,9 @@ use crate::record::{Facts, VolumeUse};
 use crate::spec::userns;
 use crate::spec::{self, MountError, Planned, SpecError};
 use crate::{Engine, machine, names};
+
+/// How often layers are unpacked that are removed again at the same time.
+const UNPACK_TRIES: u32 = 4;
 
 /// The reserved image: this machine's own root file system.
 pub const HOST_IMAGE: &str = "host";
@@ -93,9 +96,13 @@ impl Engine {
         })?;
         let facts = gather(&config, &source)?;
         let state_dir = self.options.container_dir(id.as_str());
-        let unpacked = match &source.image {
-            Some(image) => Some(self.ensure_rootfs(image, &config.image, &state_dir)?),
-            None => None,
+        // The layers are held until the record says that they are needed.
+        let (unpacked, held) = match &source.image {
+            Some(image) => {
+                let (rootfs, held) = self.ensure_rootfs(image, &config.image, &state_dir, progress)?;
+                (Some(rootfs), Some(held))
+            }
+            None => (None, None),
         };
         let lock = make_state_directory(&self.options.containers_dir(), &state_dir).map_err(|source| {
             CreateError::File { what: "make the directory", path: state_dir.clone(), source }
@@ -110,7 +117,9 @@ impl Engine {
             exit: None,
             address: None,
         };
-        match self.complete(record, unpacked, &state_dir, to_start) {
+        let completed = self.complete(record, unpacked, &state_dir, to_start);
+        drop(held);
+        match completed {
             Ok((record, rootfs, planned)) => {
                 warnings.extend(planned.warnings.iter().cloned());
                 let created = Created { id: record.id.clone(), name: record.name.clone(), warnings };
@@ -263,16 +272,29 @@ impl Engine {
         })
     }
 
-    /// The root file system's plan; layers that are not unpacked yet are.
-    fn ensure_rootfs(&mut self, image: &Image, name: &str, state_dir: &Path) -> Result<Rootfs, CreateError> {
+    /// The root file system's plan, with its layers held; those that are not unpacked yet are.
+    fn ensure_rootfs(
+        &mut self,
+        image: &Image,
+        name: &str,
+        state_dir: &Path,
+        progress: &mut dyn Progress,
+    ) -> Result<(Rootfs, LayersHeld), CreateError> {
         let failed = |source| CreateError::Unpack { image: name.to_owned(), source };
         let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        match self.plan_image_rootfs(&layers, state_dir) {
-            Err(UnpackError::Plan(PlanError::Missing { .. })) => {}
-            other => return other.map_err(failed),
+        self.image_store().map_err(|error| failed(error.into()))?.touch(image);
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let held = self.layer_store().and_then(LayerStore::hold).map_err(|error| failed(error.into()))?;
+            match self.plan_image_rootfs(&layers, state_dir) {
+                // Not unpacked yet; or removed since, by a prune of this image.
+                Err(UnpackError::Plan(PlanError::Missing { .. })) if tries < UNPACK_TRIES => {}
+                result => return result.map(|rootfs| (rootfs, held)).map_err(failed),
+            }
+            drop(held);
+            self.unpack(image, progress).map_err(failed)?;
         }
-        self.unpack(image).map_err(failed)?;
-        self.plan_image_rootfs(&layers, state_dir).map_err(failed)
     }
 
     pub(crate) fn plan_image_rootfs(
@@ -290,8 +312,18 @@ impl Engine {
     }
 
     /// Unpacks the layers of an image that are not on disk. Processes that do the same at once help each other.
-    pub(crate) fn unpack(&mut self, image: &Image) -> Result<(), UnpackError> {
-        self.layer_store()?;
+    pub(crate) fn unpack(&mut self, image: &Image, progress: &mut dyn Progress) -> Result<(), UnpackError> {
+        let layers = self.layer_store()?.clone();
+        let missing: Vec<Digest> = image
+            .layers
+            .iter()
+            .filter(|layer| !layers.contains(&layer.diff_id))
+            .map(|layer| layer.digest.clone())
+            .collect();
+        let images = self.image_store()?;
+        let is_needed = |digest: &Digest| missing.contains(digest) && images.is_dropped(digest);
+        restore_layers(images, image, &is_needed, &mut RestoreOptions { tls_verify: true, progress })
+            .map_err(|error| UnpackError::Fetch(Box::new(error)))?;
         let mut lowers: Vec<Digest> = Vec::with_capacity(image.layers.len());
         let mut cleared = false;
         for layer in &image.layers {

@@ -153,7 +153,9 @@ impl ImageStore {
         &self.root
     }
 
-    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+    /// Where a blob is when it is there.
+    #[must_use]
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         let mut path = self.root.join(BLOBS);
         path.push(digest.algorithm());
         path.push(digest.hex());

@@ -244,6 +244,14 @@ impl ImageStore {
         Ok(length)
     }
 
+    /// The digests of all blobs there are.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub fn blob_list(&self) -> Result<Vec<Digest>, StoreError> {
+        Ok(self.blobs()?.into_iter().map(|(digest, _)| digest).collect())
+    }
+
     /// All blobs there are, with their sizes.
     fn blobs(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
         let mut blobs = Vec::new();
