@@ -49,14 +49,6 @@ impl Engine {
         Ok(store.take(&layers).ok().map(|taken| (taken, bytes)))
     }
 
-    /// Removes unpacked layers that belong to no image, no container and no pull; gives the bytes reclaimed.
-    pub(crate) fn remove_unused_layers(&mut self) -> Result<u64, ImageError> {
-        let alone = self.alone_with_layers();
-        let taken = self.take_unused_layers()?;
-        drop(alone);
-        Ok(finish(taken))
-    }
-
     /// Bytes that an unpacked layer takes on disk, as its record says.
     pub(crate) fn layer_size(&mut self, layer: &Digest) -> u64 {
         self.layer_store().map_or(0, |store| {

@@ -245,15 +245,24 @@ impl Engine {
         if (image.names.len() <= 1 || by_id)
             && let Some(users) = self.used_images()?.get(&image.id).cloned()
         {
+            let mut user = None;
             for id in &users {
-                if matches!(self.inspect(id)?.state, crate::State::Running(_)) {
-                    return Err(ImageError::Running {
-                        image: image.id.short().to_owned(),
-                        container: id.short().to_owned(),
-                    });
+                match self.inspect(id) {
+                    Ok(container) if matches!(container.state, crate::State::Running(_)) => {
+                        return Err(ImageError::Running {
+                            image: image.id.short().to_owned(),
+                            container: id.short().to_owned(),
+                        });
+                    }
+                    // Removed since.
+                    Err(crate::ListError::Find(crate::FindError::NotFound(_))) => {}
+                    result => {
+                        result?;
+                        user = user.or(Some(id));
+                    }
                 }
             }
-            if let (false, Some(user)) = (force, users.first()) {
+            if let (false, Some(user)) = (force, user) {
                 return Err(ImageError::InUse {
                     name: name.to_owned(),
                     container: user.short().to_owned(),

@@ -31,6 +31,6 @@ pub use progress::{Progress, ProgressEvent, Silent};
 pub use pull::{PullError, PullOptions, RestoreOptions, pull, restore_blob, restore_layers};
 pub use registry::RegistryError;
 pub use store::{
-    BlobFault, BlobKind, DiskUsage, ImageStore, KnownBlob, Pruned, RemoveError, Removed, ResolveError,
+    BlobFault, BlobKind, DiskUsage, ImageStore, KnownBlob, Lease, Pruned, RemoveError, Removed, ResolveError,
     StoreError, StoreReport,
 };

@@ -28,9 +28,6 @@ use crate::spec::userns;
 use crate::spec::{self, MountError, Planned, SpecError};
 use crate::{Engine, machine, names};
 
-/// How often layers are unpacked that are removed again at the same time.
-const UNPACK_TRIES: u32 = 4;
-
 /// The reserved image: this machine's own root file system.
 pub const HOST_IMAGE: &str = "host";
 
@@ -282,19 +279,21 @@ impl Engine {
     ) -> Result<(Rootfs, LayersHeld), CreateError> {
         let failed = |source| CreateError::Unpack { image: name.to_owned(), source };
         let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        self.image_store().map_err(|error| failed(error.into()))?.touch(image);
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let held = self.layer_store().and_then(LayerStore::hold).map_err(|error| failed(error.into()))?;
-            match self.plan_image_rootfs(&layers, state_dir) {
-                // Not unpacked yet; or removed since, by a prune of this image.
-                Err(UnpackError::Plan(PlanError::Missing { .. })) if tries < UNPACK_TRIES => {}
-                result => return result.map(|rootfs| (rootfs, held)).map_err(failed),
-            }
-            drop(held);
-            self.unpack(image, progress).map_err(failed)?;
+        let images = self.image_store().map_err(|error| failed(error.into()))?.clone();
+        images.touch(image);
+        let held = self.layer_store().and_then(LayerStore::hold).map_err(|error| failed(error.into()))?;
+        match self.plan_image_rootfs(&layers, state_dir) {
+            Err(UnpackError::Plan(PlanError::Missing { .. })) => drop(held),
+            result => return result.map(|rootfs| (rootfs, held)).map_err(failed),
         }
+        // From here on neither blobs nor layers go, also when the image is removed meanwhile.
+        let digests = image.layers.iter().flat_map(|layer| [&layer.digest, &layer.diff_id]);
+        let lease = images.lease(digests).map_err(|error| failed(error.into()))?;
+        self.unpack(image, progress).map_err(failed)?;
+        let held = self.layer_store().and_then(LayerStore::hold).map_err(|error| failed(error.into()))?;
+        drop(lease);
+        let rootfs = self.plan_image_rootfs(&layers, state_dir).map_err(failed)?;
+        Ok((rootfs, held))
     }
 
     pub(crate) fn plan_image_rootfs(

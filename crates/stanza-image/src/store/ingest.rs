@@ -33,7 +33,23 @@ pub(crate) struct Spooled {
     pub(crate) size: u64,
 }
 
+/// Keeps digests from being collected for as long as it lives, whether an image leads to them or not.
+pub struct Lease<'a> {
+    _room: Ingest<'a>,
+}
+
 impl ImageStore {
+    /// Announces digests, of blobs or of unpacked layers: nobody collects them from now on, until the lease is dropped. What
+    /// was gone before stays gone.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn lease<'d>(&self, digests: impl IntoIterator<Item = &'d Digest>) -> Result<Lease<'_>, StoreError> {
+        let room = self.ingest()?;
+        room.protect(digests)?;
+        Ok(Lease { _room: room })
+    }
+
     /// Makes a room for a writer.
     pub(crate) fn ingest(&self) -> Result<Ingest<'_>, StoreError> {
         let mut random = [0_u8; 8];

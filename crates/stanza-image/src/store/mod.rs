@@ -47,6 +47,7 @@ use stanza_spec::{Digest, Reference};
 
 pub use collect::{DiskUsage, Pruned};
 pub use error::{RemoveError, ResolveError, StoreError};
+pub use ingest::Lease;
 pub use remove::Removed;
 pub use verify::{BlobFault, BlobKind, KnownBlob, StoreReport};
 
