@@ -58,7 +58,8 @@ fn disk(stanza: &Stanza) -> u64 {
     fn walk(path: &Path) -> u64 {
         let Ok(meta) = fs::symlink_metadata(path) else { return 0 };
         let children = if meta.is_dir() { fs::read_dir(path).ok() } else { None };
-        meta.blocks() * 512 + children.into_iter().flatten().map(|entry| walk(&entry.unwrap().path())).sum::<u64>()
+        meta.blocks() * 512
+            + children.into_iter().flatten().map(|entry| walk(&entry.unwrap().path())).sum::<u64>()
     }
     ["images", "layers", "containers"].iter().map(|name| walk(&stanza.root().join(name))).sum()
 }
@@ -85,9 +86,13 @@ fn a_kill_at_any_moment_leaves_whole_stores_and_nothing_else() {
     let seed = random.0;
     let _ = registry.push(&image(&stanza, &mut random, "pulled"), "room:1");
     let pulled = registry.name("room:1");
-    let archive = stanza.file("archive.tar", image(&stanza, &mut random, "loaded").archive("docker.io/library/loaded:1"));
+    let archive = stanza
+        .file("archive.tar", image(&stanza, &mut random, "loaded").archive("docker.io/library/loaded:1"));
     let config = format!("--config={}", stanza.file("now.toml", "[images]\npartial-age = \"0s\"\n"));
-    let tight = format!("--config={}", stanza.file("tight.toml", "[images]\npartial-age = \"0s\"\nbudget = \"1k\"\n"));
+    let tight = format!(
+        "--config={}",
+        stanza.file("tight.toml", "[images]\npartial-age = \"0s\"\nbudget = \"1k\"\n")
+    );
 
     let run_pulled = ["run", "--rm", "--network", "none", &pulled];
     let run_loaded = ["run", "--rm", "--network", "none", "loaded:1"];
