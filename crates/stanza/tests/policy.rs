@@ -421,9 +421,18 @@ fn verdicts_are_those_of_skopeo_and_podman() {
             assert!(output.stderr.contains("Source image rejected: "), "{row}: {}", output.stderr);
             assert_eq!(stored(&stanza), before, "{row}");
         }
-        for (peer, verdict) in peers(&home, &policy, &name) {
-            assert_eq!(verdict, *accepted, "{peer}: {row}");
-        }
+    }
+    for rows in table.iter().enumerate().collect::<Vec<_>>().chunks(8) {
+        std::thread::scope(|scope| {
+            for (at, (requirements, repository, accepted)) in rows {
+                let (home, name) = (&home, registry.name(repository));
+                scope.spawn(move || {
+                    for (peer, verdict) in peers(home, &home.text(&format!("policy-{at}")), &name) {
+                        assert_eq!(verdict, *accepted, "{peer}: {requirements} {name}");
+                    }
+                });
+            }
+        });
     }
 }
 
@@ -728,6 +737,29 @@ fn a_lookaside_that_does_not_answer_lets_nothing_in() {
     home.lookaside(&format!("file://{}", home.text("aside")));
     let output = pull();
     assert_eq!((output.code, output.stderr.contains("131072")), (1, true), "{}", output.stderr);
+}
+
+#[test]
+fn without_gpgv_nothing_is_let_in_that_openpgp_must_sign() {
+    let stanza = fixture!(Empty);
+    let home = home!();
+    home.gpg_key("known", &[], "0");
+    let layout = image();
+    let registry = with_signatures(&layout, |_| None);
+    let name = registry.name("room:1");
+    home.put_aside("room", &layout.manifest, &[home.standalone_sign("known", &layout.manifest, &name)]);
+    let policy = home.policy(
+        "policy",
+        &json!([{"type": "signedBy", "keyType": "GPGKeys", "keyPath": home.text("known.gpg")}]),
+    );
+    for (path, code) in [("/nowhere", 1), ("/usr/bin:/bin", 0)] {
+        let mut command = stanza.command(&["pull", "--signature-policy", &policy, &name]);
+        command.env("HOME", home.0.path()).env("PATH", path);
+        let output = Running::start(command).finish();
+        assert_eq!(output.code, code, "{}", output.stderr);
+        assert_eq!(output.stderr.contains("cannot run `gpgv`"), code == 1, "{}", output.stderr);
+        assert_eq!(output.stderr.contains("install `gpgv`"), code == 1, "{}", output.stderr);
+    }
 }
 
 #[test]
