@@ -1,233 +1,27 @@
 //! Which images a policy lets in, by its requirements and by what signs them; the verdicts are those of skopeo and podman.
 
-use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+mod home;
+mod remote;
 
+use std::fs;
+use std::path::Path;
+
+use home::{Home, peers};
+use remote::{OCI_INDEX, OCI_MANIFEST, attachment, describe, image, pushed, with_signatures};
 use serde_json::{Value, json};
 use stanza_test::{
-    Answer, FakeRegistry, Layout, Output, Registry, Request, Running, Stanza, Tarball, fixture, have,
-    hex_sha256, skip,
+    Answer, FakeRegistry, Layout, Registry, Request, Running, Stanza, fixture, have, hex_sha256, skip,
 };
-use tempfile::TempDir;
 
-const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const PAYLOAD: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+/// The artifact type of signatures that refer to a manifest.
 const ARTIFACT: &str = "application/vnd.dev.cosign.artifact.sig.v1+json";
-
-/// Runs a tool to its end; its standard output.
-fn run(command: &mut Command) -> Vec<u8> {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    output.stdout
-}
-
-/// A user's home: keys, policies, `registries.d`.
-struct Home(TempDir);
-
-impl Home {
-    fn new() -> Home {
-        // The socket of gpg's agent has a short path.
-        let home = Home(tempfile::Builder::new().prefix("home").tempdir_in("/tmp").unwrap());
-        fs::create_dir_all(home.path(".config/containers/registries.d")).unwrap();
-        fs::create_dir(home.path("gnupg")).unwrap();
-        run(Command::new("chmod").arg("700").arg(home.path("gnupg")));
-        home
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).display().to_string()
-    }
-
-    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
-        fs::write(self.path(name), content).unwrap();
-        self.text(name)
-    }
-
-    /// A policy file with these requirements for everything.
-    fn policy(&self, name: &str, requirements: &Value) -> String {
-        self.write(name, json!({ "default": requirements }).to_string())
-    }
-
-    /// `registries.d` with the signatures of `lookaside`.
-    fn lookaside(&self, lookaside: &str) {
-        let text = format!("default-docker:\n  lookaside: {lookaside}\n  use-sigstore-attachments: true\n");
-        self.write(".config/containers/registries.d/test.yaml", text);
-    }
-
-    /// Makes the key pair `<name>.key`, `<name>.pub`, as cosign has them.
-    fn cosign_key(&self, name: &str) {
-        let (private, public) = (self.text(&format!("{name}.key")), self.text(&format!("{name}.pub")));
-        let curve = "ec_paramgen_curve:P-256";
-        run(Command::new("openssl").args([
-            "genpkey",
-            "-algorithm",
-            "EC",
-            "-pkeyopt",
-            curve,
-            "-out",
-            &private,
-        ]));
-        run(Command::new("openssl").args(["pkey", "-in", &private, "-pubout", "-out", &public]));
-    }
-
-    /// A payload and its signature in base64.
-    fn cosign(&self, key: &str, reference: &str, digest: &str) -> (Vec<u8>, String) {
-        let payload = json!({"critical": {"type": "cosign container image signature",
-            "image": {"docker-manifest-digest": digest}, "identity": {"docker-reference": reference}},
-            "optional": null});
-        let payload = payload.to_string().into_bytes();
-        let file = self.write("payload", &payload);
-        let private = self.text(&format!("{key}.key"));
-        self.write("raw", run(Command::new("openssl").args(["dgst", "-sha256", "-sign", &private, &file])));
-        let text = run(Command::new("openssl").args(["base64", "-A", "-in", &self.text("raw")]));
-        (payload, String::from_utf8(text).unwrap())
-    }
-
-    fn gpg(&self, args: &[&str]) -> Vec<u8> {
-        let always = ["--batch", "--quiet", "--passphrase", "", "--homedir", &self.text("gnupg")];
-        run(Command::new("gpg").args(always).args(args))
-    }
-
-    /// Makes an OpenPGP key, and `<name>.gpg` with its public part.
-    fn gpg_key(&self, name: &str, more: &[&str], expiry: &str) {
-        self.gpg(&[more, &["--quick-gen-key", name, "ed25519", "sign", expiry]].concat());
-        self.write(&format!("{name}.gpg"), self.gpg(&["--export", name]));
-    }
-
-    /// Signs a manifest as `reference`, by skopeo.
-    fn standalone_sign(&self, key: &str, manifest: &[u8], reference: &str) -> Vec<u8> {
-        let manifest = self.write("manifest", manifest);
-        let listed = String::from_utf8(self.gpg(&["--list-keys", "--with-colons", key])).unwrap();
-        let fingerprint = listed.lines().find_map(|line| line.strip_prefix("fpr:::::::::")).unwrap();
-        let fingerprint = fingerprint.trim_end_matches(':');
-        let output = self.text("signature");
-        run(Command::new("skopeo")
-            .args(["standalone-sign", &manifest, reference, fingerprint, "--output", &output])
-            .env("GNUPGHOME", self.path("gnupg")));
-        fs::read(output).unwrap()
-    }
-
-    /// Puts signatures where `registries.d` says they are.
-    fn put_aside(&self, repository: &str, manifest: &[u8], signatures: &[Vec<u8>]) {
-        let directory = self.path(&format!("aside/{repository}@sha256={}", hex_sha256(manifest)));
-        fs::create_dir_all(&directory).unwrap();
-        for (at, signature) in signatures.iter().enumerate() {
-            fs::write(directory.join(format!("signature-{}", at + 1)), signature).unwrap();
-        }
-    }
-
-    fn stanza(&self, stanza: &Stanza, args: &[&str]) -> Output {
-        let mut command = stanza.command(args);
-        command.env("HOME", self.0.path());
-        Running::start(command).finish()
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        let homedir = self.path("gnupg");
-        let _ = Command::new("gpgconf").arg("--homedir").arg(homedir).args(["--kill", "all"]).output();
-    }
-}
-
-/// An image of one small layer.
-fn image() -> Layout {
-    Layout::new(vec![Tarball::new().file("file", 0o644, "content\n").finish()], &json!({ "Cmd": ["true"] }))
-}
-
-fn describe(media_type: &str, bytes: &[u8]) -> Value {
-    json!({"mediaType": media_type, "digest": format!("sha256:{}", hex_sha256(bytes)), "size": bytes.len()})
-}
-
-/// The manifest that cosign attaches: one layer for each payload, with its signature beside it.
-fn attachment(signatures: &[(Vec<u8>, String)]) -> Vec<u8> {
-    let layers: Vec<Value> = signatures
-        .iter()
-        .map(|(payload, signature)| {
-            let mut layer = describe(PAYLOAD, payload);
-            layer["annotations"] = json!({ "dev.cosignproject.cosign/signature": signature });
-            layer
-        })
-        .collect();
-    let config = describe("application/vnd.oci.image.config.v1+json", b"{}");
-    json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": layers})
-        .to_string()
-        .into_bytes()
-}
-
-/// One exchange with a registry; the `Location` of the answer.
-fn send(authority: &str, method: &str, path: &str, media_type: &str, body: &[u8]) -> String {
-    let mut stream = TcpStream::connect(authority).unwrap();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\nContent-Type: {media_type}\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
-    );
-    stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 20"), "{method} {path}: {answer}");
-    let location = answer.lines().find_map(|line| line.strip_prefix("Location: ")).unwrap_or_default();
-    location.trim().to_owned()
-}
-
-/// Puts documents and blobs into a registry.
-struct Pushed {
-    authority: String,
-    repository: String,
-}
-
-impl Pushed {
-    fn blob(&self, bytes: &[u8]) {
-        let uploads = format!("/v2/{}/blobs/uploads/", self.repository);
-        let location = send(&self.authority, "POST", &uploads, "application/octet-stream", b"");
-        let target = location.strip_prefix(&format!("http://{}", self.authority)).unwrap_or(&location);
-        let path = format!("{target}&digest=sha256:{}", hex_sha256(bytes));
-        send(&self.authority, "PUT", &path, "application/octet-stream", bytes);
-    }
-
-    fn manifest(&self, name: &str, media_type: &str, bytes: &[u8]) {
-        let path = format!("/v2/{}/manifests/{name}", self.repository);
-        send(&self.authority, "PUT", &path, media_type, bytes);
-    }
-
-    fn image(&self, layout: &Layout) {
-        for (_, bytes) in layout.blobs() {
-            self.blob(&bytes);
-        }
-        self.manifest("1", OCI_MANIFEST, &layout.manifest);
-    }
-
-    fn attach(&self, manifest: &[u8], signatures: &[(Vec<u8>, String)]) {
-        self.blob(b"{}");
-        for (payload, _) in signatures {
-            self.blob(payload);
-        }
-        let tag = format!("sha256-{}.sig", hex_sha256(manifest));
-        self.manifest(&tag, OCI_MANIFEST, &attachment(signatures));
-    }
-}
-
-fn pushed(registry: &Registry, repository: &str) -> Pushed {
-    let name = registry.name(repository);
-    let (authority, repository) = name.split_once('/').unwrap();
-    Pushed { authority: authority.to_owned(), repository: repository.to_owned() }
-}
 
 /// What a store holds, blobs and layers, finished or not.
 fn stored(stanza: &Stanza) -> Vec<String> {
     let mut found = Vec::new();
     for directory in ["images/blobs/sha256", "images/ingest", "layers/sha256", "layers/ingest"] {
         for entry in fs::read_dir(stanza.root().join(directory)).into_iter().flatten() {
-            found.push(format!("{directory}/{}", entry.unwrap().file_name().display()));
+            found.push(format!("{directory}/{}", entry.expect("an entry").file_name().display()));
         }
     }
     found.sort();
@@ -257,31 +51,163 @@ macro_rules! home {
     }};
 }
 
-/// Whether other tools of the same policies let the image in.
-fn peers(home: &Home, policy: &str, name: &str) -> Vec<(&'static str, bool)> {
-    let mut verdicts = Vec::new();
-    let directory = TempDir::new().unwrap();
-    let path = |name: &str| directory.path().join(name).display().to_string();
-    let mut skopeo = Command::new("skopeo");
-    skopeo.args(["--policy", policy, "copy", "--quiet", "--src-tls-verify=false", "--remove-signatures"]);
-    skopeo.args([format!("docker://{name}"), format!("dir:{}", path("copy"))]);
-    let mut podman = Command::new("podman");
-    let (root, runroot) = (path("root"), path("runroot"));
-    podman.args(["--root", &root, "--runroot", &runroot, "--storage-driver", "vfs", "pull", "--quiet"]);
-    podman.args(["--tls-verify=false", "--signature-policy", policy, name]);
-    for (program, mut command) in [("skopeo", skopeo), ("podman", podman)] {
-        if have(program) {
-            let output = command.env("HOME", home.0.path()).output().unwrap();
-            let text = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success() || text.contains("rejected"), "{program} {name}: {text}");
-            // Debian 12 builds both without it.
-            if text.contains("sigstore disabled") {
-                continue;
-            }
-            verdicts.push((program, output.status.success()));
+/// An image of a registry, and what signs it.
+struct Signed<'a> {
+    home: &'a Home,
+    registry: &'a Registry,
+    layout: Layout,
+    other: Layout,
+}
+
+impl Signed<'_> {
+    fn name(&self, repository: &str) -> String {
+        self.registry.name(&format!("{repository}:1"))
+    }
+
+    fn digest(&self) -> String {
+        format!("sha256:{}", hex_sha256(&self.layout.manifest))
+    }
+
+    /// By key and name.
+    fn cosign(&self, key: &str, repository: &str) -> (Vec<u8>, String) {
+        self.home.cosign(key, &self.name(repository), &self.digest())
+    }
+
+    /// Over another manifest.
+    fn stolen(&self, repository: &str) -> (Vec<u8>, String) {
+        let digest = format!("sha256:{}", hex_sha256(&self.other.manifest));
+        self.home.cosign("first", &self.name(repository), &digest)
+    }
+
+    fn sign(&self, key: &str, repository: &str) -> Vec<u8> {
+        self.home.standalone_sign(key, &self.layout.manifest, &self.name(repository))
+    }
+
+    /// Repositories with signatures of cosign.
+    fn attach(&self) {
+        let (payload, signature) = self.cosign("first", "good");
+        let tampered = String::from_utf8_lossy(&payload).replace("/good:1", "/tampered:1").into_bytes();
+        let bare = self.home.cosign("first", &self.registry.name("bare"), &self.digest());
+        let mixed = vec![self.cosign("second", "mixed"), self.stolen("mixed"), self.cosign("first", "mixed")];
+        for (repository, signatures) in [
+            ("good", vec![(payload, signature.clone())]),
+            ("bare", vec![bare]),
+            ("strange", vec![self.cosign("second", "strange")]),
+            ("tampered", vec![(tampered, signature)]),
+            ("stolen", vec![self.stolen("stolen")]),
+            ("renamed", vec![self.cosign("first", "good")]),
+            ("mixed", mixed),
+        ] {
+            let target = pushed(self.registry, repository);
+            target.image(&self.layout);
+            target.attach(&self.layout.manifest, &signatures);
         }
     }
-    verdicts
+
+    /// Repositories with signatures of OpenPGP, and one with none.
+    fn put_aside(&self) {
+        let mut broken = self.sign("known", "gpg-broken");
+        let last = broken.len() - 8;
+        broken[last] ^= 1;
+        let stolen = self.home.standalone_sign("known", &self.other.manifest, &self.name("gpg-stolen"));
+        let tagged = self.registry.name("gpg-tagged:other");
+        let tagged = self.home.standalone_sign("known", &self.layout.manifest, &tagged);
+        let gone = json!({"critical": {"type": "atomic container signature",
+            "image": {"docker-manifest-digest": self.digest()},
+            "identity": {"docker-reference": self.name("gpg-gone")}}, "optional": {}});
+        let gone = self.home.write("gone.payload", gone.to_string());
+        let past = ["--faked-system-time", "20200101T000100", "-u", "gone", "--output", "-", "--sign", &gone];
+        let mixed = vec![
+            self.sign("unknown", "gpg-mixed"),
+            self.sign("known", "gpg-good"),
+            self.sign("known", "gpg-mixed"),
+        ];
+        for (repository, signatures) in [
+            ("plain", vec![]),
+            ("gpg-good", vec![self.sign("known", "gpg-good")]),
+            ("gpg-unknown", vec![self.sign("unknown", "gpg-unknown")]),
+            ("gpg-renamed", vec![self.sign("known", "gpg-good")]),
+            ("gpg-tagged", vec![tagged]),
+            ("gpg-stolen", vec![stolen]),
+            ("gpg-broken", vec![broken]),
+            ("gpg-gone", vec![self.home.gpg(&past)]),
+            ("gpg-mixed", mixed),
+        ] {
+            pushed(self.registry, repository).image(&self.layout);
+            self.home.put_aside(repository, &self.layout.manifest, &signatures);
+        }
+    }
+
+    fn remap(&self, prefix: &str, signed: &str) -> Value {
+        json!({"type": "remapIdentity", "prefix": self.registry.name(prefix),
+            "signedPrefix": self.registry.name(signed)})
+    }
+
+    /// Requirements, an image, whether they let it in.
+    fn table(&self) -> Vec<(Value, String, bool)> {
+        let with = |mut requirement: Value, identity: Value| {
+            requirement["signedIdentity"] = identity;
+            requirement
+        };
+        let simple =
+            |key: &str| json!({"type": "signedBy", "keyType": "GPGKeys", "keyPath": self.home.text(key)});
+        let accept = json!({"type": "insecureAcceptAnything"});
+        let default = json!({"type": "sigstoreSigned", "keyPath": self.home.text("first.pub")});
+        let known = simple("known.gpg");
+        let any_tag = json!({"type": "matchRepository"});
+        let whole = json!({"type": "matchExact"});
+        let exact = |name: &str| json!({"type": "exactReference", "dockerReference": self.name(name)});
+        let within =
+            |name: &str| json!({"type": "exactRepository", "dockerRepository": self.registry.name(name)});
+        let digest = self.digest();
+        let rows = [
+            (json!([accept]), "plain:1", true),
+            (json!([{"type": "reject"}]), "good:1", false),
+            (json!([accept, {"type": "reject"}]), "good:1", false),
+            (json!([default]), "good:1", true),
+            (json!([default, accept]), "good:1", true),
+            (json!([default, known]), "good:1", false),
+            (json!([default]), "plain:1", false),
+            (json!([default]), "bare:1", false),
+            (json!([with(default.clone(), any_tag.clone())]), "bare:1", true),
+            (json!([with(default.clone(), any_tag.clone())]), "good:1", true),
+            (json!([default]), "strange:1", false),
+            (json!([default]), "tampered:1", false),
+            (json!([with(default.clone(), any_tag.clone())]), "stolen:1", false),
+            (json!([default]), "renamed:1", false),
+            (json!([with(default.clone(), exact("good"))]), "renamed:1", true),
+            (json!([with(default.clone(), within("good"))]), "renamed:1", true),
+            (json!([with(default.clone(), self.remap("renamed", "good"))]), "renamed:1", true),
+            (json!([with(default.clone(), exact("good"))]), "mixed:1", false),
+            (json!([default]), "mixed:1", true),
+            (json!([default]), &format!("good@{digest}"), true),
+            (json!([with(default.clone(), whole.clone())]), &format!("good@{digest}"), false),
+            (json!([known]), "gpg-good:1", true),
+            (json!([known]), &format!("gpg-good@{digest}"), true),
+            (json!([with(known.clone(), whole.clone())]), "gpg-good:1", true),
+            (json!([with(known.clone(), whole)]), &format!("gpg-good@{digest}"), false),
+            (json!([known]), "plain:1", false),
+            (json!([known]), "good:1", false),
+            (json!([default]), "gpg-good:1", false),
+            (json!([known]), "gpg-unknown:1", false),
+            (json!([known]), "gpg-renamed:1", false),
+            (json!([with(known.clone(), exact("gpg-good"))]), "gpg-renamed:1", true),
+            (json!([with(known.clone(), exact("gpg-renamed"))]), "gpg-renamed:1", false),
+            (json!([with(known.clone(), within("gpg-good"))]), "gpg-renamed:1", true),
+            (json!([with(known.clone(), self.remap("gpg-renamed", "gpg-good"))]), "gpg-renamed:1", true),
+            (json!([with(known.clone(), self.remap("gpg", "gpg-good"))]), "gpg-renamed:1", false),
+            (json!([known]), "gpg-tagged:1", false),
+            (json!([with(known.clone(), any_tag)]), "gpg-tagged:1", true),
+            (json!([known]), &format!("gpg-tagged@{digest}"), true),
+            (json!([known]), "gpg-stolen:1", false),
+            (json!([known]), "gpg-broken:1", false),
+            (json!([simple("gone.gpg")]), "gpg-gone:1", false),
+            (json!([known]), "gpg-mixed:1", true),
+            (json!([known, simple("unknown.gpg")]), "gpg-mixed:1", true),
+            (json!([known, simple("gone.gpg")]), "gpg-mixed:1", false),
+        ];
+        rows.map(|(requirements, image, accepted)| (requirements, image.to_owned(), accepted)).to_vec()
+    }
 }
 
 #[test]
@@ -289,127 +215,16 @@ fn verdicts_are_those_of_skopeo_and_podman() {
     let stanza = fixture!(Empty);
     let registry = registry!();
     let home = home!();
-    let layout = image();
-    let manifest = &layout.manifest;
-    let digest = format!("sha256:{}", hex_sha256(manifest));
-    for key in ["first", "second"] {
-        home.cosign_key(key);
-    }
+    home.cosign_key("first");
+    home.cosign_key("second");
     home.gpg_key("known", &[], "0");
     home.gpg_key("unknown", &[], "0");
     home.gpg_key("gone", &["--faked-system-time", "20200101T000000"], "20200102T000000");
     let other = Layout::new(Vec::new(), &json!({}));
-    let other_digest = format!("sha256:{}", hex_sha256(&other.manifest));
-    let name = |repository: &str| registry.name(&format!("{repository}:1"));
-
-    // What is signed how, by repository.
-    let cosign = |key: &str, reference: &str| home.cosign(key, reference, &digest);
-    let (good_payload, good_signature) = cosign("first", &name("good"));
-    let tampered = String::from_utf8(good_payload.clone()).unwrap().replace("/good:1", "/tampered:1");
-    let attached = [
-        ("good", vec![(good_payload, good_signature.clone())]),
-        ("bare", vec![cosign("first", &registry.name("bare"))]),
-        ("strange", vec![cosign("second", &name("strange"))]),
-        ("tampered", vec![(tampered.into_bytes(), good_signature)]),
-        ("stolen", vec![home.cosign("first", &name("stolen"), &other_digest)]),
-        ("renamed", vec![cosign("first", &name("good"))]),
-        (
-            "mixed",
-            vec![
-                cosign("second", &name("mixed")),
-                home.cosign("first", &name("mixed"), &other_digest),
-                cosign("first", &name("mixed")),
-            ],
-        ),
-    ];
-    for (repository, signatures) in &attached {
-        pushed(&registry, repository).image(&layout);
-        pushed(&registry, repository).attach(manifest, signatures);
-    }
-    let sign = |key: &str, repository: &str| home.standalone_sign(key, manifest, &name(repository));
-    let mut broken = sign("known", "gpg-broken");
-    let last = broken.len() - 8;
-    broken[last] ^= 1;
-    let gone = home.write(
-        "gone.payload",
-        json!({"critical": {"type": "atomic container signature", "image": {"docker-manifest-digest": digest},
-            "identity": {"docker-reference": name("gpg-gone")}}, "optional": {}})
-        .to_string(),
-    );
-    let past = ["--faked-system-time", "20200101T000100", "-u", "gone", "--output", "-", "--sign", &gone];
-    let aside = [
-        ("plain", vec![]),
-        ("gpg-good", vec![sign("known", "gpg-good")]),
-        ("gpg-unknown", vec![sign("unknown", "gpg-unknown")]),
-        ("gpg-renamed", vec![sign("known", "gpg-good")]),
-        ("gpg-stolen", vec![home.standalone_sign("known", &other.manifest, &name("gpg-stolen"))]),
-        ("gpg-broken", vec![broken]),
-        ("gpg-gone", vec![home.gpg(&past)]),
-        (
-            "gpg-mixed",
-            vec![sign("unknown", "gpg-mixed"), sign("known", "gpg-good"), sign("known", "gpg-mixed")],
-        ),
-    ];
-    for (repository, signatures) in &aside {
-        pushed(&registry, repository).image(&layout);
-        home.put_aside(repository, manifest, signatures);
-    }
-
-    let sigstore = |identity: Value| {
-        let mut requirement = json!({"type": "sigstoreSigned", "keyPath": home.text("first.pub")});
-        if !identity.is_null() {
-            requirement["signedIdentity"] = identity;
-        }
-        requirement
-    };
-    let simple = |key: &str| json!({"type": "signedBy", "keyType": "GPGKeys", "keyPath": home.text(key)});
-    let accept = json!({"type": "insecureAcceptAnything"});
-    let default = sigstore(Value::Null);
-    let repository = sigstore(json!({"type": "matchRepository"}));
-    let exact = sigstore(json!({"type": "exactReference", "dockerReference": name("good")}));
-    let exact_repository =
-        sigstore(json!({"type": "exactRepository", "dockerRepository": registry.name("good")}));
-    let authority = registry.name("x").replace("/x", "");
-    let remapped = sigstore(json!({"type": "remapIdentity", "prefix": format!("{authority}/renamed"),
-        "signedPrefix": format!("{authority}/good")}));
-    let known = simple("known.gpg");
-    let table: &[(Value, &str, bool)] = &[
-        (json!([accept]), "plain:1", true),
-        (json!([{"type": "reject"}]), "good:1", false),
-        (json!([accept, {"type": "reject"}]), "good:1", false),
-        (json!([default]), "good:1", true),
-        (json!([default, accept]), "good:1", true),
-        (json!([default, known]), "good:1", false),
-        (json!([default]), "plain:1", false),
-        (json!([default]), "bare:1", false),
-        (json!([repository]), "bare:1", true),
-        (json!([repository]), "good:1", true),
-        (json!([default]), "strange:1", false),
-        (json!([default]), "tampered:1", false),
-        (json!([repository]), "stolen:1", false),
-        (json!([default]), "renamed:1", false),
-        (json!([exact]), "renamed:1", true),
-        (json!([exact_repository]), "renamed:1", true),
-        (json!([remapped]), "renamed:1", true),
-        (json!([remapped]), "stolen:1", false),
-        (json!([exact]), "mixed:1", false),
-        (json!([default]), "mixed:1", true),
-        (json!([default]), &format!("good@{digest}"), true),
-        (json!([sigstore(json!({"type": "matchExact"}))]), &format!("good@{digest}"), false),
-        (json!([known]), "gpg-good:1", true),
-        (json!([known]), &format!("gpg-good@{digest}"), true),
-        (json!([known]), "plain:1", false),
-        (json!([known]), "good:1", false),
-        (json!([default]), "gpg-good:1", false),
-        (json!([known]), "gpg-unknown:1", false),
-        (json!([known]), "gpg-renamed:1", false),
-        (json!([known]), "gpg-stolen:1", false),
-        (json!([known]), "gpg-broken:1", false),
-        (json!([simple("gone.gpg")]), "gpg-gone:1", false),
-        (json!([known]), "gpg-mixed:1", true),
-        (json!([known, simple("unknown.gpg")]), "gpg-mixed:1", true),
-        (json!([known, simple("gone.gpg")]), "gpg-mixed:1", false),
-    ];
+    let signed = Signed { home: &home, registry: &registry, layout: image(), other };
+    signed.attach();
+    signed.put_aside();
+    let table = signed.table();
     for (at, (requirements, repository, accepted)) in table.iter().enumerate() {
         let policy = home.policy(&format!("policy-{at}"), requirements);
         let name = registry.name(repository);
@@ -543,20 +358,6 @@ fn a_policy_that_is_not_understood_lets_nothing_in() {
         output.stderr
     );
     assert_eq!(stanza.ok(&["images", "-q"]), "");
-}
-
-/// A registry that has the image, and answers as told about signatures.
-fn with_signatures(
-    layout: &Layout,
-    answer: impl Fn(&Request) -> Option<Answer> + Send + Sync + 'static,
-) -> FakeRegistry {
-    FakeRegistry::of(layout, move |request, good| match answer(request) {
-        Some(answer) => answer,
-        None if request.path.contains("sha256-") || request.path.contains("/referrers/") => {
-            Answer::status(404)
-        }
-        None => good,
-    })
 }
 
 #[test]
@@ -754,7 +555,7 @@ fn without_gpgv_nothing_is_let_in_that_openpgp_must_sign() {
     );
     for (path, code) in [("/nowhere", 1), ("/usr/bin:/bin", 0)] {
         let mut command = stanza.command(&["pull", "--signature-policy", &policy, &name]);
-        command.env("HOME", home.0.path()).env("PATH", path);
+        command.env("HOME", home.directory()).env("PATH", path);
         let output = Running::start(command).finish();
         assert_eq!(output.code, code, "{}", output.stderr);
         assert_eq!(output.stderr.contains("cannot run `gpgv`"), code == 1, "{}", output.stderr);
