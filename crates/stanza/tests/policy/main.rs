@@ -262,8 +262,11 @@ fn the_manifest_of_the_platform_is_what_must_be_signed() {
     let mut entry = describe(OCI_MANIFEST, &layout.manifest);
     entry["platform"] = json!({"architecture": config["architecture"], "os": "linux"});
     let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).to_string();
-    let policy =
-        home.policy("policy", &json!([{"type": "sigstoreSigned", "keyPath": home.text("first.pub")}]));
+    home.gpg_key("known", &[], "0");
+    let sigstore =
+        home.policy("sigstore", &json!([{"type": "sigstoreSigned", "keyPath": home.text("first.pub")}]));
+    let simple = json!([{"type": "signedBy", "keyType": "GPGKeys", "keyPath": home.text("known.gpg")}]);
+    let simple = home.policy("simple", &simple);
     for (repository, signed, accepted) in
         [("index", index.as_bytes(), false), ("instance", &layout.manifest[..], true)]
     {
@@ -273,11 +276,15 @@ fn the_manifest_of_the_platform_is_what_must_be_signed() {
         let name = registry.name(&format!("{repository}:all"));
         let digest = format!("sha256:{}", hex_sha256(signed));
         target.attach(signed, &[home.cosign("first", &name, &digest)]);
-        let output = home.stanza(&stanza, &["pull", "--signature-policy", &policy, &name]);
-        assert_eq!(output.code, i32::from(!accepted), "{name}: {}", output.stderr);
-        assert_eq!(output.stderr.contains("cosign sign --recursive"), !accepted, "{}", output.stderr);
-        for (peer, verdict) in peers(&home, &policy, &name) {
-            assert_eq!(verdict, accepted, "{peer}: {name}");
+        home.put_aside(repository, signed, &[home.standalone_sign("known", signed, &name)]);
+        let by_digest = registry.name(&format!("{repository}@sha256:{}", hex_sha256(index.as_bytes())));
+        for (policy, name) in [(&sigstore, &name), (&simple, &name), (&simple, &by_digest)] {
+            let output = home.stanza(&stanza, &["pull", "--signature-policy", policy, name]);
+            assert_eq!(output.code, i32::from(!accepted), "{name}: {}", output.stderr);
+            assert_eq!(output.stderr.contains("cosign sign --recursive"), !accepted, "{}", output.stderr);
+            for (peer, verdict) in peers(&home, policy, name) {
+                assert_eq!(verdict, accepted, "{peer}: {policy} {name}");
+            }
         }
     }
 }
