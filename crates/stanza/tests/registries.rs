@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use stanza_test::{
-    Demands, Layout, Output, Registry, Running, SecureRegistry, Stanza, Terminal, fixture, free_port, have,
-    skip,
+    Answer, Demands, FakeRegistry, Layout, Output, Registry, Running, SecureRegistry, Stanza, Terminal,
+    fixture, free_port, have, skip,
 };
 
 /// Ends the test when there is no registry.
@@ -222,11 +222,15 @@ fn blobs_that_a_mirror_has_lost_come_from_the_registry() {
     let registry = registry!(Registry::start());
     let image = layout(&stanza);
     let _ = registry.push(&image, "room:1");
-    let manifest_only = stanza_test::FakeRegistry::of(&image, |request, answer| {
-        if request.path.contains("/blobs/") { stanza_test::Answer::status(500) } else { answer }
-    });
+    let manifest_only =
+        FakeRegistry::of(
+            &image,
+            |request, answer| {
+                if request.path.contains("/blobs/") { Answer::status(500) } else { answer }
+            },
+        );
     // The same blobs under the same digests, as the layout has them.
-    let whole = stanza_test::FakeRegistry::of(&image, |_, answer| answer);
+    let whole = FakeRegistry::of(&image, |_, answer| answer);
     let user = User::new(&stanza);
     user.file(
         ".config/containers/registries.conf",
@@ -237,11 +241,84 @@ fn blobs_that_a_mirror_has_lost_come_from_the_registry() {
         ),
     );
     user.ok(&["pull", "r.test/room:1"]);
-    let asked = |registry: &stanza_test::FakeRegistry, part: &str| {
+    let asked = |registry: &FakeRegistry, part: &str| {
         registry.requests().iter().filter(|request| request.path.contains(part)).count()
     };
     assert_eq!((asked(&whole, "/manifests/"), asked(&whole, "/blobs/")), (0, 2));
     assert!(asked(&manifest_only, "/blobs/") >= 2);
+}
+
+#[test]
+fn a_mirror_that_stops_halfway_each_time_is_left() {
+    let stanza = fixture!(Empty);
+    let image = layout(&stanza);
+    let short = FakeRegistry::of(&image, |request, mut answer| {
+        if request.path.contains("/blobs/") {
+            answer.length = Some(answer.body.len());
+            answer.body.truncate(10);
+        }
+        answer
+    });
+    let whole = FakeRegistry::of(&image, |_, answer| answer);
+    let user = User::new(&stanza);
+    let place = |registry: &FakeRegistry| registry.name("").trim_end_matches('/').to_owned();
+    user.file(
+        ".config/containers/registries.conf",
+        format!(
+            "[[registry]]\nprefix = \"r.test\"\nlocation = \"{}\"\n[[registry.mirror]]\nlocation = \"{}\"\n",
+            place(&whole),
+            place(&short),
+        ),
+    );
+    user.ok(&["pull", "r.test/room:1"]);
+    let blobs = |registry: &FakeRegistry| {
+        registry.requests().iter().filter(|request| request.path.contains("/blobs/")).count()
+    };
+    assert_eq!((blobs(&short), blobs(&whole)), (4, 2), "two tries for each of two blobs");
+}
+
+#[test]
+fn an_identity_token_is_kept_instead_of_the_password() {
+    let stanza = fixture!(Empty);
+    let port = Arc::new(Mutex::new(String::new()));
+    let own = Arc::clone(&port);
+    let registry = FakeRegistry::start(move |request| {
+        let authorization = request.headers.get("authorization").map(String::as_str);
+        let json = |text: &str| Answer::ok("application/json", text);
+        match (request.path.split('?').next().unwrap_or_default(), authorization) {
+            ("/v2/", Some("Bearer access")) => json("{}"),
+            ("/v2/", _) => {
+                let place = own.lock().map(|place| place.clone()).unwrap_or_default();
+                let challenge = format!("Bearer realm=\"http://{place}/token\",service=\"s t\"");
+                Answer::status(401).header("WWW-Authenticate", &challenge)
+            }
+            ("/token", Some("Basic YW5uOnB3")) => {
+                json("{\"access_token\": \"access\", \"refresh_token\": \"for later\"}")
+            }
+            ("/token", Some("Basic Ym9iOnB3")) => {
+                json("{\"access_token\": \"access\", \"refresh_token\": \"later\"}")
+            }
+            _ => Answer::status(401),
+        }
+    });
+    let host = registry.name("").trim_end_matches('/').to_owned();
+    host.clone_into(&mut port.lock().unwrap());
+    let user = User::new(&stanza);
+    let config = |user: &User| -> Value {
+        serde_json::from_slice(&fs::read(user.path(".docker/config.json")).unwrap()).unwrap()
+    };
+    user.ok(&["login", "-u", "bob", "-p", "pw", &format!("http://{host}/v2/")]);
+    assert_eq!(
+        config(&user),
+        json!({"auths": {host.as_str(): {"auth": "Ym9iOg==", "identitytoken": "later"}}})
+    );
+    let token = registry.requests().into_iter().find(|request| request.path.starts_with("/token")).unwrap();
+    assert_eq!(token.path, "/token?account=bob&client_id=stanza&offline_token=true&service=s%20t");
+    // A token with a space is none that a header could carry.
+    user.ok(&["login", "-u", "ann", "-p", "pw", &host]);
+    assert_eq!(config(&user), json!({"auths": {host.as_str(): {"auth": "YW5uOnB3"}}}));
+    let error = user.fails(&["login", "-u", "eve", "-p", "pw", &host]);
+    assert!(error.contains(&format!("registry `{host}` refuses this user name and password")), "{error}");
 }
 
 #[test]
