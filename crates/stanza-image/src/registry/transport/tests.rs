@@ -254,3 +254,28 @@ fn a_host_has_its_directory_with_or_without_the_usual_port() {
     assert_eq!(found("https://c.io:5000/").as_deref(), Some("c.io:5000"));
     assert_eq!(found("https://c.io/"), None);
 }
+
+#[test]
+fn an_answer_counts_though_the_server_closes_on_the_rest_of_the_body() {
+    let url = serve(|mut reader| {
+        head(&mut reader)?;
+        // What was not read makes the kernel reset the connection when it closes.
+        answer(&mut reader, 413, b"too much")
+    });
+    let http = Http::default();
+    for _ in 0..200 {
+        let response =
+            http.send(&request(Method::Put, &url), Body::Reader(&mut io::repeat(1), 1 << 40)).unwrap();
+        assert_eq!((response.status, text(response).as_str()), (413, "too much"));
+    }
+}
+
+#[test]
+fn a_server_that_hangs_up_within_a_body_is_a_passing_failure() {
+    let url = serve(|mut reader| head(&mut reader).map(drop));
+    let http = Http::default();
+    for _ in 0..20 {
+        let sent = http.send(&request(Method::Put, &url), Body::Reader(&mut io::repeat(1), 1 << 40));
+        assert_eq!(sent.err().unwrap().failure, Failure::Passing);
+    }
+}
