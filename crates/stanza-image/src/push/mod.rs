@@ -23,7 +23,7 @@ use crate::outline::Outline;
 use crate::progress::{Progress, ProgressEvent};
 use crate::pull::Surroundings;
 use crate::registry::{CredentialFiles, Http, OutgoingDocument, Referrer, Registry, RetryPolicy};
-use crate::store::ImageStore;
+use crate::store::{ImageStore, NewEntry};
 use blobs::Bringing;
 use plan::{Plan, PlannedDocument};
 
@@ -146,9 +146,25 @@ impl Push<'_> {
                 self.put(document, if is_top { tag } else { document.digest.as_str() })?;
             }
         }
+        if top.digest == entry.digest && entry.source_digest().as_ref() != Some(&top.digest) {
+            self.record(name, entry)?;
+        }
         let size = u64::try_from(top.bytes.len()).unwrap_or(u64::MAX);
         self.progress.event(ProgressEvent::Pushed { name, digest: &top.digest, size });
         Ok(Pushed { name: name.clone(), digest: top.digest.clone() })
+    }
+
+    /// Notes that the registry has the entry under its name: `repository@digest` finds it from now on.
+    fn record(&self, name: &Reference, entry: &Descriptor) -> Result<(), PushError> {
+        self.store.update_index(|index| {
+            // The name may mean something else by now.
+            let found = index.manifests.iter().find(|other| *other == entry).cloned();
+            if let Some((descriptor, id)) = found.and_then(|own| Some((own.clone(), own.image_id()?))) {
+                let source = Some(descriptor.digest.clone());
+                index.set(NewEntry { descriptor, name: Some(name.clone()), id, source });
+            }
+            Ok(())
+        })
     }
 
     fn bring_blobs(&mut self, name: &Reference, plan: &Plan) -> Result<(), PushError> {

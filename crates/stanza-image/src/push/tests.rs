@@ -7,7 +7,6 @@ use super::*;
 use crate::document::{OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use crate::hash::sha256;
 use crate::registry::testing::{Answer, Server};
-use crate::store::NewEntry;
 
 const LAYER: &[u8] = b"the content of a layer";
 const TAG: &str = "/v2/app/manifests/latest";
@@ -165,6 +164,8 @@ fn everything_goes_byte_for_byte_and_the_tag_comes_last() {
         (&manifest.body, manifest.headers["content-type"].as_str()),
         (&fixture.manifest, OCI_MANIFEST)
     );
+    let by_digest = server.reference("").with_digest(sha256(&fixture.manifest));
+    assert_eq!(fixture.store.resolve(&by_digest.to_string()).unwrap().digests, [by_digest]);
     let all = server.all_asked();
     assert_eq!(
         (all[0].as_str(), all.last().unwrap().as_str()),
