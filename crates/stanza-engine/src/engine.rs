@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use stanza_image::{ImageStore, StoreError};
+use stanza_image::{ImageStore, SinkError, StoreError};
 use stanza_snapshot::LayerStore;
 use stanza_spec::{Classify, ErrorKind, Rootfs};
 
@@ -106,6 +106,17 @@ impl Engine {
             self.images = Some(ImageStore::open(&self.options.root.join("images"))?);
         }
         Ok(self.images.as_ref().expect("it was opened above"))
+    }
+
+    /// Both stores at once, ready to take an image: what processes that died left half unpacked is cleared first.
+    pub(crate) fn stores<E>(&mut self) -> Result<(&ImageStore, &LayerStore), E>
+    where
+        E: From<StoreError> + From<SinkError>,
+    {
+        self.image_store()?;
+        // One look, before work that takes much longer. A failure is shown by `system check`.
+        let _ = self.layer_store().map_err(SinkError::new)?.clear_leftovers();
+        Ok(self.images.as_ref().zip(self.layers.as_ref()).expect("both were opened above"))
     }
 
     pub(crate) fn layer_store(&mut self) -> Result<&LayerStore, stanza_snapshot::OpenError> {

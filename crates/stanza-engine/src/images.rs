@@ -3,15 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::path::Path;
 
 use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, PullError, PullOptions, PushError,
-    PushOptions, Pushed, Removed, ResolveError, StoreError,
+    Image, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, Progress, PullError, PullOptions,
+    PushError, PushOptions, Pushed, Removed, ResolveError, StoreError,
 };
 use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 
 use crate::database::DatabaseError;
 use crate::filters::{FilterError, Filters};
+use crate::layers::Unpacking;
 use crate::{Engine, size};
 
 /// An image in a listing.
@@ -117,17 +119,25 @@ impl Engine {
     /// Fetches an image from its registry and unpacks it.
     ///
     /// # Errors
-    /// When the registry does not have it or does not answer, or when the disk refuses.
+    /// When the registry does not have it or does not answer, the policy does not let it in, or when the disk refuses.
     pub fn pull(
         &mut self,
         reference: &Reference,
         platform: Option<Platform>,
         tls_verify: bool,
+        signature_policy: Option<&Path>,
         progress: &mut dyn Progress,
     ) -> Result<Image, PullError> {
-        let store = self.image_store()?;
-        let platform = platform.unwrap_or_else(Platform::host);
-        stanza_image::pull(store, reference, &mut PullOptions { platform, tls_verify, progress })
+        let (images, layers) = self.stores::<PullError>()?;
+        let mut options = PullOptions {
+            platform: platform.unwrap_or_else(Platform::host),
+            tls_verify,
+            signature_policy,
+            sink: Some(&Unpacking(layers)),
+            concurrency: PullOptions::CONCURRENCY,
+            progress,
+        };
+        stanza_image::pull(images, reference, &mut options)
     }
 
     /// Sends an image, or with `all_tags` all images of a repository, to the registry of its name; of an index, with
@@ -154,9 +164,9 @@ impl Engine {
     pub fn load(
         &mut self,
         archive: Box<dyn Read>,
-        progress: &mut dyn Progress,
+        options: &mut LoadOptions<'_>,
     ) -> Result<Vec<Loaded>, LoadError> {
-        stanza_image::load(self.image_store()?, archive, progress)
+        stanza_image::load(self.image_store()?, archive, options)
     }
 
     /// Makes an image of a root file system's tarball.
@@ -172,12 +182,21 @@ impl Engine {
         stanza_image::import(self.image_store()?, archive, reference, options)
     }
 
-    /// The image that `name` means: a reference, an id, or the beginning of one.
+    /// The image that `name` means: a reference, an id, or the beginning of one, or a short name with an alias.
     ///
     /// # Errors
     /// When it means none, or several.
     pub fn image(&mut self, name: &str) -> Result<Image, ImageError> {
-        Ok(self.image_store()?.resolve(name)?)
+        let store = self.image_store()?;
+        let by_alias = |error: ResolveError| {
+            if !matches!(error, ResolveError::NotFound { .. }) {
+                return Err(error);
+            }
+            // Settings that are wrong matter to a pull; here they are no alias. The error tells of the name as given.
+            let full = stanza_image::expand_alias(name).ok().flatten();
+            full.and_then(|full| store.resolve(&full).ok()).ok_or(error)
+        };
+        Ok(store.resolve(name).or_else(by_alias)?)
     }
 
     /// The images that the filters leave, the newest first.

@@ -30,6 +30,7 @@ mod exec;
 mod filters;
 mod find;
 mod images;
+mod layers;
 mod list;
 mod logs;
 mod machine;

@@ -11,28 +11,38 @@
 //!
 //! Everything that comes in is hostile until its digest fits: documents are bounded before they are parsed, sizes
 //! before bytes are written, redirects before they are followed. Nothing here mounts, unpacks a layer (that is
-//! `stanza-snapshot`) or knows containers. All of it is synchronous.
+//! `stanza-snapshot`) or knows containers. All of it is synchronous; `registry/transport` hides the one thread that is not.
 
 #![forbid(unsafe_code)]
 
 mod archive;
 mod compression;
 mod document;
+mod flow;
 mod hash;
 mod image;
 mod outline;
+mod policy;
 mod progress;
 mod pull;
 mod push;
 mod registry;
 mod remote;
+mod sink;
 mod store;
+mod unpack;
 
-pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
+pub use archive::{ImportError, ImportOptions, LoadError, LoadOptions, Loaded, import, load};
 pub use image::{Image, Layer};
+pub use policy::PolicyError;
 pub use progress::{Progress, ProgressEvent, Silent};
 pub use pull::{PullError, PullOptions, pull};
 pub use push::{PushError, PushOptions, Pushed, push};
-pub use registry::{Referrer, RegistryError};
+pub use registry::{
+    Endpoint, LoggedIn, LoggedOut, LoginError, LoginOptions, Place, Referrer, RegistriesConfig,
+    RegistryError, SetupError, expand_alias, login, logout, logout_all, stored_login,
+};
 pub use remote::{Connections, Remote, RemoteDocument, RemoteError};
+pub use sink::{LayerSink, SinkError};
 pub use store::{DiskUsage, ImageStore, Pruned, RemoveError, Removed, ResolveError, StoreError};
+pub use unpack::UnpackError;

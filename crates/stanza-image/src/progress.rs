@@ -33,6 +33,18 @@ pub enum ProgressEvent<'a> {
         /// Its size.
         size: u64,
     },
+    /// The layer will be brought.
+    LayerPending {
+        /// The layer's blob.
+        digest: &'a Digest,
+        /// Its size.
+        size: u64,
+    },
+    /// Another process brings the layer: this one waits for it.
+    LayerWaiting {
+        /// The layer's blob.
+        digest: &'a Digest,
+    },
     /// The layer's download begins.
     LayerStarted {
         /// The layer's blob.
@@ -49,7 +61,7 @@ pub enum ProgressEvent<'a> {
         /// Its size.
         size: u64,
     },
-    /// The layer is whole, verified and stored.
+    /// The layer is whole, verified, stored and unpacked.
     LayerDone {
         /// The layer's blob.
         digest: &'a Digest,

@@ -6,7 +6,9 @@ use crate::hash::{digest_like, sha256};
 use crate::image::platform_of;
 use crate::outline::Outline;
 use crate::pull::Surroundings;
-use crate::registry::{CredentialFiles, Http, Referrer, Registry, RegistryError, RetryPolicy};
+use crate::registry::{
+    CredentialFiles, Http, Referrer, RegistriesConfig, Registry, RegistryError, RetryPolicy,
+};
 
 /// Most documents that are fetched for one index.
 const MAX_CHILDREN: usize = 1000;
@@ -85,28 +87,45 @@ pub struct Remote<'a> {
 pub struct Connections {
     transport: Http,
     credentials: CredentialFiles,
+    registries: RegistriesConfig,
 }
 
-impl Default for Connections {
-    /// With the calling user's credentials.
-    fn default() -> Connections {
-        Connections { transport: Http::default(), credentials: CredentialFiles::of_user() }
+impl Connections {
+    /// With the calling user's credentials and settings of registries.
+    ///
+    /// # Errors
+    /// When the settings cannot be read.
+    pub fn load() -> Result<Connections, RemoteError> {
+        Ok(Connections {
+            transport: Http::default(),
+            credentials: CredentialFiles::of_user(),
+            registries: RegistriesConfig::load().map_err(RegistryError::from)?,
+        })
     }
 }
 
 impl<'a> Remote<'a> {
     /// The registry of `name`; `tls_verify` off accepts any certificate, and plain http.
-    #[must_use]
-    pub fn new(name: &'a Reference, tls_verify: bool, connections: &'a Connections) -> Remote<'a> {
-        let Connections { transport, credentials } = connections;
-        let surroundings = Surroundings { transport, retry: RetryPolicy::default(), credentials };
+    ///
+    /// # Errors
+    /// When the settings of registries block it.
+    pub fn new(
+        name: &'a Reference,
+        tls_verify: bool,
+        connections: &'a Connections,
+    ) -> Result<Remote<'a>, RemoteError> {
+        let Connections { transport, credentials, registries } = connections;
+        let surroundings = Surroundings { transport, retry: RetryPolicy::default(), credentials, registries };
         Remote::with(name, tls_verify, &surroundings)
     }
 
     /// [`Remote::new`], with the network given.
-    pub(crate) fn with(name: &'a Reference, tls_verify: bool, surroundings: &Surroundings<'a>) -> Remote<'a> {
-        let Surroundings { transport, retry, credentials } = *surroundings;
-        Remote { name, registry: Registry::new(name, tls_verify, transport, retry, credentials) }
+    pub(crate) fn with(
+        name: &'a Reference,
+        tls_verify: bool,
+        surroundings: &Surroundings<'a>,
+    ) -> Result<Remote<'a>, RemoteError> {
+        Ok(Remote { name, registry: surroundings.registry(name, tls_verify)? })
     }
 
     /// The document under the name, as the registry has it.

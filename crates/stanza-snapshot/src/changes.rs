@@ -271,13 +271,13 @@ impl Walk {
 }
 
 /// What the lower layers have at a name.
-struct Below {
-    stat: Option<Stat>,
+pub(crate) struct Below {
+    pub(crate) stat: Option<Stat>,
     /// The directories that merge there, topmost first.
-    directories: Vec<Rc<OwnedFd>>,
+    pub(crate) directories: Vec<Rc<OwnedFd>>,
 }
 
-fn lookup(lowers: &[Rc<OwnedFd>], name: &[u8], userxattr: bool) -> Result<Below, Errno> {
+pub(crate) fn lookup(lowers: &[Rc<OwnedFd>], name: &[u8], userxattr: bool) -> Result<Below, Errno> {
     let mut below = Below { stat: None, directories: Vec::new() };
     for lower in lowers {
         let stat = match fs::statat(lower, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -313,11 +313,11 @@ fn is_mount_point(path: &Path) -> bool {
     MOUNT_POINTS.iter().any(|point| path == Path::new(point))
 }
 
-fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
     fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 
-fn open_in(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_in(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     fs::openat(parent, name, flags, Mode::empty())
 }

@@ -5,6 +5,8 @@
 //!     sha256/<diff id>/          an unpacked layer, whole from the moment it has this name:
 //!       fs/                      its files
 //!       record.json              what is known of it
+//!       links                    only where needed: hard links to files of lower layers
+//!     links                      there when any layer has such links
 //!     sha512/<diff id>/
 //!     base/                      below every image: what stanza mounts on
 //!     ingest/<random>/           a layer on its way in or out ...
@@ -23,6 +25,9 @@
 //! synced one by one: after a power cut in the half minute after a pull, a file system that delays allocation may hold a
 //! layer with files that are empty. Such an image must be removed and pulled again.
 //!
+//! The digest of a layer's tree is recorded when it is unpacked (`tree_digest.rs`), so that damage is found afterwards
+//! ([`LayerStore::verify`]).
+//!
 //! Nothing here mounts, talks to a registry, or decompresses.
 
 #![forbid(unsafe_code)]
@@ -31,15 +36,23 @@ mod apply;
 mod changes;
 mod host;
 mod ingest;
+mod links;
 mod overlay;
 mod plan;
 mod record;
 mod remove;
 mod store;
+mod tree_digest;
+mod verify;
+mod walk;
 
 pub use apply::{Applied, ApplyError};
 pub use changes::{Change, ChangeKind, DiffError, changes};
 pub use host::plan_host;
+pub use links::LinksError;
 pub use plan::{PlanError, plan_layers, prepare};
+pub use record::LayerRecord;
 pub use remove::remove_tree;
 pub use store::{LayerStore, ListError, OpenError, RemoveError};
+pub use tree_digest::{NotADigest, TreeDigest};
+pub use verify::VerifyError;

@@ -4,26 +4,62 @@ use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use stanza_spec::Instant;
+
+use crate::tree_digest::{Summary, TreeDigest};
 
 /// Its name beside the layer's files.
 pub(crate) const RECORD: &str = "record.json";
 
-/// `record.json`.
+/// `record.json`. Its own times are of use too: it is the youngest file of a layer, and looked at when a container is
+/// made of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct LayerRecord {
-    /// Of this format.
-    pub(crate) version: u32,
+#[serde(rename_all = "camelCase")]
+pub struct LayerRecord {
+    /// Of this format: 1.
+    pub version: u32,
     /// Entries of the archive it was made of.
-    pub(crate) entries: u64,
+    pub entries: u64,
+    /// Over everything in the layer's tree.
+    pub tree: TreeDigest,
+    /// Bytes of all files' content, each file once.
+    pub size: u64,
+    /// Bytes that all of it takes on disk, directories too.
+    pub allocated: u64,
+    /// Files, directories and everything else, each once.
+    pub inodes: u64,
+    /// When it was unpacked, in RFC 3339.
+    pub created: String,
 }
 
 impl LayerRecord {
     /// What this program writes.
     pub(crate) const VERSION: u32 = 1;
 
+    pub(crate) fn new(entries: u64, tree: &Summary) -> LayerRecord {
+        LayerRecord {
+            version: LayerRecord::VERSION,
+            entries,
+            tree: tree.digest,
+            size: tree.size,
+            allocated: tree.allocated,
+            inodes: tree.inodes,
+            created: Instant::now().rfc3339(),
+        }
+    }
+
     /// Writes it into the directory of a layer that nobody else sees yet.
     pub(crate) fn write(&self, home: &Path) -> io::Result<()> {
         let bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
         std::fs::write(home.join(RECORD), bytes)
+    }
+
+    pub(crate) fn read(home: &Path) -> io::Result<LayerRecord> {
+        let record: LayerRecord = serde_json::from_slice(&std::fs::read(home.join(RECORD))?)?;
+        if record.version != LayerRecord::VERSION {
+            let text = format!("its version is `{}`", record.version);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        Ok(record)
     }
 }

@@ -205,6 +205,10 @@ impl LayerStore {
         self.root.join("base")
     }
 
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     pub(crate) fn ingest(&self) -> PathBuf {
         self.root.join("ingest")
     }

@@ -44,8 +44,8 @@ const TITLES: &[(&str, &str)] = &[
 
 fn run(_: &mut Door, given: &ArgMatches) -> Outcome {
     let name = reference(given.text("NAME").unwrap_or_default())?;
-    let connections = Connections::default();
-    let remote = Remote::new(&name, given.choice("tls-verify").unwrap_or(true), &connections);
+    let connections = Connections::load()?;
+    let remote = Remote::new(&name, given.choice("tls-verify").unwrap_or(true), &connections)?;
     let rows: Vec<Row> = remote
         .referrers(given.text("artifact-type"))?
         .into_iter()

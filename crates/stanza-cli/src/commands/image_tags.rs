@@ -44,8 +44,8 @@ fn run(_: &mut Door, given: &ArgMatches) -> Outcome {
             Failure::usage(format!("`{text}` is not a limit: expected a number from 1 on"))
         })?),
     };
-    let connections = Connections::default();
-    let remote = Remote::new(&name, given.choice("tls-verify").unwrap_or(true), &connections);
+    let connections = Connections::load()?;
+    let remote = Remote::new(&name, given.choice("tls-verify").unwrap_or(true), &connections)?;
     let tags = remote.tags(limit)?;
     let text = match given.text("format") {
         // One a line, as scripts want them.

@@ -2,9 +2,12 @@
 
 use std::fs::File;
 use std::io::{IsTerminal as _, Read, stdin};
+use std::path::Path;
 
 use clap::{ArgMatches, Command};
+use stanza_image::LoadOptions;
 
+use super::pull::signature_policy;
 use super::{Entry, Faults, Group, Needs};
 use crate::arguments::{Given, command, switch, value};
 use crate::door::{Door, Outcome};
@@ -26,6 +29,7 @@ fn build() -> Command {
     command("load", "stanza load [OPTIONS]", ENTRY.about, "Example:\n  docker save busybox | stanza load")
         .arg(value("input", 'i', "FILE", "Read the archive from a file, not from standard input"))
         .arg(switch("quiet", 'q', "Do not show progress"))
+        .arg(signature_policy())
 }
 
 /// The archive at `path`; `None` and `-` are standard input, which must not be a terminal.
@@ -42,9 +46,15 @@ pub(super) fn archive(path: Option<&str>) -> Result<Box<dyn Read>, Failure> {
 }
 
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
-    let archive = archive(given.text("input"))?;
+    let path = given.text("input");
+    let archive = archive(path)?;
     let mut display = Display::new(if given.on("quiet") { Stream::Quiet } else { Stream::Stderr });
-    let loaded = door.engine()?.load(archive, &mut display)?;
+    let mut options = LoadOptions {
+        path: path.filter(|path| *path != "-").map(Path::new),
+        signature_policy: given.text("signature-policy").map(Path::new),
+        progress: &mut display,
+    };
+    let loaded = door.engine()?.load(archive, &mut options)?;
     for image in &loaded {
         output::line(&match &image.name {
             Some(name) => format!("Loaded image: {}", name.familiar()),

@@ -41,8 +41,8 @@ fn tls_verify(given: &ArgMatches) -> bool {
 
 fn run(_: &mut Door, given: &ArgMatches) -> Outcome {
     let name = reference(given.text("NAME").unwrap_or_default())?;
-    let connections = Connections::default();
-    let remote = Remote::new(&name, tls_verify(given), &connections);
+    let connections = Connections::load()?;
+    let remote = Remote::new(&name, tls_verify(given), &connections)?;
     let found = remote.document()?;
     let text = if given.on("verbose") {
         let children = remote.children(&found)?;

@@ -26,6 +26,8 @@ mod import;
 mod inspect;
 mod kill;
 mod load;
+mod login;
+mod logout;
 mod logs;
 mod manifest_inspect;
 mod ps;
@@ -130,6 +132,8 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     image_tags::ENTRY,
     import::ENTRY,
     load::ENTRY,
+    login::ENTRY,
+    logout::ENTRY,
     manifest_inspect::ENTRY,
     rmi::ENTRY,
     tag::ENTRY,
@@ -181,8 +185,8 @@ fn verbs(family: &str) -> String {
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
     "build", "builder", "buildx", "commit", "compose", "config", "context", "cp", "events", "export",
-    "history", "login", "logout", "network", "node", "pause", "plugin", "port", "save", "search", "secret",
-    "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
+    "history", "network", "node", "pause", "plugin", "port", "save", "search", "secret", "service", "stack",
+    "stats", "swarm", "top", "trust", "unpause", "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {

@@ -1,6 +1,8 @@
 //! `stanza pull`.
 
-use clap::{ArgMatches, Command};
+use std::path::Path;
+
+use clap::{Arg, ArgMatches, Command};
 use stanza_spec::Platform;
 
 use super::tag::reference;
@@ -31,8 +33,16 @@ fn build() -> Command {
     )
     .arg(switch("quiet", 'q', "Print the name only"))
     .arg(value("platform", None, "OS/ARCH", "Take the image for this platform"))
+    .arg(signature_policy())
     .arg(switch("tls-verify", None, "Ask for HTTPS with a known certificate (default true but on loopback)"))
     .arg(word("NAME"))
+}
+
+/// `--signature-policy`, of all commands that bring images in.
+pub(super) fn signature_policy() -> Arg {
+    let help = "Let in what this policy.json allows (default ~/.config/containers/policy.json or \
+                /etc/containers/policy.json)";
+    value("signature-policy", None, "FILE", help)
 }
 
 /// The platform that `--platform` names.
@@ -41,10 +51,13 @@ pub(super) fn platform(given: &ArgMatches) -> Result<Option<Platform>, Failure> 
 }
 
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
-    let text = given.text("NAME").unwrap_or_default();
+    let typed = given.text("NAME").unwrap_or_default();
+    let alias = stanza_image::expand_alias(typed)?;
+    let text = alias.as_deref().unwrap_or(typed);
     let name = reference(text)?;
     let platform = platform(given)?;
     let tls_verify = given.choice("tls-verify").unwrap_or(true);
+    let policy = given.text("signature-policy").map(Path::new);
     let quiet = given.on("quiet");
     let mut display = Display::new(if quiet { Stream::Quiet } else { Stream::Stdout });
     if let (None, Some(tag)) = (name.digest(), name.tag().filter(|_| !text.contains('@'))) {
@@ -55,7 +68,7 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     } else {
         display.line(&format!("Pulling from {}", name.path()));
     }
-    let image = door.engine()?.pull(&name, platform, tls_verify, &mut display)?;
+    let image = door.engine()?.pull(&name, platform, tls_verify, policy, &mut display)?;
     let digest = display.digest.clone().unwrap_or(image.manifest);
     display.line(&format!("Digest: {digest}"));
     let status =

@@ -105,15 +105,21 @@ pub enum UnpackError {
     /// The layer store cannot be used.
     #[error(transparent)]
     Layers(#[from] stanza_snapshot::OpenError),
-    /// A layer cannot be applied.
+    /// The layer store cannot be used.
+    #[error(transparent)]
+    Sink(#[from] stanza_image::SinkError),
+    /// A layer cannot be unpacked.
     #[error("cannot unpack the layer `{layer}`")]
-    Apply {
+    Layer {
         /// Its diff id.
         layer: Digest,
         /// Why.
         #[source]
-        source: stanza_snapshot::ApplyError,
+        source: stanza_image::UnpackError,
     },
+    /// Hard links between layers cannot be made.
+    #[error(transparent)]
+    Links(#[from] stanza_snapshot::LinksError),
     /// The layers do not make a root file system.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -124,7 +130,9 @@ impl Classify for UnpackError {
         match self {
             UnpackError::Store(error) => error.kind(),
             UnpackError::Layers(error) => error.kind(),
-            UnpackError::Apply { source, .. } => source.kind(),
+            UnpackError::Sink(error) => error.kind(),
+            UnpackError::Layer { source, .. } => source.kind(),
+            UnpackError::Links(error) => error.kind(),
             UnpackError::Plan(error) => error.kind(),
         }
     }
@@ -133,7 +141,9 @@ impl Classify for UnpackError {
         match self {
             UnpackError::Store(error) => error.hint(),
             UnpackError::Layers(error) => error.hint(),
-            UnpackError::Apply { source, .. } => source.hint(),
+            UnpackError::Sink(error) => error.hint(),
+            UnpackError::Layer { source, .. } => source.hint(),
+            UnpackError::Links(error) => error.hint(),
             UnpackError::Plan(error) => error.hint(),
         }
     }

@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 
 use stanza_image::{Image, Progress, PullOptions, ResolveError};
-use stanza_snapshot::{PlanError, plan_host, plan_layers, prepare};
+use stanza_snapshot::{LinksError, PlanError, plan_host, plan_layers, prepare};
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
     ContainerConfig, ContainerId, Digest, Instant, Isolation, MountKind, NamespaceMode, NetworkMode,
@@ -23,6 +23,7 @@ use stanza_spec::{
 
 use crate::database::{Insert, InsertError, Phase, Record};
 use crate::engine::{Fresh, Lock, make_directory};
+use crate::layers::Unpacking;
 use crate::record::{Facts, VolumeUse};
 use crate::spec::userns;
 use crate::spec::{self, MountError, Planned, SpecError};
@@ -45,7 +46,6 @@ pub struct Created {
 /// What was found under the image's name.
 struct Source {
     id: Option<Digest>,
-    layers: Vec<Digest>,
     config: Option<Config>,
     image: Option<Image>,
 }
@@ -91,12 +91,14 @@ impl Engine {
             path: "getrandom".into(),
             source,
         })?;
-        let facts = gather(&config, &source)?;
+        let mut facts = gather(&config, &source)?;
         let state_dir = self.options.container_dir(id.as_str());
-        let unpacked = match &source.image {
-            Some(image) => Some(self.ensure_rootfs(image, &config.image, &state_dir)?),
-            None => None,
-        };
+        let mut unpacked = None;
+        if let Some(image) = &source.image {
+            let (rootfs, layers) = self.ensure_rootfs(image, &config.image, &state_dir)?;
+            facts.layers = layers;
+            unpacked = Some(rootfs);
+        }
         let lock = make_state_directory(&self.options.containers_dir(), &state_dir).map_err(|source| {
             CreateError::File { what: "make the directory", path: state_dir.clone(), source }
         })?;
@@ -216,7 +218,7 @@ impl Engine {
         warnings: &mut Vec<String>,
     ) -> Result<Source, CreateError> {
         if config.image == HOST_IMAGE {
-            return Ok(Source { id: None, layers: Vec::new(), config: None, image: None });
+            return Ok(Source { id: None, config: None, image: None });
         }
         let wanted = match &config.platform {
             Some(text) => Some(text.parse::<Platform>().map_err(|_| CreateError::Unsupported {
@@ -226,8 +228,28 @@ impl Engine {
             None => None,
         };
         let fits = |image: &Image| wanted.as_ref().is_none_or(|wanted| image.platform().satisfies(wanted));
+        let mut pull = |engine: &mut Engine, reference: &Reference| {
+            let pulled = engine.pull(reference, wanted.clone(), true, None, progress);
+            pulled.map_err(|error| CreateError::Pull(Box::new(error)))
+        };
         let store = self.image_store().map_err(ResolveError::from)?;
-        let found = if config.pull == PullPolicy::Always { None } else { Some(store.resolve(&config.image)) };
+        let mut found =
+            if config.pull == PullPolicy::Always { None } else { Some(store.resolve(&config.image)) };
+        let mut name = config.image.as_str();
+        // The settings of registries are read only when the registry is the next to be asked.
+        let alias = match &found {
+            None | Some(Err(ResolveError::NotFound { .. })) => expand_alias(name)?,
+            Some(_) => None,
+        };
+        if let Some(full) = &alias {
+            // A failure tells of the name as it was given.
+            if found.is_some()
+                && let Ok(image) = store.resolve(full)
+            {
+                found = Some(Ok(image));
+            }
+            name = full;
+        }
         let image = match found {
             Some(Ok(image)) if fits(&image) => image,
             Some(Ok(_)) if config.pull == PullPolicy::Never => {
@@ -236,15 +258,13 @@ impl Engine {
                     wanted: wanted.map(|wanted| wanted.to_string()).unwrap_or_default(),
                 });
             }
-            Some(Err(error @ ResolveError::NotFound { .. })) => match config.image.parse::<Reference>() {
-                Ok(reference) if config.pull != PullPolicy::Never => {
-                    pull(store, &reference, wanted.as_ref(), progress)?
-                }
+            Some(Err(error @ ResolveError::NotFound { .. })) => match name.parse::<Reference>() {
+                Ok(reference) if config.pull != PullPolicy::Never => pull(self, &reference)?,
                 _ => return Err(error.into()),
             },
             Some(Err(error)) => return Err(error.into()),
-            Some(Ok(_)) | None => match config.image.parse::<Reference>() {
-                Ok(reference) => pull(store, &reference, wanted.as_ref(), progress)?,
+            Some(Ok(_)) | None => match name.parse::<Reference>() {
+                Ok(reference) => pull(self, &reference)?,
                 Err(_) => return Err(ResolveError::NotFound { name: config.image.clone() }.into()),
             },
         };
@@ -255,24 +275,31 @@ impl Engine {
                 image.platform()
             ));
         }
-        Ok(Source {
-            id: Some(image.id.clone()),
-            layers: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
-            config: image.config.config().clone(),
-            image: Some(image),
-        })
+        Ok(Source { id: Some(image.id.clone()), config: image.config.config().clone(), image: Some(image) })
     }
 
-    /// The root file system's plan; layers that are not unpacked yet are.
-    fn ensure_rootfs(&mut self, image: &Image, name: &str, state_dir: &Path) -> Result<Rootfs, CreateError> {
+    /// The root file system's plan, and its layers with those that hard links need; layers that are not unpacked yet
+    /// are.
+    fn ensure_rootfs(
+        &mut self,
+        image: &Image,
+        name: &str,
+        state_dir: &Path,
+    ) -> Result<(Rootfs, Vec<Digest>), CreateError> {
         let failed = |source| CreateError::Unpack { image: name.to_owned(), source };
-        let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        match self.plan_image_rootfs(&layers, state_dir) {
-            Err(UnpackError::Plan(PlanError::Missing { .. })) => {}
+        let plan = |engine: &mut Engine| {
+            let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+            let layers = engine.layer_store()?.with_links(&layers)?;
+            Ok((engine.plan_image_rootfs(&layers, state_dir)?, layers))
+        };
+        match plan(self) {
+            Err(
+                UnpackError::Plan(PlanError::Missing { .. }) | UnpackError::Links(LinksError::Missing { .. }),
+            ) => {}
             other => return other.map_err(failed),
         }
         self.unpack(image).map_err(failed)?;
-        self.plan_image_rootfs(&layers, state_dir).map_err(failed)
+        plan(self).map_err(failed)
     }
 
     pub(crate) fn plan_image_rootfs(
@@ -291,23 +318,10 @@ impl Engine {
 
     /// Unpacks the layers of an image that are not on disk. Processes that do the same at once help each other.
     pub(crate) fn unpack(&mut self, image: &Image) -> Result<(), UnpackError> {
-        self.layer_store()?;
-        let mut lowers: Vec<Digest> = Vec::with_capacity(image.layers.len());
-        let mut cleared = false;
-        for layer in &image.layers {
-            if !self.layer_store()?.contains(&layer.diff_id) {
-                if !std::mem::replace(&mut cleared, true) {
-                    // What killed processes left half-unpacked. One look before work that takes longer anyway.
-                    let _ = self.layer_store()?.clear_leftovers();
-                }
-                let mut stream = self.image_store()?.open_layer(layer)?;
-                self.layer_store()?
-                    .apply(&layer.diff_id, &lowers, &mut stream)
-                    .map_err(|source| UnpackError::Apply { layer: layer.diff_id.clone(), source })?;
-            }
-            lowers.insert(0, layer.diff_id.clone());
-        }
-        Ok(())
+        let (images, layers) = self.stores::<UnpackError>()?;
+        images
+            .unpack(&image.layers, &Unpacking(layers), PullOptions::CONCURRENCY)
+            .map_err(|(layer, source)| UnpackError::Layer { layer, source })
     }
 
     fn take_id_range(&mut self, id: &ContainerId) -> Result<u32, CreateError> {
@@ -478,7 +492,7 @@ fn gather(config: &ContainerConfig, source: &Source) -> Result<Facts, CreateErro
     };
     Ok(Facts {
         image: source.id.clone(),
-        layers: source.layers.clone(),
+        layers: Vec::new(),
         argv,
         env: spec::process::environment(config, image),
         workdir: spec::process::workdir(config, image)?,
@@ -547,13 +561,8 @@ fn ensure_source(kind: &MountKind) -> Result<(), CreateError> {
     }
 }
 
-fn pull(
-    store: &stanza_image::ImageStore,
-    reference: &Reference,
-    platform: Option<&Platform>,
-    progress: &mut dyn Progress,
-) -> Result<Image, CreateError> {
-    let platform = platform.cloned().unwrap_or_else(Platform::host);
-    let mut options = PullOptions { platform, tls_verify: true, progress };
-    stanza_image::pull(store, reference, &mut options).map_err(|error| CreateError::Pull(Box::new(error)))
+/// What a short name means by the settings of registries.
+fn expand_alias(name: &str) -> Result<Option<String>, CreateError> {
+    stanza_image::expand_alias(name)
+        .map_err(|error| CreateError::Pull(Box::new(stanza_image::RegistryError::from(error).into())))
 }

@@ -1,6 +1,7 @@
 //! `load`: images that another engine has written to a file.
 
 use std::io::{self, Read};
+use std::path::Path;
 
 use stanza_spec::{Classify, Digest, ErrorKind, Reference, ReferenceError};
 use stanza_tar::TarError;
@@ -8,6 +9,7 @@ use stanza_tar::TarError;
 use super::spool::Contents;
 use super::{docker, oci};
 use crate::document::{Descriptor, DocumentError};
+use crate::policy::{ArchiveKind, Gate, PolicyError};
 use crate::progress::{Progress, ProgressEvent};
 use crate::store::{ImageStore, Ingest, NewEntry, Spooled, StoreError};
 
@@ -77,6 +79,9 @@ pub enum LoadError {
         /// What there is.
         available: Vec<String>,
     },
+    /// The policy does not let it in.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The store could not take it.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -109,6 +114,7 @@ impl Classify for LoadError {
             | LoadError::Digest { .. } => ErrorKind::Corrupt,
             LoadError::NotAnImage | LoadError::Name { .. } => ErrorKind::InvalidArgument,
             LoadError::Platform { .. } => ErrorKind::NotFound,
+            LoadError::Policy(error) => error.kind(),
             LoadError::Store(error) => error.kind(),
         }
     }
@@ -118,6 +124,7 @@ impl Classify for LoadError {
             LoadError::NotAnImage => {
                 Some("an archive of a root file system is taken by `stanza import`".to_owned())
             }
+            LoadError::Policy(error) => error.hint(),
             LoadError::Store(error) => error.hint(),
             _ => None,
         }
@@ -131,30 +138,58 @@ pub(super) struct Assembled {
     pub(super) names: Vec<Reference>,
 }
 
+/// How an archive is loaded.
+pub struct LoadOptions<'a> {
+    /// The file that the archive is, for the policy's scopes; `None` for a stream.
+    pub path: Option<&'a Path>,
+    /// The policy that it must meet; `None` is the user's or the system's (containers-policy.json(5)).
+    pub signature_policy: Option<&'a Path>,
+    /// Is told what happens.
+    pub progress: &'a mut dyn Progress,
+}
+
 /// Loads the images of a docker-archive (`docker save`) or an oci-archive, plain or compressed with gzip or zstd, from
 /// any stream. The index changes only when all of them are whole.
 ///
 /// # Errors
-/// When the stream fails, the archive is not one of an image, or a part of it does not pass the checks.
+/// When the stream fails, the archive is not one of an image, the policy does not let it in, or a part of it does not pass the checks.
 pub fn load(
     store: &ImageStore,
     archive: Box<dyn Read>,
-    progress: &mut dyn Progress,
+    options: &mut LoadOptions<'_>,
+) -> Result<Vec<Loaded>, LoadError> {
+    let gate = Gate::load(options.signature_policy)?;
+    load_through(&gate, store, archive, options)
+}
+
+/// [`load`], with the policy given.
+fn load_through(
+    gate: &Gate,
+    store: &ImageStore,
+    archive: Box<dyn Read>,
+    options: &mut LoadOptions<'_>,
 ) -> Result<Vec<Loaded>, LoadError> {
     let ingest = store.ingest()?;
     let contents = Contents::read(&ingest, archive)?;
-    let mut loader = Loader { store, ingest: &ingest, contents: &contents, progress };
-    let images =
-        match (contents.has("index.json") && contents.has("oci-layout"), contents.has("manifest.json")) {
-            (true, false) => oci::assemble(&mut loader)?,
-            // Docker writes both since version 25; the layout keeps the digests of the registry.
-            (true, true) => match oci::assemble(&mut loader) {
-                Err(LoadError::Path { .. }) => docker::assemble(&mut loader)?,
-                images => docker::add_names(&loader, images?)?,
-            },
-            (false, true) => docker::assemble(&mut loader)?,
-            (false, false) => return Err(LoadError::NotAnImage),
-        };
+    let (is_oci, is_docker) =
+        (contents.has("index.json") && contents.has("oci-layout"), contents.has("manifest.json"));
+    // An archive of both forms must be let in as either.
+    for (kind, is_kind) in [(ArchiveKind::Oci, is_oci), (ArchiveKind::Docker, is_docker)] {
+        if is_kind {
+            gate.admit_archive(kind, options.path)?;
+        }
+    }
+    let mut loader = Loader { store, ingest: &ingest, contents: &contents, progress: options.progress };
+    let images = match (is_oci, is_docker) {
+        (true, false) => oci::assemble(&mut loader)?,
+        // Docker writes both since version 25; the layout keeps the digests of the registry.
+        (true, true) => match oci::assemble(&mut loader) {
+            Err(LoadError::Path { .. }) => docker::assemble(&mut loader)?,
+            images => docker::add_names(&loader, images?)?,
+        },
+        (false, true) => docker::assemble(&mut loader)?,
+        (false, false) => return Err(LoadError::NotAnImage),
+    };
     ingest.sync()?;
     let (loaded, changes) = store.update_index(|index| {
         let mut loaded = Vec::new();

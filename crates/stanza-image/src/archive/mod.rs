@@ -17,4 +17,4 @@ mod oci;
 mod spool;
 
 pub use import::{ImportError, ImportOptions, import};
-pub use load::{LoadError, Loaded, load};
+pub use load::{LoadError, LoadOptions, Loaded, load};

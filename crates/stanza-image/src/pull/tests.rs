@@ -68,9 +68,17 @@ fn pull_as(
         transport: &Http::default(),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials,
+        registries: &RegistriesConfig::default(),
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: true, progress };
-    pull_with(store, reference, &mut options, &surroundings)
+    let mut options = PullOptions {
+        platform: Platform::host(),
+        tls_verify: true,
+        signature_policy: None,
+        sink: None,
+        concurrency: 2,
+        progress,
+    };
+    pull_with(store, reference, &mut options, &surroundings, &Gate::open())
 }
 
 fn pull_quietly(store: &ImageStore, server: &Server) -> Result<Image, PullError> {
@@ -266,9 +274,17 @@ fn a_stalled_download_is_resumed() {
         transport: &Http::new(Duration::from_millis(300)),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
+        registries: &RegistriesConfig::default(),
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: true, progress: &mut Silent };
-    pull_with(&store, &fixture.server.reference(""), &mut options, &surroundings).unwrap();
+    let mut options = PullOptions {
+        platform: Platform::host(),
+        tls_verify: true,
+        signature_policy: None,
+        sink: None,
+        concurrency: 2,
+        progress: &mut Silent,
+    };
+    pull_with(&store, &fixture.server.reference(""), &mut options, &surroundings, &Gate::open()).unwrap();
     assert_eq!(fixture.server.asked(&fixture.layer_path)[1].headers["range"], "bytes=9-");
 }
 
@@ -520,10 +536,18 @@ fn a_tls_registry_on_loopback_is_found_and_its_certificate_checked() {
         transport: &Http::default(),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
+        registries: &RegistriesConfig::default(),
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: false, progress: &mut Silent };
+    let mut options = PullOptions {
+        platform: Platform::host(),
+        tls_verify: false,
+        signature_policy: None,
+        sink: None,
+        concurrency: 2,
+        progress: &mut Silent,
+    };
     // The manifest comes; `s_server` refuses the paths of blobs, which have a colon.
-    let result = pull_with(&store, &reference, &mut options, &surroundings);
+    let result = pull_with(&store, &reference, &mut options, &surroundings, &Gate::open());
     assert!(!matches!(result, Err(PullError::Registry(_) | PullError::Document { .. })), "{result:?}");
 }
 

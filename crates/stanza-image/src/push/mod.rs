@@ -22,7 +22,9 @@ use crate::document::Descriptor;
 use crate::outline::Outline;
 use crate::progress::{Progress, ProgressEvent};
 use crate::pull::Surroundings;
-use crate::registry::{CredentialFiles, Http, OutgoingDocument, Referrer, Registry, RetryPolicy};
+use crate::registry::{
+    CredentialFiles, Http, OutgoingDocument, Referrer, RegistriesConfig, Registry, RegistryError, RetryPolicy,
+};
 use crate::store::{ImageStore, NewEntry};
 use blobs::Bringing;
 use plan::{Plan, PlannedDocument};
@@ -60,8 +62,13 @@ pub fn push(
 ) -> Result<Vec<Pushed>, PushError> {
     let transport = Http::default();
     let credentials = CredentialFiles::of_user();
-    let surroundings =
-        Surroundings { transport: &transport, retry: RetryPolicy::default(), credentials: &credentials };
+    let registries = RegistriesConfig::load().map_err(RegistryError::from)?;
+    let surroundings = Surroundings {
+        transport: &transport,
+        retry: RetryPolicy::default(),
+        credentials: &credentials,
+        registries: &registries,
+    };
     push_with(store, name, options, &surroundings)
 }
 
@@ -76,15 +83,10 @@ pub(crate) fn push_with(
         return Err(PushError::ByDigest { name: name.familiar() });
     }
     let entries = entries(store, name, options.all_tags)?;
-    let registry = Registry::new(
-        name,
-        options.tls_verify,
-        surroundings.transport,
-        surroundings.retry,
-        surroundings.credentials,
-    );
+    let registry = surroundings.registry(name, options.tls_verify)?;
     let mut push = Push {
         store,
+        registries: surroundings.registries,
         registry: registry.for_push(),
         platform: options.platform.as_ref(),
         progress: options.progress,
@@ -121,6 +123,7 @@ fn entries(
 
 struct Push<'a> {
     store: &'a ImageStore,
+    registries: &'a RegistriesConfig,
     registry: Registry<'a>,
     platform: Option<&'a Platform>,
     progress: &'a mut dyn Progress,
@@ -175,7 +178,7 @@ impl Push<'_> {
         }
         let elsewhere = match self.elsewhere.take() {
             Some(elsewhere) => elsewhere,
-            None => repositories_by_blob(self.store, name)?,
+            None => repositories_by_blob(self.store, self.registries, name)?,
         };
         let bringing = Bringing {
             store: self.store,
@@ -218,11 +221,15 @@ fn retrying(progress: &mut dyn Progress) -> impl FnMut(u32, std::time::Duration)
 /// came from there, or went there.
 fn repositories_by_blob(
     store: &ImageStore,
+    registries: &RegistriesConfig,
     name: &Reference,
 ) -> Result<HashMap<Digest, Vec<String>>, PushError> {
     let mut repositories: HashMap<Digest, Vec<String>> = HashMap::new();
+    // Where a name really is, by the settings of registries.
+    let place = |name: &Reference| Some(registries.endpoints(name).ok()?.pop()?.reference);
+    let Some(name) = place(name) else { return Ok(repositories) };
     for entry in store.read_index()?.manifests {
-        let Some(other) = entry.reference() else { continue };
+        let Some(other) = entry.reference().as_ref().and_then(place) else { continue };
         if other.domain() != name.domain() || other.path() == name.path() {
             continue;
         }

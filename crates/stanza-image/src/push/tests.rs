@@ -97,6 +97,7 @@ impl Fixture {
             transport: &Http::default(),
             retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
             credentials: &CredentialFiles::default(),
+            registries: &RegistriesConfig::default(),
         };
         let platform = platform.map(|text| text.parse().unwrap());
         let mut options = PushOptions { all_tags, platform, tls_verify: true, progress: &mut recorder };

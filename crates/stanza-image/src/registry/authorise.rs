@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use super::challenge::{self, Challenge};
 use super::client::{Access, Ask, Content, Final, Registry, Target, refused_redirect};
-use super::credentials::{Lookup, base64};
+use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::token::{self, Token};
 use super::transport::{Method, TransportError};
@@ -26,30 +26,10 @@ use super::url::Url;
 /// Who we say we are where tokens are given by OAuth 2.
 const CLIENT: &str = "stanza";
 
-/// What a user has for a registry.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) enum Credentials {
-    Anonymous,
-    Basic {
-        user: String,
-        secret: String,
-    },
-    /// What the token server gives tokens for, in place of a password.
-    IdentityToken(String),
-    /// What the registry itself takes.
-    RegistryToken(String),
-}
-
-/// The credentials, and the helper that may have others.
-pub(super) struct Known {
-    credentials: Credentials,
-    helper: Option<String>,
-}
-
 /// What is known about how to get in.
 #[derive(Default)]
 pub(super) struct Keys {
-    known: Mutex<Option<Arc<Known>>>,
+    known: Mutex<Option<Arc<Credentials>>>,
     scheme: Mutex<Option<Scheme>>,
     /// By the scopes that a token was asked for.
     tokens: Mutex<HashMap<String, Slot>>,
@@ -61,7 +41,7 @@ type Slot = Arc<Mutex<Option<Token>>>;
 impl Keys {
     /// Takes these credentials for those of the user.
     pub(super) fn know(&self, credentials: Credentials) {
-        *locked(&self.known) = Some(Arc::new(Known { credentials, helper: None }));
+        *locked(&self.known) = Some(Arc::new(credentials));
     }
 }
 
@@ -161,7 +141,7 @@ impl Registry<'_> {
         challenged: &[String],
         refused: Option<&str>,
     ) -> Result<Authorised, RegistryError> {
-        if let Credentials::RegistryToken(token) = &self.known()?.credentials {
+        if let Credentials::RegistryToken(token) = &*self.known()? {
             let header = format!("Bearer {token}");
             // There is no other one.
             return if refused == Some(header.as_str()) {
@@ -203,7 +183,7 @@ impl Registry<'_> {
         server: &TokenServer<'_>,
     ) -> Result<Result<Final, TransportError>, RegistryError> {
         let known = self.known()?;
-        if let Credentials::IdentityToken(token) = &known.credentials {
+        if let Credentials::IdentityToken(token) = &*known {
             return self.ask_by_grant(
                 ask,
                 server,
@@ -219,9 +199,9 @@ impl Registry<'_> {
             content: Content::Empty,
             ..*ask
         };
-        let basic = known.credentials.basic();
+        let basic = basic(&known);
         let answer = self.follow(&question, &url, basic.as_deref(), self.verifies())?;
-        match (&answer, &known.credentials) {
+        match (&answer, &*known) {
             // A server that gives tokens by OAuth 2 alone.
             (Ok(Final { response, .. }), Credentials::Basic { user, secret })
                 if matches!(response.status, 404 | 405) =>
@@ -263,31 +243,21 @@ impl Registry<'_> {
     }
 
     fn unauthorized(&self, ask: &Ask<'_>) -> RegistryError {
-        RegistryError::Unauthorized {
-            host: self.authority.clone(),
-            what: ask.what.to_owned(),
-            helper: self.helper(),
-        }
+        RegistryError::Unauthorized { host: self.authority.clone(), what: ask.what.to_owned() }
     }
 
     /// The header with the user's name and password.
     fn basic(&self) -> Result<Option<String>, RegistryError> {
-        Ok(self.known()?.credentials.basic())
-    }
-
-    /// The credential helper that may know more.
-    pub(super) fn helper(&self) -> Option<String> {
-        self.known().ok()?.helper.clone()
+        Ok(basic(&*self.known()?))
     }
 
     /// The credentials for this registry; the files are read once.
-    fn known(&self) -> Result<Arc<Known>, RegistryError> {
+    fn known(&self) -> Result<Arc<Credentials>, RegistryError> {
         let mut known = locked(&self.keys.known);
         if let Some(known) = &*known {
             return Ok(Arc::clone(known));
         }
-        let lookup = self.files.lookup(&self.domain, &self.repository)?;
-        let found = Arc::new(Known { credentials: Credentials::of(&lookup), helper: lookup.helper });
+        let found = Arc::new(self.files.lookup(&self.domain, &self.repository)?);
         *known = Some(Arc::clone(&found));
         Ok(found)
     }
@@ -312,44 +282,7 @@ fn scopes(repository: &str, access: Access<'_>) -> Vec<String> {
     }
 }
 
-impl Credentials {
-    /// The header with user name and password.
-    fn basic(&self) -> Option<String> {
-        match self {
-            Credentials::Basic { user, secret } => {
-                Some(format!("Basic {}", base64(format!("{user}:{secret}").as_bytes())))
-            }
-            _ => None,
-        }
-    }
-
-    fn of(lookup: &Lookup) -> Credentials {
-        let decoded = lookup.basic.as_deref().and_then(decode);
-        match decoded.as_deref().and_then(|text| text.split_once(':')) {
-            Some((user, secret)) => Credentials::Basic { user: user.to_owned(), secret: secret.to_owned() },
-            None => Credentials::Anonymous,
-        }
-    }
-}
-
-/// The text in base64.
-fn decode(text: &str) -> Option<String> {
-    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
-    for character in text.trim_end_matches('=').bytes() {
-        let value = match character {
-            b'A'..=b'Z' => character - b'A',
-            b'a'..=b'z' => character - b'a' + 26,
-            b'0'..=b'9' => character - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u32::from(value);
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            bytes.push(u8::try_from(bits >> count & 0xff).unwrap_or(0));
-        }
-    }
-    String::from_utf8(bytes).ok()
+/// The header with user name and password.
+fn basic(credentials: &Credentials) -> Option<String> {
+    credentials.basic().map(|basic| format!("Basic {basic}"))
 }

@@ -1,12 +1,10 @@
 //! Blobs: asked for and fetched.
 
-use std::io::Read;
-
 use stanza_spec::Digest;
 
 use super::client::{Ask, Content, OnRetry, Registry, Target};
 use super::error::RegistryError;
-use super::transport::Method;
+use super::transport::{Method, ResponseBody};
 
 /// A blob that is coming in.
 pub(crate) struct Blob {
@@ -14,7 +12,7 @@ pub(crate) struct Blob {
     pub(crate) offset: u64,
     /// The size of the whole blob, when the answer tells.
     pub(crate) size: Option<u64>,
-    pub(crate) body: Box<dyn Read + Send>,
+    pub(crate) body: ResponseBody,
 }
 
 impl Registry<'_> {

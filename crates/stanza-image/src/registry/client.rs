@@ -152,12 +152,7 @@ impl<'a> Registry<'a> {
         files: &'a CredentialFiles,
     ) -> Registry<'a> {
         let authority = reference.registry_host().to_owned();
-        let loopback = Url::of_registry(false, &authority, String::new()).is_ok_and(|url| url.is_loopback());
-        let candidates = match (loopback, tls_verify) {
-            (true, verify) => vec![(false, true), (true, verify)],
-            (false, true) => vec![(true, true)],
-            (false, false) => vec![(true, false), (false, true)],
-        };
+        let candidates = schemes(&authority, tls_verify);
         let has_port = authority.rsplit(']').next().is_some_and(|rest| rest.contains(':'));
         Registry {
             domain: reference.domain().to_owned(),
@@ -231,11 +226,11 @@ impl<'a> Registry<'a> {
     fn judge(&self, mut answer: Final, what: &str) -> Trouble {
         let says = says(&mut answer);
         let response = &answer.response;
-        let wait = retry_after(response);
+        let wait = retry_after(|name| response.header(name));
         let too_long = wait.is_some_and(|wait| wait > self.retry.longest_asked);
         let (host, what) = (self.authority.clone(), what.to_owned());
         let (error, passing) = match response.status {
-            401 => (RegistryError::Unauthorized { host, what, helper: self.helper() }, false),
+            401 => (RegistryError::Unauthorized { host, what }, false),
             403 => (RegistryError::Denied { host, what, says }, false),
             404 => (RegistryError::NotFound { host, what }, false),
             429 => (RegistryError::RateLimited { host, wait }, !too_long),
@@ -381,6 +376,16 @@ impl<'a> Registry<'a> {
     /// Whether certificates must be valid, with the scheme in use.
     pub(super) fn verifies(&self) -> bool {
         self.candidates[self.candidate.load(Ordering::Acquire)].1
+    }
+}
+
+/// How a registry may be asked: (https, verified), in the order to try.
+pub(super) fn schemes(authority: &str, tls_verify: bool) -> Vec<(bool, bool)> {
+    let loopback = Url::of_registry(false, authority, String::new()).is_ok_and(|url| url.is_loopback());
+    match (loopback, tls_verify) {
+        (true, verify) => vec![(false, true), (true, verify)],
+        (false, true) => vec![(true, true)],
+        (false, false) => vec![(true, false), (false, true)],
     }
 }
 

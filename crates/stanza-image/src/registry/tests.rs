@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::credentials::Credentials;
 use super::testing::{Answer, Asked, Server};
 use super::*;
 use crate::hash::sha256;
@@ -16,7 +17,7 @@ fn patient() -> RetryPolicy {
 }
 
 /// Does something with the repository `app` of a server, as somebody.
-fn with<T>(server: &Server, credentials: authorise::Credentials, work: impl FnOnce(&Registry<'_>) -> T) -> T {
+fn with<T>(server: &Server, credentials: Credentials, work: impl FnOnce(&Registry<'_>) -> T) -> T {
     let (transport, files) = (Http::default(), CredentialFiles::default());
     let registry = Registry::new(&server.reference(""), true, &transport, patient(), &files);
     registry.keys.know(credentials);
@@ -24,7 +25,7 @@ fn with<T>(server: &Server, credentials: authorise::Credentials, work: impl FnOn
 }
 
 /// Asks for the manifest `latest`.
-fn ask(server: &Server, credentials: authorise::Credentials) -> Result<(), RegistryError> {
+fn ask(server: &Server, credentials: Credentials) -> Result<(), RegistryError> {
     with(server, credentials, |registry| registry.manifest("latest", &mut |_, _| {}).map(drop))
 }
 
@@ -37,8 +38,8 @@ fn guarded() -> Server {
     server
 }
 
-fn basic() -> authorise::Credentials {
-    authorise::Credentials::Basic { user: "u&".to_owned(), secret: "p=w".to_owned() }
+fn basic() -> Credentials {
+    Credentials::Basic { user: "u&".to_owned(), secret: "p=w".to_owned() }
 }
 
 fn authorization(asked: &[Asked]) -> Vec<Option<&str>> {
@@ -49,7 +50,7 @@ fn authorization(asked: &[Asked]) -> Vec<Option<&str>> {
 fn an_identity_token_is_exchanged_by_a_post() {
     let server = guarded();
     server.answer("POST /token", [Answer::ok(b"{\"access_token\":\"t\",\"expires_in\":60}")]);
-    ask(&server, authorise::Credentials::IdentityToken("id+".to_owned())).unwrap();
+    ask(&server, Credentials::IdentityToken("id+".to_owned())).unwrap();
     let asked = server.asked("/token");
     assert_eq!((asked.len(), asked[0].path.as_str()), (1, "/token"));
     assert_eq!(
@@ -61,7 +62,7 @@ fn an_identity_token_is_exchanged_by_a_post() {
     // What OAuth 2 answers to wrong credentials.
     let server = guarded();
     server.answer("POST /token", [Answer { status: 400, ..Answer::ok(b"{\"error\":\"invalid_grant\"}") }]);
-    let error = ask(&server, authorise::Credentials::IdentityToken("id".to_owned())).unwrap_err();
+    let error = ask(&server, Credentials::IdentityToken("id".to_owned())).unwrap_err();
     assert!(matches!(error, RegistryError::Unauthorized { .. }));
 }
 
@@ -84,7 +85,7 @@ fn secrets_do_not_follow_a_redirect_of_the_token_server() {
     let (server, other) = (guarded(), Server::start());
     other.answer("/token", [Answer::ok(b"{\"token\":\"t\"}")]);
     server.answer("/token", [Answer::status(307).header("Location", other.url("/token"))]);
-    let error = ask(&server, authorise::Credentials::IdentityToken("id".to_owned())).unwrap_err();
+    let error = ask(&server, Credentials::IdentityToken("id".to_owned())).unwrap_err();
     assert!(matches!(error, RegistryError::Redirect { .. }), "{error:?}");
     assert_eq!(other.all_asked(), [""; 0]);
     // A question goes on, without them.
@@ -97,12 +98,12 @@ fn secrets_do_not_follow_a_redirect_of_the_token_server() {
 #[test]
 fn a_registry_token_is_sent_as_it_is_and_only_once() {
     let server = guarded();
-    ask(&server, authorise::Credentials::RegistryToken("mine".to_owned())).unwrap();
+    ask(&server, Credentials::RegistryToken("mine".to_owned())).unwrap();
     assert_eq!(authorization(&server.asked(TAG)), [None, Some("Bearer mine")]);
     assert_eq!(server.asked("/token").len(), 0);
     let challenge = format!("Bearer realm=\"{}\"", server.url("/token"));
     server.answer(TAG, [Answer::status(401).header("WWW-Authenticate", challenge)]);
-    let error = ask(&server, authorise::Credentials::RegistryToken("mine".to_owned())).unwrap_err();
+    let error = ask(&server, Credentials::RegistryToken("mine".to_owned())).unwrap_err();
     assert!(matches!(error, RegistryError::Unauthorized { .. }));
     assert_eq!(server.asked(TAG).len(), 4);
 }
@@ -121,7 +122,7 @@ fn many_threads_share_one_token_and_fetch_another_when_it_has_expired() {
     };
     // The first one has no life left as soon as it is there.
     server.answer("/token", [token("old", 0), token("new", 300)]);
-    with(&server, authorise::Credentials::Anonymous, |registry| {
+    with(&server, Credentials::Anonymous, |registry| {
         registry.manifest("latest", &mut |_, _| {}).unwrap();
         assert_eq!(authorization(&server.asked(TAG)), [None, Some("Bearer old")]);
         std::thread::scope(|scope| {
@@ -144,7 +145,7 @@ fn many_threads_share_one_token_and_fetch_another_when_it_has_expired() {
     for blob in &blobs {
         server.answer(&format!("/v2/app/blobs/{blob}"), [Answer::ok(b"x")]);
     }
-    with(&server, authorise::Credentials::Anonymous, |registry| {
+    with(&server, Credentials::Anonymous, |registry| {
         registry.manifest("latest", &mut |_, _| {}).unwrap();
         std::thread::scope(|scope| {
             for blob in &blobs {
@@ -167,7 +168,7 @@ fn threads_that_are_refused_at_once_fetch_one_token() {
         server.answer(&format!("/v2/app/blobs/{blob}"), [denied(), Answer::ok(b"x")]);
     }
     let together = std::sync::Barrier::new(blobs.len());
-    let done = with(&server, authorise::Credentials::Anonymous, |registry| {
+    let done = with(&server, Credentials::Anonymous, |registry| {
         std::thread::scope(|scope| {
             let threads: Vec<_> = blobs
                 .iter()
@@ -204,7 +205,7 @@ fn tags_come_page_by_page_up_to_a_limit() {
             page("null"),
         ]
     };
-    let tags = |limit| with(&server, authorise::Credentials::Anonymous, |r| r.tags(limit, &mut |_, _| {}));
+    let tags = |limit| with(&server, Credentials::Anonymous, |r| r.tags(limit, &mut |_, _| {}));
     server.answer(LIST, pages());
     assert_eq!(tags(None).unwrap(), ["a", "b", "c", "d"]);
     let asked: Vec<String> = server.asked(LIST).into_iter().map(|asked| asked.path).collect();
@@ -224,7 +225,7 @@ fn tags_come_page_by_page_up_to_a_limit() {
 fn a_list_without_end_is_left_and_its_links_are_checked() {
     let server = Server::start();
     let page = || Answer::ok(b"{\"tags\":[\"a\"]}");
-    let tags = || with(&server, authorise::Credentials::Anonymous, |r| r.tags(None, &mut |_, _| {}));
+    let tags = || with(&server, Credentials::Anonymous, |r| r.tags(None, &mut |_, _| {}));
     server.answer(LIST, [page().header("Link", "</v2/app/tags/list?n=1000>; rel=next")]);
     assert!(matches!(tags(), Err(RegistryError::Redirect { .. })));
     for link in ["<file:///etc/passwd>; rel=next", "<http://u:p@h/>; rel=next"] {
@@ -258,8 +259,7 @@ fn referrers_are_listed_by_the_api_or_by_the_tag_in_its_place() {
     let both = index(&[sbom, signature.clone()]);
     let api = format!("/v2/app/referrers/{subject}");
     let referrers = |kind: Option<&str>| {
-        let found =
-            with(&server, authorise::Credentials::Anonymous, |r| r.referrers(&subject, kind, &mut |_, _| {}));
+        let found = with(&server, Credentials::Anonymous, |r| r.referrers(&subject, kind, &mut |_, _| {}));
         found.map(|found| found.into_iter().map(|one| one.annotations["of"].clone()).collect::<Vec<_>>())
     };
     // The registry need not filter.
@@ -286,7 +286,12 @@ fn referrers_are_listed_by_the_api_or_by_the_tag_in_its_place() {
 fn a_document_is_shown_as_it_is_and_must_fit_its_digest() {
     let server = Server::start();
     let (transport, credentials) = (Http::default(), CredentialFiles::default());
-    let surroundings = Surroundings { transport: &transport, retry: patient(), credentials: &credentials };
+    let surroundings = Surroundings {
+        transport: &transport,
+        retry: patient(),
+        credentials: &credentials,
+        registries: &RegistriesConfig::default(),
+    };
     let config =
         br#"{"architecture":"arm","os":"linux","variant":"v7","rootfs":{"type":"layers","diff_ids":[]}}"#;
     let manifest = format!(
@@ -305,7 +310,7 @@ fn a_document_is_shown_as_it_is_and_must_fit_its_digest() {
     server.answer(&child, [typed(&manifest, "application/vnd.oci.image.manifest.v1+json; charset=utf-8")]);
     server.answer(TAG, [typed(&index, crate::document::OCI_INDEX)]);
     let name = server.reference("");
-    let remote = Remote::with(&name, true, &surroundings);
+    let remote = Remote::with(&name, true, &surroundings).unwrap();
     let found = remote.document().unwrap();
     assert_eq!((found.bytes.as_slice(), found.digest.clone()), (index.as_bytes(), sha256(index.as_bytes())));
     assert_eq!(found.media_type, crate::document::OCI_INDEX);
@@ -337,7 +342,7 @@ fn a_pause_is_as_long_as_the_registry_asks_within_reason() {
         [date("Sun, 06 Nov 1994 08:49:57 GMT"), date("Sun, 06 Nov 2094 08:49:37 GMT"), Answer::ok(b"{}")],
     );
     let mut waits = Vec::new();
-    with(&server, authorise::Credentials::Anonymous, |registry| {
+    with(&server, Credentials::Anonymous, |registry| {
         registry.manifest("latest", &mut |_, wait| waits.push(wait)).map(drop)
     })
     .unwrap();
@@ -350,9 +355,14 @@ fn a_pause_is_as_long_as_the_registry_asks_within_reason() {
 fn a_name_is_deleted_by_its_digest() {
     let server = Server::start();
     let (transport, credentials) = (Http::default(), CredentialFiles::default());
-    let surroundings = Surroundings { transport: &transport, retry: patient(), credentials: &credentials };
+    let surroundings = Surroundings {
+        transport: &transport,
+        retry: patient(),
+        credentials: &credentials,
+        registries: &RegistriesConfig::default(),
+    };
     let name = server.reference("");
-    let remote = Remote::with(&name, true, &surroundings);
+    let remote = Remote::with(&name, true, &surroundings).unwrap();
     let digest = sha256(b"document");
     server.answer(TAG, [Answer::ok(b"").header("Docker-Content-Digest", digest.as_str())]);
     let path = format!("/v2/app/manifests/{digest}");

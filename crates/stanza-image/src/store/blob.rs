@@ -36,11 +36,6 @@ impl BlobWriter {
         self
     }
 
-    /// Bytes taken so far.
-    pub(crate) fn written(&self) -> u64 {
-        self.written
-    }
-
     /// Takes the next bytes.
     ///
     /// # Errors
@@ -57,16 +52,6 @@ impl BlobWriter {
         file.write_all(bytes).context("write", &self.path)?;
         self.hasher.update(bytes);
         self.written = after;
-        Ok(())
-    }
-
-    /// Forgets everything taken so far.
-    pub(crate) fn restart(&mut self) -> Result<(), StoreError> {
-        let file = self.file.as_mut().expect("the file is open until the writer is finished");
-        file.set_len(0).context("truncate", &self.path)?;
-        io::Seek::rewind(file).context("rewind", &self.path)?;
-        self.hasher = self.hasher.fresh();
-        self.written = 0;
         Ok(())
     }
 

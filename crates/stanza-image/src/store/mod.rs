@@ -8,6 +8,7 @@
 //!   blobs/sha512/<hex>
 //!   .lock                 flock: held while index.json is read, changed and replaced
 //!   gc.lock               flock: shared while a writer announces digests, exclusive while blobs are collected
+//!   partial/<alg>-<hex>   the first bytes of a blob whose download broke off; flock held by whoever adds to it
 //!   ingest/<random>/      one per writer: `lease` (flock held by the writer; one protected digest per line) and
 //!                         blobs that are not whole yet
 //! ```
@@ -31,11 +32,12 @@ mod collect;
 mod error;
 mod index;
 mod ingest;
+mod partial;
 mod remove;
 mod resolve;
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -49,6 +51,8 @@ pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;
 pub(crate) use index::NewEntry;
 pub(crate) use ingest::{Ingest, Spooled};
+use partial::PARTIAL;
+pub(crate) use partial::{Partial, Wanted};
 
 use crate::compression::Decoder;
 use crate::image::Layer;
@@ -61,6 +65,9 @@ const COLLECT_LOCK: &str = "gc.lock";
 const INGEST: &str = "ingest";
 const BLOBS: &str = "blobs";
 const ALGORITHMS: [&str; 2] = ["sha256", "sha512"];
+
+/// Read of a layer's blob at once.
+const LAYER_BUFFER: usize = 128 * 1024;
 
 /// The images of one root directory. Cheap to open; holds no lock and no open file.
 #[derive(Clone, Debug)]
@@ -90,8 +97,10 @@ impl ImageStore {
             let path = self.root.join(BLOBS).join(algorithm);
             fs::create_dir_all(&path).context("create", &path)?;
         }
-        let ingest = self.root.join(INGEST);
-        fs::create_dir_all(&ingest).context("create", &ingest)?;
+        for name in [INGEST, PARTIAL] {
+            let path = self.root.join(name);
+            fs::create_dir_all(&path).context("create", &path)?;
+        }
         let _lock = self.lock_index()?;
         if !self.root.join(INDEX).exists() {
             self.write_index(&index::Index::default())?;
@@ -105,13 +114,8 @@ impl ImageStore {
     /// When the blob is not there (removed meanwhile) or cannot be read.
     pub fn open_layer(&self, layer: &Layer) -> Result<Box<dyn Read + Send>, StoreError> {
         let path = self.blob_path(&layer.digest);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::Missing { digest: layer.digest.clone() });
-            }
-            Err(error) => return Err(error).context("open", &path),
-        };
+        let file = self.open_blob(&layer.digest)?;
+        let file = BufReader::with_capacity(LAYER_BUFFER, file);
         Ok(Box::new(Decoder::new(file).context("read", &path)?))
     }
 

@@ -229,8 +229,6 @@ fn a_wrong_or_partial_blob_leaves_nothing() {
         assert!(matches!(writer.append(b"right!"), Err(StoreError::Size { actual: 6, .. })));
         drop(writer);
         let mut writer = ingest.writer(&digest, 5).unwrap();
-        writer.append(b"xx").unwrap();
-        writer.restart().unwrap();
         writer.append(b"right").unwrap();
         ingest.commit(writer).unwrap();
         let sha512: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
@@ -239,6 +237,70 @@ fn a_wrong_or_partial_blob_leaves_nothing() {
         assert!(matches!(ingest.commit(writer), Err(StoreError::Corrupt { .. })));
     }
     assert_eq!((blob_count(&store), rooms(&store)), (1, 0));
+}
+
+#[test]
+fn a_partial_blob_outlives_its_owner_and_is_hashed_again() {
+    let (_keep, store) = store();
+    let digest = sha256(b"a whole blob");
+    let take = |waited: &mut bool| match store.partial(&digest, 12, &mut || *waited = true).unwrap() {
+        Wanted::Ours(partial) => partial,
+        Wanted::There => panic!("the blob is there"),
+    };
+    let mut waited = false;
+    let mut partial = take(&mut waited);
+    partial.append(b"a who").unwrap();
+    assert!(matches!(partial.append(b"le blob!"), Err(StoreError::Size { actual: 13, .. })));
+    drop(partial);
+
+    let mut partial = take(&mut waited);
+    let mut kept = Vec::new();
+    partial.read_kept(&mut kept, 3).unwrap();
+    partial.read_kept(&mut kept, 3).unwrap();
+    partial.read_kept(&mut kept, 3).unwrap();
+    assert_eq!((kept.as_slice(), partial.done(), waited), (&b"a who"[..], 5, false));
+    // Another process wants it, and waits.
+    std::thread::scope(|scope| {
+        let (asked, waits) = std::sync::mpsc::channel();
+        let (store, digest) = (&store, &digest);
+        let other = scope.spawn(move || {
+            let wanted = store.partial(digest, 12, &mut || asked.send(()).unwrap()).unwrap();
+            matches!(wanted, Wanted::There)
+        });
+        waits.recv().unwrap();
+        partial.append(b"le blob").unwrap();
+        assert!(partial.is_whole());
+        partial.commit().unwrap();
+        assert!(other.join().unwrap());
+    });
+    assert!(store.has_blob(&digest, 12));
+    assert_eq!(std::fs::read_dir(store.root().join("partial")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_partial_blob_that_is_wrong_does_not_stay() {
+    let (_keep, store) = store();
+    let digest = sha256(b"right");
+    let directory = store.root().join("partial");
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join(format!("sha256-{}", digest.hex()));
+    // Longer than the blob: no beginning of it.
+    std::fs::write(&file, b"too long").unwrap();
+    let take = || match store.partial(&digest, 5, &mut || ()).unwrap() {
+        Wanted::Ours(partial) => partial,
+        Wanted::There => panic!("the blob is there"),
+    };
+    let mut partial = take();
+    let mut kept = Vec::new();
+    partial.read_kept(&mut kept, 100).unwrap();
+    assert!(kept.is_empty());
+    partial.append(b"wrong").unwrap();
+    assert!(matches!(partial.commit(), Err(StoreError::Corrupt { .. })));
+    assert!(!file.exists() && !store.has_blob(&digest, 5));
+    let mut partial = take();
+    partial.append(b"right").unwrap();
+    partial.check().unwrap();
+    assert!(!file.exists() && !store.has_blob(&digest, 5));
 }
 
 #[test]

@@ -75,6 +75,17 @@ pub(super) fn split(path: &[u8]) -> Result<Option<Split>, &'static str> {
     Ok((!name.is_empty()).then(|| (parent, name.to_vec())))
 }
 
+/// The path of `name` in `parent`.
+pub(crate) fn joined(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(parent.len() + 1 + name.len());
+    path.extend_from_slice(parent);
+    if !parent.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -84,8 +84,13 @@ fn store() -> (tempfile::TempDir, ImageStore) {
     (directory, store)
 }
 
+fn load_stream(store: &ImageStore, archive: Box<dyn Read>) -> Result<Vec<Loaded>, LoadError> {
+    let mut options = LoadOptions { path: None, signature_policy: None, progress: &mut Silent };
+    load_through(&Gate::open(), store, archive, &mut options)
+}
+
 fn load_bytes(store: &ImageStore, bytes: Vec<u8>) -> Result<Vec<Loaded>, LoadError> {
-    load(store, Box::new(Cursor::new(bytes)), &mut Silent)
+    load_stream(store, Box::new(Cursor::new(bytes)))
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
@@ -245,7 +250,7 @@ fn archives_of_the_peers_are_loaded() {
             Ok(output) => assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr)),
             Err(error) => return skip(&format!("skopeo cannot be run here: {error}")),
         }
-        load(&store, Box::new(std::fs::File::open(&path).unwrap()), &mut Silent).unwrap();
+        load_stream(&store, Box::new(std::fs::File::open(&path).unwrap())).unwrap();
         assert_eq!(content(&store, name), content(&store, "q.io/peer:1"));
     }
     assert_eq!(store.resolve("q.io/peer:3").unwrap().manifest, manifest);
