@@ -266,8 +266,7 @@ impl Engine {
     /// # Errors
     /// When there is no such image, or the name has a digest.
     pub fn tag(&mut self, source: &str, target: &Reference) -> Result<(), ImageError> {
-        let image = self.image(source)?;
-        Ok(self.image_store()?.tag(&image, target)?)
+        Ok(self.image_store()?.tag(source, target)?)
     }
 
     /// Takes a name from an image, and with the last one the image. A container that is made of it protects it; `force`

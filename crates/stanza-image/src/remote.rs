@@ -199,6 +199,20 @@ impl<'a> Remote<'a> {
         Ok(self.registry.referrers(&subject, artifact_type, &mut |_, _| {})?)
     }
 
+    /// Takes away what is under the name, and with it every other tag of the repository that means the same; gives its
+    /// digest. Registries may forbid it.
+    ///
+    /// # Errors
+    /// When the registry does not have the name, does not answer or refuses.
+    pub fn delete(&self) -> Result<Digest, RemoteError> {
+        let digest = match self.name.digest() {
+            Some(digest) => digest.clone(),
+            None => self.digest()?,
+        };
+        self.registry.delete_manifest(&digest, &mut |_, _| {})?;
+        Ok(digest)
+    }
+
     /// What the tag means.
     fn digest(&self) -> Result<Digest, RemoteError> {
         let tag = self.name.tag().unwrap_or("latest");

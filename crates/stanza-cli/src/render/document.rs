@@ -10,20 +10,20 @@ const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+
 
 /// What `manifest inspect --verbose` shows of one document, in Docker's shape.
 pub(crate) fn verbose(reference: &str, document: &RemoteDocument, platform: Option<&Platform>) -> String {
-    let mut descriptor = json!({
-        "mediaType": document.media_type,
-        "digest": document.digest,
-        "size": document.bytes.len(),
-    })
-    .to_string();
-    if let Some(platform) = platform {
-        let mut text = json!({ "architecture": platform.architecture, "os": platform.os });
-        if let Some(variant) = &platform.variant {
-            text["variant"] = variant.as_str().into();
-        }
-        descriptor.truncate(descriptor.len() - 1);
-        descriptor.push_str(&format!(",\"platform\":{text}}}"));
-    }
+    let platform = platform.map_or_else(String::new, |platform| {
+        let variant = platform
+            .variant
+            .as_ref()
+            .map_or_else(String::new, |text| format!(",\"variant\":{}", json!(text)));
+        let (architecture, os) = (json!(platform.architecture), json!(platform.os));
+        format!(",\"platform\":{{\"architecture\":{architecture},\"os\":{os}{variant}}}")
+    });
+    let descriptor = format!(
+        "{{\"mediaType\":{},\"digest\":\"{}\",\"size\":{}{platform}}}",
+        json!(document.media_type),
+        document.digest,
+        document.bytes.len()
+    );
     let field = match document.media_type.as_str() {
         DOCKER_MANIFEST => "SchemaV2Manifest",
         OCI_INDEX | DOCKER_LIST => "Index",

@@ -32,6 +32,9 @@ enum Told {
     Retrying(u32, Duration),
 }
 
+/// What is done for the blob of a number.
+type Work<'w> = &'w (dyn Fn(usize, &Sender<Told>) -> Result<(), PushError> + Sync);
+
 /// What is needed to bring blobs to a registry.
 pub(super) struct Bringing<'a> {
     pub(super) store: &'a ImageStore,
@@ -69,7 +72,7 @@ impl Bringing<'_> {
         blobs: &[Descriptor],
         most: usize,
         progress: &mut dyn Progress,
-        work: &(dyn Fn(usize, &Sender<Told>) -> Result<(), PushError> + Sync),
+        work: Work<'_>,
     ) -> Result<(), PushError> {
         let next = AtomicUsize::new(0);
         let failed = AtomicBool::new(false);
@@ -107,18 +110,20 @@ impl Bringing<'_> {
     fn bring_one(&self, blob: &Descriptor, at: usize, tell: &Sender<Told>) -> Result<(), PushError> {
         let mut upload = None;
         for from in self.elsewhere.get(&blob.digest).into_iter().flatten().take(MOUNTS) {
-            let mounted = self.registry.mount(&blob.digest, from, &mut retrying(tell))?;
-            if let Mount::Done = mounted {
-                if let Some(unused) = upload {
-                    self.registry.cancel_upload(&unused);
+            match self.registry.mount(&blob.digest, from, &mut retrying(tell))? {
+                Mount::Done => {
+                    if let Some(unused) = upload {
+                        self.registry.cancel_upload(&unused);
+                    }
+                    let _ = tell.send(Told::Mounted(at, from.clone()));
+                    return Ok(());
                 }
-                let _ = tell.send(Told::Mounted(at, from.clone()));
-                return Ok(());
-            }
-            if let Mount::Upload(opened) = mounted {
-                if let Some(unused) = upload.replace(opened) {
-                    self.registry.cancel_upload(&unused);
+                Mount::Upload(opened) => {
+                    if let Some(unused) = upload.replace(opened) {
+                        self.registry.cancel_upload(&unused);
+                    }
                 }
+                Mount::Refused => {}
             }
         }
         let file = self.open(blob)?;

@@ -25,7 +25,7 @@ use crate::pull::Surroundings;
 use crate::registry::{
     CredentialFiles, Http, OutgoingDocument, Referrer, RegistriesConfig, Registry, RegistryError, RetryPolicy,
 };
-use crate::store::ImageStore;
+use crate::store::{ImageStore, NewEntry};
 use blobs::Bringing;
 use plan::{Plan, PlannedDocument};
 
@@ -86,6 +86,7 @@ pub(crate) fn push_with(
     let registry = surroundings.registry(name, options.tls_verify)?;
     let mut push = Push {
         store,
+        registries: surroundings.registries,
         registry: registry.for_push(),
         platform: options.platform.as_ref(),
         progress: options.progress,
@@ -122,6 +123,7 @@ fn entries(
 
 struct Push<'a> {
     store: &'a ImageStore,
+    registries: &'a RegistriesConfig,
     registry: Registry<'a>,
     platform: Option<&'a Platform>,
     progress: &'a mut dyn Progress,
@@ -147,9 +149,25 @@ impl Push<'_> {
                 self.put(document, if is_top { tag } else { document.digest.as_str() })?;
             }
         }
+        if top.digest == entry.digest && entry.source_digest().as_ref() != Some(&top.digest) {
+            self.record(name, entry)?;
+        }
         let size = u64::try_from(top.bytes.len()).unwrap_or(u64::MAX);
         self.progress.event(ProgressEvent::Pushed { name, digest: &top.digest, size });
         Ok(Pushed { name: name.clone(), digest: top.digest.clone() })
+    }
+
+    /// Notes that the registry has the entry under its name: `repository@digest` finds it from now on.
+    fn record(&self, name: &Reference, entry: &Descriptor) -> Result<(), PushError> {
+        self.store.update_index(|index| {
+            // The name may mean something else by now.
+            let found = index.manifests.iter().find(|other| *other == entry).cloned();
+            if let Some((descriptor, id)) = found.and_then(|own| Some((own.clone(), own.image_id()?))) {
+                let source = Some(descriptor.digest.clone());
+                index.set(NewEntry { descriptor, name: Some(name.clone()), id, source });
+            }
+            Ok(())
+        })
     }
 
     fn bring_blobs(&mut self, name: &Reference, plan: &Plan) -> Result<(), PushError> {
@@ -160,7 +178,7 @@ impl Push<'_> {
         }
         let elsewhere = match self.elsewhere.take() {
             Some(elsewhere) => elsewhere,
-            None => repositories_by_blob(self.store, name)?,
+            None => repositories_by_blob(self.store, self.registries, name)?,
         };
         let bringing = Bringing {
             store: self.store,
@@ -203,11 +221,15 @@ fn retrying(progress: &mut dyn Progress) -> impl FnMut(u32, std::time::Duration)
 /// came from there, or went there.
 fn repositories_by_blob(
     store: &ImageStore,
+    registries: &RegistriesConfig,
     name: &Reference,
 ) -> Result<HashMap<Digest, Vec<String>>, PushError> {
     let mut repositories: HashMap<Digest, Vec<String>> = HashMap::new();
+    // Where a name really is, by the settings of registries.
+    let place = |name: &Reference| Some(registries.endpoints(name).ok()?.pop()?.reference);
+    let Some(name) = place(name) else { return Ok(repositories) };
     for entry in store.read_index()?.manifests {
-        let Some(other) = entry.reference() else { continue };
+        let Some(other) = entry.reference().as_ref().and_then(place) else { continue };
         if other.domain() != name.domain() || other.path() == name.path() {
             continue;
         }

@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use super::client::{Ask, Content, Final, OnRetry, Registry, Target, refused_redirect};
+use super::client::{Ask, Content, OnRetry, Registry, Target, refused_redirect};
 use super::error::RegistryError;
 use super::transport::Method;
 use super::url::Url;
@@ -19,7 +19,7 @@ impl Registry<'_> {
         path: &str,
         what: &str,
         on_retry: OnRetry<'_>,
-        take: &mut dyn FnMut(&Final, &[u8]) -> Result<bool, String>,
+        take: &mut dyn FnMut(&[u8]) -> Result<bool, String>,
     ) -> Result<(), RegistryError> {
         let mut next: Option<Url> = None;
         for _ in 0..MAX_PAGES {
@@ -41,7 +41,7 @@ impl Registry<'_> {
             if u64::try_from(bytes.len()).map_or(true, |length| length > MAX_PAGE) {
                 return Err(self.answer(what, format!("a page of the list has more than {MAX_PAGE} bytes")));
             }
-            let wants_more = take(&answer, &bytes).map_err(|reason| self.answer(what, reason))?;
+            let wants_more = take(&bytes).map_err(|reason| self.answer(what, reason))?;
             let links = answer.response.headers.iter().filter(|(name, _)| wants_more && name == "link");
             let link = links.filter_map(|(_, value)| next_link(value)).next();
             let Some(link) = link else { return Ok(()) };

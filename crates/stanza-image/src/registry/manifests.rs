@@ -4,7 +4,7 @@ use std::io::Read;
 
 use stanza_spec::Digest;
 
-use super::client::{Ask, Content, OnRetry, Registry, Target};
+use super::client::{Access, Ask, Content, OnRetry, Registry, Target};
 use super::error::RegistryError;
 use super::transport::Method;
 use crate::document::{DOCKER_LIST, DOCKER_MANIFEST, MAX_MANIFEST, OCI_INDEX, OCI_MANIFEST};
@@ -121,6 +121,26 @@ impl Registry<'_> {
         let stored = answer.response.header("docker-content-digest");
         self.check_digest(stored, document.digest, &what)?;
         Ok(Accepted { subject: answer.response.header("oci-subject").is_some() })
+    }
+
+    /// Takes a document away, and with it all tags that mean it.
+    pub(crate) fn delete_manifest(
+        &self,
+        digest: &Digest,
+        on_retry: OnRetry<'_>,
+    ) -> Result<(), RegistryError> {
+        let path = format!("manifests/{digest}");
+        let ask = Ask {
+            method: Method::Delete,
+            target: Target::Path(&path),
+            headers: &[],
+            content: Content::Empty,
+            access: Access::Delete,
+            success: &[200, 202, 204],
+            what: &self.name_of(digest.as_str()),
+        };
+        self.ask(&ask, on_retry)?.finish();
+        Ok(())
     }
 
     /// Whether the registry calls what it stored as we do; it may use another algorithm.

@@ -57,7 +57,7 @@ impl Registry<'_> {
             escape(artifact_type, &mut path);
         }
         let mut found = Vec::new();
-        let listed = self.pages(&path, subject.as_str(), on_retry, &mut |_, bytes| {
+        let listed = self.pages(&path, subject.as_str(), on_retry, &mut |bytes| {
             found.extend(parse(bytes)?);
             if found.len() > MAX_REFERRERS {
                 return Err(format!("it has more than {MAX_REFERRERS} referrers"));

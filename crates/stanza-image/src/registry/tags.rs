@@ -25,7 +25,7 @@ impl Registry<'_> {
         let limit = limit.unwrap_or(MAX_TAGS);
         let mut tags = Vec::new();
         let path = format!("tags/list?n={}", limit.clamp(1, PAGE));
-        self.pages(&path, &self.repository, on_retry, &mut |_, bytes| {
+        self.pages(&path, &self.repository, on_retry, &mut |bytes| {
             let page: Page = serde_json::from_slice(bytes)
                 .map_err(|error| format!("its list of tags is not one: {error}"))?;
             let page = page.tags.unwrap_or_default();

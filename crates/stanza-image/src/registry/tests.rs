@@ -350,3 +350,31 @@ fn a_pause_is_as_long_as_the_registry_asks_within_reason() {
     // A hundred years are not waited for.
     assert!(waits[1] < Duration::from_secs(2), "{waits:?}");
 }
+
+#[test]
+fn a_name_is_deleted_by_its_digest() {
+    let server = Server::start();
+    let (transport, credentials) = (Http::default(), CredentialFiles::default());
+    let surroundings = Surroundings {
+        transport: &transport,
+        retry: patient(),
+        credentials: &credentials,
+        registries: &RegistriesConfig::default(),
+    };
+    let name = server.reference("");
+    let remote = Remote::with(&name, true, &surroundings).unwrap();
+    let digest = sha256(b"document");
+    server.answer(TAG, [Answer::ok(b"").header("Docker-Content-Digest", digest.as_str())]);
+    let path = format!("/v2/app/manifests/{digest}");
+    let challenge = format!("Bearer realm=\"{}\"", server.url("/token"));
+    let denied = Answer::status(401).header("WWW-Authenticate", challenge);
+    server.answer("/token", [Answer::ok(b"{\"token\":\"t\"}")]);
+    server.answer(&format!("DELETE {path}"), [denied, Answer::status(202)]);
+    assert_eq!(remote.delete().unwrap(), digest);
+    assert_eq!(server.asked("/token")[0].path, "/token?scope=repository:app:pull,delete");
+    assert_eq!(server.asked(&path).len(), 2);
+    server.answer(&format!("DELETE {path}"), [Answer::status(405)]);
+    let error = remote.delete().unwrap_err();
+    assert!(matches!(error, RemoteError::Registry(RegistryError::Status { status: 405, .. })));
+    assert!(stanza_spec::Classify::hint(&error).is_none());
+}

@@ -14,8 +14,9 @@ use super::error::{IoContext, StoreError};
 use super::index::Index;
 use super::ingest::LEASE;
 use super::{ALGORITHMS, BLOBS, COLLECT_LOCK, INGEST, ImageStore, PARTIAL, lock_file};
-use crate::document::{Descriptor, Document, MAX_INDEX_DEPTH, MAX_MANIFEST};
+use crate::document::{Descriptor, MAX_INDEX_DEPTH, MAX_MANIFEST};
 use crate::image::Image;
+use crate::outline::Outline;
 
 /// What a prune took away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -227,16 +228,12 @@ impl ImageStore {
                 Err(StoreError::Missing { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            match Document::parse(&bytes, Some(&entry.media_type)) {
-                Ok(Document::Manifest(manifest)) => {
-                    reachable.insert(manifest.config.digest);
-                    reachable.extend(manifest.layers.into_iter().map(|layer| layer.digest));
-                }
-                Ok(Document::Index(children)) if depth < MAX_INDEX_DEPTH => {
-                    open.extend(children.into_iter().map(|child| (child, depth + 1)));
-                }
-                Ok(Document::Index(_)) => {}
-                Err(error) => return Err(StoreError::document(&entry.digest, &error)),
+            // What runs and what lies beside it in an index, as attestations do.
+            let outline = Outline::parse(&bytes)
+                .map_err(|reason| StoreError::Document { digest: entry.digest.clone(), reason })?;
+            reachable.extend(outline.blobs.into_iter().map(|blob| blob.digest));
+            if depth < MAX_INDEX_DEPTH {
+                open.extend(outline.documents.into_iter().map(|child| (child, depth + 1)));
             }
         }
         Ok(reachable)

@@ -60,7 +60,7 @@ use partial::PARTIAL;
 pub(crate) use partial::{Partial, Wanted};
 
 use crate::compression::Decoder;
-use crate::image::{Image, Layer};
+use crate::image::Layer;
 
 const LAYOUT: &str = "oci-layout";
 const LAYOUT_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
@@ -125,27 +125,19 @@ impl ImageStore {
         Ok(Box::new(Decoder::new(file).context("read", &path)?))
     }
 
-    /// Gives `source` one more name. An image that had this name before and has no other one stays, dangling.
+    /// Gives what `source` means one more name: an image, or a whole index when the name is that of one. An image that
+    /// had this name before and has no other one stays, dangling.
     ///
     /// # Errors
-    /// When `target` holds a digest, `source` is not in the store any more, or the index cannot be written.
-    pub fn tag(&self, source: &Image, target: &Reference) -> Result<(), StoreError> {
+    /// When `target` holds a digest, there is nothing that `source` means, or the index cannot be written.
+    pub fn tag(&self, source: &str, target: &Reference) -> Result<(), ResolveError> {
         if target.digest().is_some() || target.tag().is_none() {
-            return Err(StoreError::TagDigest { name: target.familiar() });
+            return Err(StoreError::TagDigest { name: target.familiar() }.into());
         }
         self.update_index(|index| {
-            let entry = index
-                .manifests
-                .iter()
-                .find(|entry| entry.digest == source.manifest)
-                .ok_or_else(|| StoreError::Missing { digest: source.manifest.clone() })?
-                .clone();
-            index.set(NewEntry {
-                descriptor: entry,
-                name: Some(target.clone()),
-                id: source.id.clone(),
-                source: None,
-            });
+            let entry = self.find(index, source)?.clone();
+            let id = self.read_image(index, &entry)?.id;
+            index.set(NewEntry { descriptor: entry, name: Some(target.clone()), id, source: None });
             Ok(())
         })
     }
