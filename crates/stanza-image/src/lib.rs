@@ -32,5 +32,5 @@ pub use pull::{PullError, PullOptions, RestoreOptions, pull, restore_blob, resto
 pub use registry::RegistryError;
 pub use store::{
     BlobFault, BlobKind, DiskUsage, ImageStore, KnownBlob, Lease, Pruned, RemoveError, Removed, ResolveError,
-    StoreError, StoreReport,
+    StoreError, StoreReport, StoredEntry,
 };
