@@ -50,6 +50,17 @@ pub struct KnownBlob {
     pub sources: Vec<Reference>,
 }
 
+/// What an entry of the index says of its image.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredEntry<'a> {
+    /// The digest of its manifest, or of an index.
+    pub manifest: &'a Digest,
+    /// Its name, when it has one.
+    pub name: Option<&'a Reference>,
+    /// Its image's id, when the entry was made by stanza.
+    pub id: Option<&'a Digest>,
+}
+
 /// A blob that is not what it should be.
 #[derive(Debug)]
 pub struct BlobFault {
@@ -85,7 +96,7 @@ impl ImageStore {
     /// When the index or a directory cannot be read. Damage is no error.
     pub fn verify(
         &self,
-        chosen: &dyn Fn(&Digest, Option<&Reference>, Option<&Digest>) -> bool,
+        chosen: &dyn Fn(&StoredEntry<'_>) -> bool,
         whole: bool,
         threads: usize,
     ) -> Result<StoreReport, StoreError> {
@@ -143,15 +154,12 @@ impl ImageStore {
     }
 
     /// Every blob that the chosen index entries lead to. What a damaged document leads to is not known.
-    fn wanted(
-        &self,
-        chosen: &dyn Fn(&Digest, Option<&Reference>, Option<&Digest>) -> bool,
-    ) -> Result<KnownBlobs, StoreError> {
+    fn wanted(&self, chosen: &dyn Fn(&StoredEntry<'_>) -> bool) -> Result<KnownBlobs, StoreError> {
         let mut wanted = KnownBlobs::new();
         for entry in &self.read_index()?.manifests {
             let reference = entry.reference();
             let id = entry.image_id();
-            if !chosen(&entry.digest, reference.as_ref(), id.as_ref()) {
+            if !chosen(&StoredEntry { manifest: &entry.digest, name: reference.as_ref(), id: id.as_ref() }) {
                 continue;
             }
             let name = match (&reference, &id) {
