@@ -23,6 +23,7 @@ mod image;
 mod progress;
 mod pull;
 mod registry;
+mod sink;
 mod store;
 
 pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
@@ -30,4 +31,5 @@ pub use image::{Image, Layer};
 pub use progress::{Progress, ProgressEvent, Silent};
 pub use pull::{PullError, PullOptions, pull};
 pub use registry::RegistryError;
+pub use sink::{LayerSink, SinkError};
 pub use store::{DiskUsage, ImageStore, Pruned, RemoveError, Removed, ResolveError, StoreError};
