@@ -25,7 +25,7 @@ mod error;
 mod name;
 mod tree;
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use sha2::Digest as _;
 use sha2::{Sha256, Sha512};
@@ -66,7 +66,7 @@ impl LayerStore {
         &self,
         diff_id: &Digest,
         lowers: &[Digest],
-        tar: &mut dyn Read,
+        tar: &mut dyn BufRead,
     ) -> Result<Applied, ApplyError> {
         if self.contains(diff_id) {
             return Ok(Applied { existed: true, ..Applied::default() });
@@ -121,10 +121,12 @@ impl LayerStore {
     }
 }
 
-/// A reader that hashes what passes.
+/// A reader that hashes what passes, while it is in the processor's cache and where it lies.
 struct Hashing<'a> {
-    inner: &'a mut dyn Read,
+    inner: &'a mut dyn BufRead,
     hash: Hash,
+    /// Bytes at the front of the inner buffer that are hashed already.
+    hashed: usize,
 }
 
 enum Hash {
@@ -133,12 +135,12 @@ enum Hash {
 }
 
 impl<'a> Hashing<'a> {
-    fn new(inner: &'a mut dyn Read, digest: &Digest) -> Self {
+    fn new(inner: &'a mut dyn BufRead, digest: &Digest) -> Self {
         let hash = match digest.algorithm() {
             "sha512" => Hash::Sha512(Sha512::new()),
             _ => Hash::Sha256(Sha256::new()),
         };
-        Hashing { inner, hash }
+        Hashing { inner, hash, hashed: 0 }
     }
 
     fn finish(self) -> Digest {
@@ -149,14 +151,33 @@ impl<'a> Hashing<'a> {
     }
 }
 
+impl BufRead for Hashing<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let bytes = self.inner.fill_buf()?;
+        if let Some(new @ [_, ..]) = bytes.get(self.hashed..) {
+            match &mut self.hash {
+                Hash::Sha256(hash) => hash.update(new),
+                Hash::Sha512(hash) => hash.update(new),
+            }
+            self.hashed = bytes.len();
+        }
+        Ok(bytes)
+    }
+
+    fn consume(&mut self, length: usize) {
+        // Only what was shown, and so hashed, can be used up.
+        let length = length.min(self.hashed);
+        self.inner.consume(length);
+        self.hashed -= length;
+    }
+}
+
 impl Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer)?;
-        let bytes = buffer.get(..length).ok_or(io::ErrorKind::InvalidData)?;
-        match &mut self.hash {
-            Hash::Sha256(hash) => hash.update(bytes),
-            Hash::Sha512(hash) => hash.update(bytes),
-        }
+        let bytes = self.fill_buf()?;
+        let length = bytes.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&bytes[..length]);
+        self.consume(length);
         Ok(length)
     }
 }

@@ -40,7 +40,7 @@ fn a_layer_applied_by_many_at_once_is_there_once() {
             Err(io::Error::other("read"))
         }
     }
-    assert!(scene.store.apply(&diff_id, &[], &mut Never).unwrap().existed);
+    assert!(scene.store.apply(&diff_id, &[], &mut io::BufReader::new(Never)).unwrap().existed);
     scene.store.remove(&diff_id).unwrap();
     assert!(matches!(scene.store.remove(&diff_id), Err(RemoveError::NotFound(_))));
     assert!(scene.store.list().unwrap().is_empty());

@@ -46,7 +46,7 @@ fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
 type Listing = Vec<(String, u64, Vec<u8>)>;
 
 fn list(bytes: impl Read) -> Result<Listing, TarError> {
-    let mut archive = Archive::new(bytes, Limits::default());
+    let mut archive = Archive::new(std::io::BufReader::new(bytes), Limits::default());
     let mut out = Vec::new();
     while let Some(entry) = archive.next_entry()? {
         let (header, _, mut content) = entry.into_parts();

@@ -300,7 +300,8 @@ impl Engine {
                     // What killed processes left half-unpacked. One look before work that takes longer anyway.
                     let _ = self.layer_store()?.clear_leftovers();
                 }
-                let mut stream = self.image_store()?.open_layer(layer)?;
+                let stream = self.image_store()?.open_layer(layer)?;
+                let mut stream = std::io::BufReader::with_capacity(128 * 1024, stream);
                 self.layer_store()?
                     .apply(&layer.diff_id, &lowers, &mut stream)
                     .map_err(|source| UnpackError::Apply { layer: layer.diff_id.clone(), source })?;

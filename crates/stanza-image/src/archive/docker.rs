@@ -3,7 +3,7 @@
 //! Its layers are tars without compression, so the digests that a registry gave are lost: the image gets a manifest
 //! made here. Every layer is checked against the diff id in the configuration.
 
-use std::io::Read;
+use std::io::{BufReader, Read};
 
 use serde::Deserialize;
 use stanza_spec::Digest;
@@ -106,7 +106,8 @@ fn check_layer(
 ) -> Result<Compression, LoadError> {
     let read = |source| LoadError::Read { source };
     // The file has moved when the same layer was adopted before.
-    let mut decoder = Decoder::new(loader.ingest.open(file)?).map_err(read)?;
+    let mut decoder =
+        Decoder::new(BufReader::with_capacity(128 * 1024, loader.ingest.open(file)?)).map_err(read)?;
     let compression = decoder.compression();
     let plain = compression == Compression::None && file.digest.algorithm() == diff_id.algorithm();
     let actual = if plain {

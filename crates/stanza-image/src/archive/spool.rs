@@ -1,7 +1,7 @@
 //! The files of an archive, spooled into the store's ingest directory, found again by path and by digest.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use stanza_spec::Digest;
 use stanza_tar::{Archive, Entry, EntryKind, Limits};
@@ -25,8 +25,9 @@ pub(super) struct Contents {
 impl Contents {
     /// Reads an archive to its end.
     pub(super) fn read(ingest: &Ingest<'_>, archive: Box<dyn Read>) -> Result<Contents, LoadError> {
+        let archive = BufReader::with_capacity(CHUNK, archive);
         let decoder = Decoder::new(archive).map_err(|source| LoadError::Read { source })?;
-        let mut archive = Archive::new(decoder, Limits::default());
+        let mut archive = Archive::new(BufReader::with_capacity(CHUNK, decoder), Limits::default());
         let mut contents =
             Contents { files: HashMap::new(), links: HashMap::new(), by_digest: HashMap::new() };
         let mut entries = 0;
@@ -45,7 +46,7 @@ impl Contents {
         Ok(contents)
     }
 
-    fn take<R: Read>(&mut self, ingest: &Ingest<'_>, entry: &mut Entry<'_, R>) -> Result<(), LoadError> {
+    fn take<R: BufRead>(&mut self, ingest: &Ingest<'_>, entry: &mut Entry<'_, R>) -> Result<(), LoadError> {
         let header = entry.header();
         // A name that leads outside, or is no text, names nothing that a manifest can ask for.
         let Some(path) = std::str::from_utf8(&header.path).ok().and_then(|path| normal("", path)) else {
@@ -126,7 +127,11 @@ pub(super) fn bounded(file: &Spooled, path: &str, limit: u64) -> Result<Vec<u8>,
     file.read(limit)?.ok_or_else(|| LoadError::path(path, &format!("it has more than {limit} bytes")))
 }
 
-fn spool<R: Read>(ingest: &Ingest<'_>, entry: &mut Entry<'_, R>, path: &str) -> Result<Spooled, LoadError> {
+fn spool<R: BufRead>(
+    ingest: &Ingest<'_>,
+    entry: &mut Entry<'_, R>,
+    path: &str,
+) -> Result<Spooled, LoadError> {
     // A blob of a layout is hashed by the algorithm of its path, so that it can be found by its digest.
     let claimed = path
         .strip_prefix("blobs/")

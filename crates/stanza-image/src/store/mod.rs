@@ -35,7 +35,7 @@ mod remove;
 mod resolve;
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -61,6 +61,9 @@ const COLLECT_LOCK: &str = "gc.lock";
 const INGEST: &str = "ingest";
 const BLOBS: &str = "blobs";
 const ALGORITHMS: [&str; 2] = ["sha256", "sha512"];
+
+/// Read of a layer's blob at once.
+const LAYER_BUFFER: usize = 128 * 1024;
 
 /// The images of one root directory. Cheap to open; holds no lock and no open file.
 #[derive(Clone, Debug)]
@@ -112,6 +115,7 @@ impl ImageStore {
             }
             Err(error) => return Err(error).context("open", &path),
         };
+        let file = BufReader::with_capacity(LAYER_BUFFER, file);
         Ok(Box::new(Decoder::new(file).context("read", &path)?))
     }
 

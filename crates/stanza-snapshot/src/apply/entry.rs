@@ -1,6 +1,6 @@
 //! What each entry of a layer becomes.
 
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -21,7 +21,7 @@ const TIMES: std::ops::RangeInclusive<i64> = -(1 << 31)..=15_032_385_535;
 
 impl Tree {
     /// Adds one entry of the archive.
-    pub(super) fn add<R: Read>(&mut self, entry: Entry<'_, R>) -> Result<(), ApplyError> {
+    pub(super) fn add<R: BufRead>(&mut self, entry: Entry<'_, R>) -> Result<(), ApplyError> {
         let (header, sparse, mut content) = entry.into_parts();
         self.applied.entries += 1;
         let meaning =
@@ -79,7 +79,7 @@ impl Tree {
         self.describe_directory(&root, header, Vec::new())
     }
 
-    fn file<R: Read>(
+    fn file<R: BufRead>(
         &mut self,
         parent: &OwnedFd,
         name: &[u8],
@@ -262,7 +262,7 @@ impl Tree {
 }
 
 /// Copies the next `length` bytes of the archive to `offset` in `file`, straight from the archive's buffer.
-fn copy<R: Read>(
+fn copy<R: BufRead>(
     content: &mut Content<'_, R>,
     file: &OwnedFd,
     mut offset: u64,
