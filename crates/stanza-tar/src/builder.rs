@@ -23,6 +23,23 @@ impl<W: Write> Builder<W> {
     /// When writing or reading fails, when `content` has another length than the header says, or when a name holds a
     /// NUL byte.
     pub fn append(&mut self, header: &Header, content: &mut dyn Read) -> io::Result<()> {
+        self.start(header)?;
+        if header.kind == EntryKind::File {
+            let written = io::copy(&mut content.take(header.size), &mut self.writer)?;
+            if written != header.size || content.read(&mut [0])? != 0 {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "content and size do not agree"));
+            }
+            self.pad(header.size)?;
+        }
+        Ok(())
+    }
+
+    /// Starts an entry. Of a file, exactly `header.size` bytes must be written to [`Builder::get_mut`] next, then
+    /// [`Builder::pad`] be called: for content that the kernel copies.
+    ///
+    /// # Errors
+    /// When writing fails, or when a name holds a NUL byte.
+    pub fn start(&mut self, header: &Header) -> io::Result<()> {
         if header.path.contains(&0) || header.link.contains(&0) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a name holds a NUL byte"));
         }
@@ -35,15 +52,7 @@ impl<W: Write> Builder<W> {
             self.pad(size)?;
         }
         let size = if header.kind == EntryKind::File { header.size } else { 0 };
-        self.writer.write_all(&block(header, flag(header.kind), size))?;
-        if header.kind == EntryKind::File {
-            let written = io::copy(&mut content.take(size), &mut self.writer)?;
-            if written != size || content.read(&mut [0])? != 0 {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "content and size do not agree"));
-            }
-            self.pad(size)?;
-        }
-        Ok(())
+        self.writer.write_all(&block(header, flag(header.kind), size))
     }
 
     /// Ends the archive with its two zero blocks and gives the stream back, not flushed.
@@ -55,12 +64,16 @@ impl<W: Write> Builder<W> {
         Ok(self.writer)
     }
 
-    /// The stream below, to write blocks of one's own between entries.
+    /// The stream below, to write content or blocks of one's own.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.writer
     }
 
-    fn pad(&mut self, size: u64) -> io::Result<()> {
+    /// Ends the content of a file of `size` bytes.
+    ///
+    /// # Errors
+    /// When writing fails.
+    pub fn pad(&mut self, size: u64) -> io::Result<()> {
         let padding = usize::try_from(size.wrapping_neg() % BLOCK as u64).unwrap_or(0);
         self.writer.write_all(&[0; BLOCK][..padding])
     }
