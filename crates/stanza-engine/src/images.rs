@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 
 use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, PullError, PullOptions, Removed,
-    ResolveError, StoreError,
+    ArchiveForm, Image, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, Progress, PullError,
+    PullOptions, Removed, ResolveError, SaveError, SinkError, Source, StoreError, Target,
 };
 use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 
 use crate::database::DatabaseError;
 use crate::filters::{FilterError, Filters};
+use crate::layers::Unpacking;
 use crate::{Engine, size};
 
 /// An image in a listing.
@@ -130,16 +131,38 @@ impl Engine {
         stanza_image::pull(store, reference, &mut PullOptions { platform, tls_verify, progress })
     }
 
-    /// Takes in a `docker save` or OCI archive.
+    /// Takes in the images of an archive, and unpacks them.
     ///
     /// # Errors
     /// When the archive is damaged or refused.
     pub fn load(
         &mut self,
-        archive: Box<dyn Read>,
+        source: Source,
+        platform: Option<Platform>,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Loaded>, LoadError> {
-        stanza_image::load(self.image_store()?, archive, progress)
+        let layers = self.layer_store().map_err(SinkError::new)?.clone();
+        // What killed processes left half-unpacked. One look before work that takes longer anyway.
+        let _ = layers.clear_leftovers();
+        let platform = platform.unwrap_or_else(Platform::host);
+        let mut options = LoadOptions { platform, sink: Some(&Unpacking(&layers)), progress };
+        stanza_image::load(self.image_store()?, source, &mut options)
+    }
+
+    /// Writes images to an archive. A name without a tag means all tags of its repository, an id the image without names.
+    ///
+    /// # Errors
+    /// When a name leads nowhere, a blob is missing, or the target cannot be written.
+    pub fn save(
+        &mut self,
+        names: &[&str],
+        platform: Option<&Platform>,
+        form: ArchiveForm,
+        target: Target<'_>,
+    ) -> Result<(), SaveError> {
+        let store = self.image_store()?;
+        let images = stanza_image::select(store, names, platform)?;
+        stanza_image::save(store, &images, form, target)
     }
 
     /// Makes an image of a root file system's tarball.

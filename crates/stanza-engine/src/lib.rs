@@ -30,6 +30,7 @@ mod exec;
 mod filters;
 mod find;
 mod images;
+mod layers;
 mod list;
 mod logs;
 mod machine;
@@ -73,8 +74,8 @@ pub use volumes::{Volume, VolumeError};
 pub use wait::WaitError;
 
 pub use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, ProgressEvent, PullError, Removed,
-    ResolveError, Silent,
+    ArchiveForm, Image, ImportError, ImportOptions, LoadError, Loaded, Progress, ProgressEvent, PullError,
+    Removed, ResolveError, SaveError, Silent, Source, Target,
 };
 pub use stanza_network::PortMap;
 pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};

@@ -26,7 +26,10 @@ mod registry;
 mod sink;
 mod store;
 
-pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
+pub use archive::{
+    ArchiveForm, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, SaveError, Selected, Source,
+    Target, import, load, save, select,
+};
 pub use image::{Image, Layer};
 pub use progress::{Progress, ProgressEvent, Silent};
 pub use pull::{PullError, PullOptions, pull};

@@ -89,6 +89,12 @@ impl<R: BufRead> Archive<R> {
         }
     }
 
+    /// The stream, wherever it stands: after `next_entry` gave `None`, behind the archive's end.
+    #[must_use]
+    pub fn into_inner(self) -> R {
+        self.reader
+    }
+
     /// Where the next byte stands, counted from where reading began: right after [`Archive::next_entry`], the start of
     /// the entry's stored content.
     #[must_use]

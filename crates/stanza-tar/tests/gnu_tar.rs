@@ -238,7 +238,10 @@ fn content_is_written_and_passed_over_by_its_place() {
         places.push((path, bytes[start..start + size].to_vec()));
         archive.skip().unwrap();
     }
-    let expected =
-        [(b"small".to_vec(), b"abc".to_vec()), (b"large".to_vec(), large), (b"last".to_vec(), b"last".to_vec())];
+    let expected = [
+        (b"small".to_vec(), b"abc".to_vec()),
+        (b"large".to_vec(), large),
+        (b"last".to_vec(), b"last".to_vec()),
+    ];
     assert_eq!(places, expected);
 }

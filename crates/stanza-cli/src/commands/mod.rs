@@ -32,6 +32,7 @@ mod restart;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod session;
 mod start;
 mod stop;
@@ -124,6 +125,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     import::ENTRY,
     load::ENTRY,
     rmi::ENTRY,
+    save::ENTRY,
     tag::ENTRY,
     system_check::ENTRY,
     system_df::ENTRY,
@@ -173,8 +175,8 @@ fn verbs(family: &str) -> String {
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
     "build", "builder", "buildx", "commit", "compose", "config", "context", "cp", "events", "export",
-    "history", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port", "push", "save",
-    "search", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
+    "history", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port", "push", "search",
+    "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {

@@ -47,14 +47,14 @@ pub use remove::Removed;
 
 pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;
-pub(crate) use index::NewEntry;
+pub(crate) use index::{CONTAINERD_NAME, NAME as REF_NAME, NewEntry};
 pub(crate) use ingest::{Ingest, Spooled};
 
 use crate::compression::Decoder;
 use crate::image::{Image, Layer};
 
-const LAYOUT: &str = "oci-layout";
-const LAYOUT_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(crate) const LAYOUT: &str = "oci-layout";
+pub(crate) const LAYOUT_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX: &str = "index.json";
 const INDEX_LOCK: &str = ".lock";
 const COLLECT_LOCK: &str = "gc.lock";
