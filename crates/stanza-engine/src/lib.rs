@@ -20,6 +20,7 @@
 
 #![forbid(unsafe_code)]
 
+mod anatomy;
 mod changes;
 mod connect;
 mod container;
@@ -27,6 +28,7 @@ mod create;
 mod database;
 mod engine;
 mod exec;
+mod export;
 mod filters;
 mod find;
 mod images;
@@ -50,6 +52,7 @@ mod system;
 mod volumes;
 mod wait;
 
+pub use anatomy::{AnatomyError, HistoryRow, LayerRow};
 pub use changes::ChangesError;
 pub use connect::ConnectError;
 pub use container::{Container, MountPoint, State};
@@ -57,6 +60,7 @@ pub use create::{CreateError, Created, HOST_IMAGE, UnpackError};
 pub use database::DatabaseError;
 pub use engine::{Engine, OpenError};
 pub use exec::{ExecPlanError, ExecRequest};
+pub use export::ExportError;
 pub use filters::{FilterError, Filters};
 pub use find::FindError;
 pub use images::{ImageError, ImageRow};
@@ -79,7 +83,7 @@ pub use stanza_image::{
 };
 pub use stanza_network::PortMap;
 pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};
-pub use stanza_snapshot::{Change, ChangeKind};
+pub use stanza_snapshot::{Change, ChangeKind, LayerSummary};
 
 #[cfg(test)]
 mod tests;

@@ -20,7 +20,7 @@ use stanza_spec::{Classify, ErrorKind, OverlayLayers, Rootfs, RootfsPart};
 use crate::overlay::{is_directory, is_kind, is_opaque, is_whiteout};
 
 /// Directories below one another that are followed.
-const DEPTH: usize = 256;
+pub(crate) const DEPTH: usize = 256;
 
 /// Made in an upper layer so that something can be mounted on it.
 pub(crate) const MOUNT_POINTS: [&str; 6] =
@@ -272,13 +272,13 @@ impl Walk {
 }
 
 /// What the lower layers have at a name.
-struct Below {
-    stat: Option<Stat>,
+pub(crate) struct Below {
+    pub(crate) stat: Option<Stat>,
     /// The directories that merge there, topmost first.
-    directories: Vec<Rc<OwnedFd>>,
+    pub(crate) directories: Vec<Rc<OwnedFd>>,
 }
 
-fn lookup(lowers: &[Rc<OwnedFd>], name: &[u8], userxattr: bool) -> Result<Below, Errno> {
+pub(crate) fn lookup(lowers: &[Rc<OwnedFd>], name: &[u8], userxattr: bool) -> Result<Below, Errno> {
     let mut below = Below { stat: None, directories: Vec::new() };
     for lower in lowers {
         let stat = match fs::statat(lower, name, AtFlags::SYMLINK_NOFOLLOW) {
@@ -314,7 +314,7 @@ fn is_mount_point(path: &Path) -> bool {
     MOUNT_POINTS.iter().any(|point| path == Path::new(point))
 }
 
-fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
     fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 

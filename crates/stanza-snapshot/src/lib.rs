@@ -29,6 +29,8 @@
 
 mod apply;
 mod changes;
+mod compare;
+mod export;
 mod host;
 mod ingest;
 mod node;
@@ -42,6 +44,8 @@ mod write;
 
 pub use apply::{Applied, ApplyError};
 pub use changes::{Change, ChangeKind, DiffError, changes};
+pub use compare::{LayerSummary, compare, summarize};
+pub use export::{ExportError, export};
 pub use host::plan_host;
 pub use owners::{IdRange, OwnerMap};
 pub use plan::{PlanError, plan_layers, prepare};

@@ -16,9 +16,13 @@ mod container_options;
 mod create;
 mod diff;
 mod exec;
+mod export;
 mod help;
+mod history;
+mod image_diff;
 mod image_inspect;
 mod image_prune;
+mod image_tree;
 mod images;
 mod import;
 mod inspect;
@@ -114,14 +118,18 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     attach::ENTRY,
     create::ENTRY,
     diff::ENTRY,
+    export::ENTRY,
     inspect::ENTRY,
     kill::ENTRY,
     rename::ENTRY,
     restart::ENTRY,
     start::ENTRY,
     wait::ENTRY,
+    history::ENTRY,
+    image_diff::ENTRY,
     image_inspect::ENTRY,
     image_prune::ENTRY,
+    image_tree::ENTRY,
     import::ENTRY,
     load::ENTRY,
     rmi::ENTRY,
@@ -174,9 +182,9 @@ fn verbs(family: &str) -> String {
 
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
-    "build", "builder", "buildx", "commit", "compose", "config", "context", "cp", "events", "export",
-    "history", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port", "push", "search",
-    "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
+    "build", "builder", "buildx", "commit", "compose", "config", "context", "cp", "events", "login",
+    "logout", "manifest", "network", "node", "pause", "plugin", "port", "push", "search", "secret",
+    "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {

@@ -2,5 +2,6 @@
 
 pub(crate) mod container;
 pub(crate) mod image;
+pub(crate) mod image_tree;
 pub(crate) mod json;
 pub(crate) mod ports;
