@@ -433,12 +433,13 @@ fn index(images: &[Selected], entries: &[Descriptor], form: ArchiveForm) -> Inde
         }
         for name in &one.names {
             let mut entry = entry.clone();
-            entry.annotations.insert(CONTAINERD_NAME.to_owned(), name.to_string());
-            // Docker has the bare tag here, podman and skopeo ask by the full name.
-            let text = match form {
-                ArchiveForm::Docker => name.tag().unwrap_or_default().to_owned(),
-                _ => name.to_string(),
-            };
+            // Docker has the bare tag in the OCI's annotation and the name in containerd's; podman and skopeo, which
+            // write the OCI's forms, ask by the full name.
+            let mut text = name.to_string();
+            if form == ArchiveForm::Docker {
+                entry.annotations.insert(CONTAINERD_NAME.to_owned(), text);
+                text = name.tag().unwrap_or_default().to_owned();
+            }
             entry.annotations.insert(REF_NAME.to_owned(), text);
             manifests.push(entry);
         }
