@@ -18,4 +18,9 @@ impl LayerSink for Unpacking<'_> {
     fn unpack(&self, diff_id: &Digest, tar: &mut dyn BufRead) -> Result<(), SinkError> {
         self.0.apply(diff_id, &[], tar).map(drop).map_err(SinkError::new)
     }
+
+    fn stack(&self, _layers: &[Digest]) -> Result<(), SinkError> {
+        // Each layer stands alone: a hard link into a lower one was refused when it was unpacked.
+        Ok(())
+    }
 }

@@ -18,6 +18,7 @@
 mod archive;
 mod compression;
 mod document;
+mod flow;
 mod hash;
 mod image;
 mod progress;

@@ -16,6 +16,12 @@ pub trait LayerSink: Sync {
     /// # Errors
     /// When the stream fails, is not that layer, or cannot be unpacked. Nothing of it is left then.
     fn unpack(&self, diff_id: &Digest, tar: &mut dyn BufRead) -> Result<(), SinkError>;
+
+    /// Does what needs all layers of an image, `layers` lowest first, now that all are unpacked.
+    ///
+    /// # Errors
+    /// When they do not fit together. The image is not taken then.
+    fn stack(&self, layers: &[Digest]) -> Result<(), SinkError>;
 }
 
 /// Why a layer was not unpacked: the layer store's own error, with its kind and hint.

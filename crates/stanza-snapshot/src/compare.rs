@@ -82,7 +82,7 @@ impl Comparison<'_> {
             match (&was.stat, &is.stat) {
                 (None, None) => {}
                 (Some(_), None) => self.add(child, ChangeKind::Deleted),
-                (None, Some(_)) => self.new(&child, ChangeKind::Added, &is, depth)?,
+                (None, Some(_)) => self.appeared(&child, ChangeKind::Added, &is, depth)?,
                 (Some(a), Some(b)) if is_directory(a) && is_directory(b) => {
                     let inside = self.directory(&child, &was.directories, &is.directories, depth + 1)?;
                     if inside || !self.same(&child, &name, (a, before), (b, after))? {
@@ -91,7 +91,7 @@ impl Comparison<'_> {
                 }
                 (Some(a), Some(b)) => {
                     if !self.same(&child, &name, (a, before), (b, after))? {
-                        self.new(&child, ChangeKind::Modified, &is, depth)?;
+                        self.appeared(&child, ChangeKind::Modified, &is, depth)?;
                     }
                 }
             }
@@ -100,7 +100,7 @@ impl Comparison<'_> {
     }
 
     /// Tells of something that is new or took another's place, and of all that is in it.
-    fn new(&mut self, path: &Path, kind: ChangeKind, is: &Below, depth: usize) -> Result<(), DiffError> {
+    fn appeared(&mut self, path: &Path, kind: ChangeKind, is: &Below, depth: usize) -> Result<(), DiffError> {
         self.add(path.to_owned(), kind);
         if is.stat.as_ref().is_some_and(is_directory) {
             self.directory(path, &[], &is.directories, depth + 1)?;

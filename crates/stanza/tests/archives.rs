@@ -1,5 +1,7 @@
 //! Archives both ways: what other engines wrote is loaded and runs, what is saved they read, digests unchanged.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -648,4 +650,50 @@ fn the_difference_of_two_images_is_told() {
     let lines = stanza.ok(&["image", "diff", "--format", "json", "busybox", "one:1"]);
     let first: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     assert_eq!(first, json!({ "Kind": "A", "Path": "/d" }));
+}
+
+#[test]
+fn an_ordinary_user_saves_loads_and_exports() {
+    let stanza = fixture!(Rootless);
+    let uid = stanza_test::Account::ordinary().unwrap().uid;
+    let saved = path(&stanza, "home/saved.tar");
+    stanza.ok(&["save", "-o", &saved, "busybox"]);
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&fs::metadata(&saved).unwrap()), uid);
+    stanza.ok(&["rmi", "busybox"]);
+    assert_eq!(stanza.ok(&["load", "-q", "-i", &saved]), "Loaded image: busybox:latest");
+    let change = "touch /x; chown 1000:2000 /x; rm /etc/group";
+    stanza.ok(&["run", "--name", "c1", "--network", "none", "busybox", "sh", "-c", change]);
+    let exported = path(&stanza, "home/export.tar");
+    stanza.ok(&["export", "-o", &exported, "c1"]);
+    let listing = tool(&["tar", "--numeric-owner", "-tvf", &exported]).stdout;
+    let line = |name: &str| listing.lines().find(|line| line.ends_with(&format!(" {name}")));
+    assert!(line("x").unwrap().contains(" 1000/2000 ") && line("bin/busybox").unwrap().contains(" 0/0 "));
+    assert_eq!(line("etc/group"), None);
+    stanza.ok(&["import", &exported, "changed:1"]);
+    assert_eq!(stanza.ok(&["image", "diff", "busybox", "changed:1"]).lines().last(), Some("A /x"));
+    assert!(stanza.ok(&["images", "--tree"]).contains("changed:1"));
+    assert!(stanza.ok(&["history", "busybox"]).contains("Imported from -"));
+}
+
+#[test]
+fn a_load_that_was_killed_leaves_nothing_for_long() {
+    let stanza = fixture!();
+    let saved = path(&stanza, "saved.tar");
+    stanza.ok(&["save", "-o", &saved, "busybox"]);
+    let archive = fs::read(&saved).unwrap();
+    let other = other();
+    let ingest = || fs::read_dir(other.root().join("images/ingest")).unwrap().count();
+    for part in 1..6 {
+        let mut running = other.spawn(&["load"]);
+        running.send(&archive[..archive.len() * part / 6]);
+        stanza_test::wait_until("the load has begun", || ingest() == 1);
+        running.signal(rustix::process::Signal::KILL);
+        assert_eq!(running.finish().code, 137);
+        assert_eq!(other.ok(&["images", "-q"]), "");
+        other.ok(&["image", "prune", "-f"]);
+        assert_eq!(ingest(), 0);
+        assert_eq!(fs::read_dir(other.root().join("images/blobs/sha256")).unwrap().count(), 0);
+    }
+    other.ok(&["load", "-i", &saved]);
+    assert_eq!(run(&other, &["busybox", "echo", "whole"]), "whole");
 }

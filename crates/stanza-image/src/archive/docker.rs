@@ -71,5 +71,5 @@ fn image(loader: &mut Loader<'_, '_>, entry: &Entry) -> Result<Assembled, LoadEr
     }
     let id = loader.keep(None, &config)?;
     let config = Descriptor::new(OCI_CONFIG, id.clone(), length(&config));
-    Ok(Assembled { manifest: ManifestPlan::New { config, layers }, id, names })
+    Ok(Assembled { manifest: ManifestPlan::New { config, layers }, id, diff_ids, names })
 }

@@ -16,6 +16,7 @@ use super::contents::{Kept, Part, PartReader};
 use super::error::LoadError;
 use crate::compression::{Compression, Decoder};
 use crate::document::{Descriptor, OCI_LAYER};
+use crate::flow::{BUFFER, flow};
 use crate::hash::Hasher;
 use crate::progress::{Progress, ProgressEvent};
 use crate::sink::LayerSink;
@@ -145,6 +146,10 @@ impl Worker<'_, '_> {
         for (at, layer) in layers.iter().enumerate() {
             let blob = self.kept(layer)?;
             if blob.is_none() {
+                let size = layer.part.size;
+                if let Some(digest) = &layer.digest {
+                    self.progress.event(ProgressEvent::LayerStarted { digest, size });
+                }
                 self.ingest.check_room(layer.part.size)?;
                 let like = layer.digest.as_ref().unwrap_or(&layer.diff_id);
                 let copy = Task::Copy(at, layer.part.reader()?, self.ingest.spool(Some(like))?);
@@ -295,11 +300,8 @@ fn perform(
             Ok(News::Copied(at, writer))
         }
         Task::Unpack(at, reader) => {
-            let layer = &layers[at];
-            let mut tar = plain(reader, stop)?;
             if let Some(sink) = sink {
-                sink.unpack(&layer.diff_id, &mut tar)
-                    .map_err(|source| LoadError::Unpack { layer: layer.diff_id.clone(), source })?;
+                unpack(&layers[at], reader, sink, stop)?;
             }
             Ok(News::Unpacked)
         }
@@ -320,8 +322,48 @@ fn perform(
     }
 }
 
+/// Unpacks a layer; what is compressed is decompressed on a thread of its own, which takes nearly as long.
+fn unpack(
+    layer: &Wanted,
+    reader: PartReader,
+    sink: &dyn LayerSink,
+    stop: &AtomicBool,
+) -> Result<(), LoadError> {
+    let refused = |source| LoadError::Unpack { layer: layer.diff_id.clone(), source };
+    let mut stream = plain(reader, stop)?;
+    if stream.get_ref().compression() == Compression::None {
+        return sink.unpack(&layer.diff_id, &mut stream).map_err(refused);
+    }
+    let (mut writer, mut tar) = flow();
+    thread::scope(|scope| {
+        let inflating = scope.spawn(move || {
+            loop {
+                // A sink that does not read on has failed, and tells itself.
+                let Ok(mut buffer) = writer.buffer() else { return Ok(()) };
+                match stream
+                    .get_mut()
+                    .take(u64::try_from(BUFFER).unwrap_or(u64::MAX))
+                    .read_to_end(&mut buffer)
+                {
+                    Ok(0) => {
+                        writer.finish();
+                        return Ok(());
+                    }
+                    Ok(_) if writer.send(buffer).is_err() => return Ok(()),
+                    Ok(_) => {}
+                    Err(source) => return Err(LoadError::Read { source }),
+                }
+            }
+        });
+        let unpacked = sink.unpack(&layer.diff_id, &mut tar);
+        drop(tar);
+        // What is behind a stream that was cut off is told rather than that it was.
+        inflating.join().unwrap_or(Ok(())).and_then(|()| unpacked.map_err(refused))
+    })
+}
+
 /// The uncompressed tar stream of a layer.
-fn plain(reader: PartReader, stop: &AtomicBool) -> Result<BufReader<impl Read>, LoadError> {
+fn plain(reader: PartReader, stop: &AtomicBool) -> Result<Plain<'_>, LoadError> {
     let reader = BufReader::with_capacity(CHUNK, Stoppable { reader, stop });
     let decoder = Decoder::new(reader).map_err(|source| LoadError::Read { source })?;
     Ok(BufReader::with_capacity(CHUNK, decoder))
@@ -360,6 +402,8 @@ fn read_all(
         }
     }
 }
+
+type Plain<'a> = BufReader<Decoder<BufReader<Stoppable<'a>>>>;
 
 /// Fails as soon as another thread has failed.
 struct Stoppable<'a> {

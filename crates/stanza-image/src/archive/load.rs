@@ -42,6 +42,8 @@ pub struct LoadOptions<'a> {
 pub(super) struct Assembled {
     pub(super) manifest: ManifestPlan,
     pub(super) id: Digest,
+    /// Its layers, lowest first.
+    pub(super) diff_ids: Vec<Digest>,
     pub(super) names: Vec<Reference>,
 }
 
@@ -97,6 +99,9 @@ pub fn load(
     let layers = std::mem::take(&mut loader.layers);
     let worker = Worker { store, ingest: &ingest, sink: options.sink, progress: &mut *options.progress };
     let blobs = worker.run(layers)?;
+    if let Some(sink) = options.sink {
+        images.iter().try_for_each(|image| sink.stack(&image.diff_ids))?;
+    }
     let images: Vec<(Descriptor, Digest, Vec<Reference>)> = images
         .into_iter()
         .map(|image| {

@@ -116,5 +116,6 @@ pub(super) fn take(
     loader.keep(Some(&config.digest), &config_bytes)?;
     let digest = loader.keep(digest, bytes)?;
     let descriptor = Descriptor::new(manifest.media_type, digest, length(bytes));
-    Ok(Assembled { manifest: ManifestPlan::Kept(descriptor), id: config.digest.clone(), names: Vec::new() })
+    let manifest = ManifestPlan::Kept(descriptor);
+    Ok(Assembled { manifest, id: config.digest.clone(), diff_ids, names: Vec::new() })
 }
