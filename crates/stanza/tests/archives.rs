@@ -697,3 +697,43 @@ fn a_load_that_was_killed_leaves_nothing_for_long() {
     other.ok(&["load", "-i", &saved]);
     assert_eq!(run(&other, &["busybox", "echo", "whole"]), "whole");
 }
+
+#[test]
+fn a_manifest_of_dockers_own_type_is_kept_where_the_form_allows() {
+    let stanza = fixture!(Empty);
+    if compressed(&stanza).is_none() {
+        skip!("no `skopeo`");
+    }
+    let (source, docker) = (format!("oci:{}:room:1", path(&stanza, "packed")), path(&stanza, "docker"));
+    let made = skopeo(&["copy", "--quiet", "--format", "v2s2", &source, &format!("dir:{docker}")]);
+    assert_eq!(made.code, 0, "{}", made.stderr);
+    let text = fs::read(format!("{docker}/manifest.json")).unwrap();
+    let digest = format!("sha256:{}", hex_sha256(&text));
+    let other = other();
+    let loaded = other.ok(&["load", "-q", "-i", &docker]);
+    let id = loaded.strip_prefix("Loaded image ID: ").unwrap();
+    other.ok(&["tag", id, "room:2"]);
+    let descriptor = inspect(&other, "room:2")["Descriptor"].clone();
+    let kind = "application/vnd.docker.distribution.manifest.v2+json";
+    assert_eq!(descriptor, json!({ "mediaType": kind, "digest": digest, "size": text.len() }));
+
+    let again = path(&stanza, "again");
+    other.ok(&["save", "--format", "docker-dir", "-o", &again, "room:2"]);
+    assert_eq!(fs::read(format!("{again}/manifest.json")).unwrap(), text);
+    let archive = path(&stanza, "docker.tar");
+    other.ok(&["save", "-o", &archive, "room:2"]);
+    let third = self::other();
+    assert_eq!(third.ok(&["load", "-q", "-i", &archive]), "Loaded image: room:2");
+    assert_eq!(manifest(&third, "room:2"), digest);
+    // The OCI's readers look for the OCI's types only.
+    let archive = path(&stanza, "oci.tar");
+    other.ok(&["save", "--format", "oci-archive", "-o", &archive, "room:2"]);
+    let seen = skopeo(&["inspect", "--raw", &format!("oci-archive:{archive}:docker.io/library/room:2")]);
+    assert_eq!(seen.code, 0, "{}", seen.stderr);
+    let seen: Value = serde_json::from_str(&seen.stdout).unwrap();
+    assert_eq!(seen["mediaType"], "application/vnd.oci.image.manifest.v1+json");
+    assert_eq!(seen["config"]["digest"], id);
+    assert_eq!(seen["layers"][0]["mediaType"], "application/vnd.oci.image.layer.v1.tar+gzip");
+    assert_eq!(third.ok(&["load", "-q", "-i", &archive]), "Loaded image: room:2");
+    assert_eq!(run(&third, &["room:2"]), "two");
+}
