@@ -6,8 +6,9 @@ use std::io::Read;
 use std::path::Path;
 
 use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, Progress, PullError, PullOptions,
-    PushError, PushOptions, Pushed, Removed, ResolveError, StoreError,
+    Admission, ArchiveForm, Image, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, Progress,
+    PullError, PullOptions, PushError, PushOptions, Pushed, Removed, ResolveError, SaveError, Source,
+    StoreError, Target,
 };
 use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 
@@ -163,16 +164,38 @@ impl Engine {
         stanza_image::push(store, name, &mut PushOptions { all_tags, platform, tls_verify, progress })
     }
 
-    /// Takes in a `docker save` or OCI archive.
+    /// Takes in the images of an archive, and unpacks them.
     ///
     /// # Errors
     /// When the archive is damaged or refused.
     pub fn load(
         &mut self,
-        archive: Box<dyn Read>,
-        options: &mut LoadOptions<'_>,
+        source: Source,
+        platform: Option<Platform>,
+        admission: &Admission<'_>,
+        progress: &mut dyn Progress,
     ) -> Result<Vec<Loaded>, LoadError> {
-        stanza_image::load(self.image_store()?, archive, options)
+        let (images, layers) = self.stores::<LoadError>()?;
+        let platform = platform.unwrap_or_else(Platform::host);
+        let sink = Unpacking(layers);
+        let mut options = LoadOptions { platform, admission: *admission, sink: Some(&sink), progress };
+        stanza_image::load(images, source, &mut options)
+    }
+
+    /// Writes images to an archive. A name without a tag means all tags of its repository, an id the image without names.
+    ///
+    /// # Errors
+    /// When a name leads nowhere, a blob is missing, or the target cannot be written.
+    pub fn save(
+        &mut self,
+        names: &[&str],
+        platform: Option<&Platform>,
+        form: ArchiveForm,
+        target: Target<'_>,
+    ) -> Result<(), SaveError> {
+        let store = self.image_store()?;
+        let images = stanza_image::select(store, names, platform)?;
+        stanza_image::save(store, &images, form, target)
     }
 
     /// Makes an image of a root file system's tarball.

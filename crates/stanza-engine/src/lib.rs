@@ -19,6 +19,7 @@
 
 #![forbid(unsafe_code)]
 
+mod anatomy;
 mod changes;
 mod collect;
 mod connect;
@@ -27,6 +28,7 @@ mod create;
 mod database;
 mod engine;
 mod exec;
+mod export;
 mod filters;
 mod find;
 mod images;
@@ -52,6 +54,7 @@ mod verify;
 mod volumes;
 mod wait;
 
+pub use anatomy::{AnatomyError, HistoryRow, LayerRow};
 pub use changes::ChangesError;
 pub use connect::ConnectError;
 pub use container::{Container, MountPoint, State};
@@ -59,6 +62,7 @@ pub use create::{CreateError, Created, HOST_IMAGE, UnpackError};
 pub use database::DatabaseError;
 pub use engine::{Engine, OpenError};
 pub use exec::{ExecPlanError, ExecRequest};
+pub use export::ExportError;
 pub use filters::{FilterError, Filters};
 pub use find::FindError;
 pub use images::{ImageError, ImageRow};
@@ -80,13 +84,13 @@ pub use volumes::{Volume, VolumeError};
 pub use wait::WaitError;
 
 pub use stanza_image::{
-    Connections, Image, ImportError, ImportOptions, LoadError, Loaded, Progress, ProgressEvent, PullError,
-    PushError, Pushed as PushedImage, Referrer, Remote, RemoteDocument, RemoteError, Removed, ResolveError,
-    Silent,
+    Admission, ArchiveForm, Connections, Image, ImportError, ImportOptions, LoadError, Loaded, Progress,
+    ProgressEvent, PullError, PushError, Pushed as PushedImage, Referrer, Remote, RemoteDocument,
+    RemoteError, Removed, ResolveError, SaveError, Silent, Source, Target,
 };
 pub use stanza_network::PortMap;
 pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};
-pub use stanza_snapshot::{Change, ChangeKind};
+pub use stanza_snapshot::{Change, ChangeKind, LayerSummary};
 
 #[cfg(test)]
 mod tests;

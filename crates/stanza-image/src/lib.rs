@@ -32,7 +32,10 @@ mod sink;
 mod store;
 mod unpack;
 
-pub use archive::{ImportError, ImportOptions, LoadError, LoadOptions, Loaded, import, load};
+pub use archive::{
+    Admission, ArchiveForm, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, SaveError, Selected,
+    Source, Target, import, load, save, select,
+};
 pub use image::{Image, Layer};
 pub use policy::PolicyError;
 pub use progress::{Progress, ProgressEvent, Silent};

@@ -20,10 +20,11 @@ use stanza_spec::{Classify, ErrorKind, OverlayLayers, Rootfs, RootfsPart};
 use crate::overlay::{is_directory, is_kind, is_opaque, is_whiteout};
 
 /// Directories below one another that are followed.
-const DEPTH: usize = 256;
+pub(crate) const DEPTH: usize = 256;
 
 /// Made in an upper layer so that something can be mounted on it.
-const MOUNT_POINTS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+pub(crate) const MOUNT_POINTS: [&str; 6] =
+    ["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
 /// One difference between a container and its image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -34,10 +34,14 @@
 
 mod apply;
 mod changes;
+mod compare;
+mod export;
 mod host;
 mod ingest;
 mod links;
+mod node;
 mod overlay;
+mod owners;
 mod plan;
 mod record;
 mod remove;
@@ -45,14 +49,19 @@ mod store;
 mod tree_digest;
 mod verify;
 mod walk;
+mod write;
 
 pub use apply::{Applied, ApplyError};
 pub use changes::{Change, ChangeKind, DiffError, changes};
+pub use compare::{LayerSummary, compare, summarize};
+pub use export::{ExportError, export};
 pub use host::plan_host;
 pub use links::LinksError;
+pub use owners::{IdRange, OwnerMap};
 pub use plan::{PlanError, plan_layers, prepare};
 pub use record::LayerRecord;
 pub use remove::remove_tree;
 pub use store::{LayerStore, LayersHeld, ListError, OpenError, RemoveError, TakenLayers};
 pub use tree_digest::{NotADigest, TreeDigest};
 pub use verify::VerifyError;
+pub use write::{LayerError, LayerSource, write_layer};

@@ -1,6 +1,6 @@
 //! Walking an archive.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Seek};
 
 use crate::block::{BLOCK, Block};
 use crate::extensions::{Described, Pending, describe, long_name};
@@ -87,6 +87,19 @@ impl<R: BufRead> Archive<R> {
             }
             self.use_up(length);
         }
+    }
+
+    /// The stream, wherever it stands: after `next_entry` gave `None`, behind the archive's end.
+    #[must_use]
+    pub fn into_inner(self) -> R {
+        self.reader
+    }
+
+    /// Where the next byte stands, counted from where reading began: right after [`Archive::next_entry`], the start of
+    /// the entry's stored content.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     fn advance(&mut self) -> Result<Option<Found>, TarError> {
@@ -300,6 +313,24 @@ impl<R: BufRead> Archive<R> {
         } else {
             TarError::Read { offset: self.offset, source }
         }
+    }
+}
+
+impl<R: BufRead + Seek> Archive<R> {
+    /// Passes over what is left of the current entry without reading it. A stream that ends before does not show: the
+    /// caller knows its length.
+    ///
+    /// # Errors
+    /// When the stream cannot be moved so far.
+    pub fn skip(&mut self) -> Result<(), TarError> {
+        let offset = self.offset;
+        let failed = |source| TarError::Read { offset, source };
+        let left = self.content.saturating_add(self.padding);
+        let distance = i64::try_from(left).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
+        self.reader.seek_relative(distance).map_err(failed)?;
+        self.offset = offset.saturating_add(left);
+        (self.content, self.padding) = (0, 0);
+        Ok(())
     }
 }
 

@@ -46,12 +46,13 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     }
     let options = ImportOptions {
         changes: given.texts("change").map(str::to_owned).collect(),
-        message: given.text("message").map(str::to_owned),
+        // Docker's client sends every source as its standard input.
+        message: Some(given.text("message").unwrap_or("Imported from -").to_owned()),
         platform: platform(given)?.unwrap_or_else(Platform::host),
     };
     let archive = archive(Some(path))?;
     let mut engine = door.engine()?;
-    let image = engine.import(archive, name.as_ref(), &options)?;
+    let image = engine.import(Box::new(archive), name.as_ref(), &options)?;
     keep_budget(&mut engine);
     output::line(image.id.as_str()).map(|()| 0)
 }

@@ -16,11 +16,15 @@ mod container_options;
 mod create;
 mod diff;
 mod exec;
+mod export;
 mod help;
+mod history;
+mod image_diff;
 mod image_inspect;
 mod image_prune;
 mod image_referrers;
 mod image_tags;
+mod image_tree;
 mod image_verify;
 mod images;
 mod import;
@@ -39,6 +43,7 @@ mod restart;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod session;
 mod start;
 mod stop;
@@ -121,16 +126,20 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     attach::ENTRY,
     create::ENTRY,
     diff::ENTRY,
+    export::ENTRY,
     inspect::ENTRY,
     kill::ENTRY,
     rename::ENTRY,
     restart::ENTRY,
     start::ENTRY,
     wait::ENTRY,
+    history::ENTRY,
+    image_diff::ENTRY,
     image_inspect::ENTRY,
     image_prune::ENTRY,
     image_referrers::ENTRY,
     image_tags::ENTRY,
+    image_tree::ENTRY,
     image_verify::ENTRY,
     import::ENTRY,
     load::ENTRY,
@@ -138,6 +147,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     logout::ENTRY,
     manifest_inspect::ENTRY,
     rmi::ENTRY,
+    save::ENTRY,
     tag::ENTRY,
     system_check::ENTRY,
     system_df::ENTRY,
@@ -186,9 +196,9 @@ fn verbs(family: &str) -> String {
 
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
-    "build", "builder", "buildx", "commit", "compose", "config", "context", "cp", "events", "export",
-    "history", "network", "node", "pause", "plugin", "port", "save", "search", "secret", "service", "stack",
-    "stats", "swarm", "top", "trust", "unpause", "update", "volume",
+    "build", "builder", "buildx", "commit", "compose", "config", "context", "cp", "events", "network",
+    "node", "pause", "plugin", "port", "search", "secret", "service", "stack", "stats", "swarm", "top",
+    "trust", "unpause", "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {

@@ -3,5 +3,6 @@
 pub(crate) mod container;
 pub(crate) mod document;
 pub(crate) mod image;
+pub(crate) mod image_tree;
 pub(crate) mod json;
 pub(crate) mod ports;

@@ -128,6 +128,8 @@ pub(crate) enum ArchiveKind {
     Docker,
     /// `oci-archive:`
     Oci,
+    /// `dir:`
+    Directory,
 }
 
 impl ArchiveKind {
@@ -135,6 +137,7 @@ impl ArchiveKind {
         match self {
             ArchiveKind::Docker => "docker-archive",
             ArchiveKind::Oci => "oci-archive",
+            ArchiveKind::Directory => "dir",
         }
     }
 }

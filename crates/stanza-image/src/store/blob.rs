@@ -36,6 +36,11 @@ impl BlobWriter {
         self
     }
 
+    /// Bytes taken so far.
+    pub(crate) fn written(&self) -> u64 {
+        self.written
+    }
+
     /// Takes the next bytes.
     ///
     /// # Errors

@@ -13,7 +13,9 @@ use super::{INDEX, INDEX_LOCK, ImageStore, lock_file};
 use crate::document::{Descriptor, OCI_INDEX};
 
 /// The name of an entry: the full reference.
-const NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const NAME: &str = "org.opencontainers.image.ref.name";
+/// The full name of an image, as containerd and Docker write it.
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// The image's id (digest of its configuration), so that a look-up by id opens no manifest.
 const ID: &str = "io.github.stanza-containers.image-id";
 /// The digest that the registry gave for the name: of an index, when the image came out of one.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, flock};
@@ -110,6 +110,16 @@ impl Ingest<'_> {
         })
     }
 
+    /// Whether so many more bytes have room: a claim that cannot be true costs nothing.
+    pub(crate) fn check_room(&self, size: u64) -> Result<(), StoreError> {
+        let found = rustix::fs::statvfs(&self.directory).map_err(std::io::Error::from);
+        let enough = found.and_then(|room| {
+            let free = room.f_bavail.saturating_mul(room.f_frsize);
+            if size > free { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        });
+        enough.context("find room in", &self.directory)
+    }
+
     fn next_path(&self) -> PathBuf {
         let number = self.files.get();
         self.files.set(number + 1);
@@ -139,17 +149,6 @@ impl Ingest<'_> {
         fs::rename(&spooled.path, &target).context("rename a blob to", &target)?;
         self.store.unmark(&spooled.digest);
         Ok(())
-    }
-
-    /// Opens a spooled file, wherever it is by now: as a blob when it was adopted.
-    pub(crate) fn open(&self, spooled: &Spooled) -> Result<File, StoreError> {
-        match File::open(&spooled.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let path = self.store.blob_path(&spooled.digest);
-                File::open(&path).context("open", &path)
-            }
-            result => result.context("open", &spooled.path),
-        }
     }
 
     /// Stores a small document as a blob, announced; gives its digest.
@@ -182,18 +181,8 @@ impl Drop for Ingest<'_> {
 }
 
 impl Spooled {
-    /// Opens the file from its start. Not after it was adopted: see [`Ingest::open`].
-    fn open(&self) -> Result<File, StoreError> {
-        File::open(&self.path).context("open", &self.path)
-    }
-
-    /// Reads the whole file, when it has at most `limit` bytes.
-    pub(crate) fn read(&self, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        if self.size > limit {
-            return Ok(None);
-        }
-        let mut bytes = Vec::new();
-        self.open()?.read_to_end(&mut bytes).context("read", &self.path)?;
-        Ok(Some(bytes))
+    /// Where it is until it is adopted.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
     }
 }

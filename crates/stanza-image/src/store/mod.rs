@@ -54,7 +54,7 @@ pub use verify::{BlobFault, BlobKind, KnownBlob, StoreReport, StoredEntry};
 
 pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;
-pub(crate) use index::NewEntry;
+pub(crate) use index::{CONTAINERD_NAME, NAME as REF_NAME, NewEntry};
 pub(crate) use ingest::{Ingest, Spooled};
 use partial::PARTIAL;
 pub(crate) use partial::{Partial, Wanted};
@@ -62,8 +62,8 @@ pub(crate) use partial::{Partial, Wanted};
 use crate::compression::Decoder;
 use crate::image::Layer;
 
-const LAYOUT: &str = "oci-layout";
-const LAYOUT_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(crate) const LAYOUT: &str = "oci-layout";
+pub(crate) const LAYOUT_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX: &str = "index.json";
 const INDEX_LOCK: &str = ".lock";
 const COLLECT_LOCK: &str = "gc.lock";
