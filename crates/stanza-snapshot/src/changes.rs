@@ -23,7 +23,8 @@ use crate::overlay::{is_directory, is_kind, is_opaque, is_whiteout};
 const DEPTH: usize = 256;
 
 /// Made in an upper layer so that something can be mounted on it.
-const MOUNT_POINTS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+pub(crate) const MOUNT_POINTS: [&str; 6] =
+    ["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
 /// One difference between a container and its image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,12 +9,17 @@ use crate::{EntryKind, Header};
 /// times, no version of a library: nothing but what the entries say.
 pub struct Builder<W> {
     writer: W,
+    /// Content on its way, made for the first file that has some.
+    buffer: Vec<u8>,
 }
+
+/// Bytes of content read at once.
+const CHUNK: usize = 128 << 10;
 
 impl<W: Write> Builder<W> {
     /// Starts an archive.
     pub fn new(writer: W) -> Self {
-        Builder { writer }
+        Builder { writer, buffer: Vec::new() }
     }
 
     /// Adds an entry. `content` is read for a [`EntryKind::File`] only, and must hold exactly `header.size` bytes.
@@ -37,11 +42,30 @@ impl<W: Write> Builder<W> {
         let size = if header.kind == EntryKind::File { header.size } else { 0 };
         self.writer.write_all(&block(header, flag(header.kind), size))?;
         if header.kind == EntryKind::File {
-            let written = io::copy(&mut content.take(size), &mut self.writer)?;
-            if written != size || content.read(&mut [0])? != 0 {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "content and size do not agree"));
-            }
+            self.content(size, content)?;
             self.pad(size)?;
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, size: u64, content: &mut dyn Read) -> io::Result<()> {
+        let mut left = size;
+        if left > 0 && self.buffer.is_empty() {
+            self.buffer = vec![0; CHUNK];
+        }
+        while left > 0 {
+            let room = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let count = match content.read(&mut self.buffer[..room]) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.writer.write_all(&self.buffer[..count])?;
+            left -= count as u64;
+        }
+        if left > 0 || content.read(&mut [0])? != 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "content and size do not agree"));
         }
         Ok(())
     }
