@@ -9,7 +9,6 @@
 //! An archive is read once, from front to back, so that it may come through a pipe. What its names say leads nowhere
 //! but to other entries of the same archive: nothing is ever opened under a name from outside.
 
-mod changes;
 mod docker;
 mod import;
 mod load;
