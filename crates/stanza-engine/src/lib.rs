@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod changes;
+mod commit;
 mod connect;
 mod container;
 mod create;
@@ -50,6 +51,7 @@ mod volumes;
 mod wait;
 
 pub use changes::ChangesError;
+pub use commit::{CommitError, CommitRequest};
 pub use connect::ConnectError;
 pub use container::{Container, MountPoint, State};
 pub use create::{CreateError, Created, HOST_IMAGE, UnpackError};
@@ -73,8 +75,8 @@ pub use volumes::{Volume, VolumeError};
 pub use wait::WaitError;
 
 pub use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, ProgressEvent, PullError, Removed,
-    ResolveError, Silent,
+    Image, ImportError, ImportOptions, LayerCompression, LoadError, Loaded, Progress, ProgressEvent,
+    PullError, Removed, ResolveError, Silent,
 };
 pub use stanza_network::PortMap;
 pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};

@@ -24,6 +24,7 @@ mod lifecycle;
 mod log;
 mod monitor;
 mod paths;
+mod pause;
 mod plan;
 mod spawn;
 mod status;
@@ -35,6 +36,7 @@ pub use error::{
     AttachError, ClearError, ConnectError, ExecError, SignalError, StartError, StatusError, WaitError,
 };
 pub use monitor::monitor_main;
+pub use pause::{PauseError, Paused, pause};
 pub use plan::{ExitRecord, LogPlan, Running, SandboxPlan};
 pub use spawn::{Spawned, Started, spawn_monitor};
 pub use status::{Status, signal, status, wait};

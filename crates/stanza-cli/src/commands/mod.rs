@@ -12,6 +12,7 @@ use crate::failure::Failure;
 use crate::output;
 
 mod attach;
+mod commit;
 mod container_options;
 mod create;
 mod diff;
@@ -19,6 +20,7 @@ mod exec;
 mod help;
 mod image_inspect;
 mod image_prune;
+mod image_squash;
 mod images;
 mod import;
 mod inspect;
@@ -111,6 +113,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     version::ENTRY,
     system_info::ENTRY,
     attach::ENTRY,
+    commit::ENTRY,
     create::ENTRY,
     diff::ENTRY,
     inspect::ENTRY,
@@ -121,6 +124,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     wait::ENTRY,
     image_inspect::ENTRY,
     image_prune::ENTRY,
+    image_squash::ENTRY,
     import::ENTRY,
     load::ENTRY,
     rmi::ENTRY,
@@ -172,9 +176,9 @@ fn verbs(family: &str) -> String {
 
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
-    "build", "builder", "buildx", "commit", "compose", "config", "context", "cp", "events", "export",
-    "history", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port", "push", "save",
-    "search", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
+    "build", "builder", "buildx", "compose", "config", "context", "cp", "events", "export", "history",
+    "login", "logout", "manifest", "network", "node", "pause", "plugin", "port", "push", "save", "search",
+    "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {
