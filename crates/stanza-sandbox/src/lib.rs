@@ -28,6 +28,7 @@ mod pause;
 mod plan;
 mod spawn;
 mod status;
+mod visit;
 
 pub use attach::{AttachEnd, AttachOptions, Connection, connect};
 pub use clear::clear;
@@ -39,4 +40,6 @@ pub use monitor::monitor_main;
 pub use pause::{PauseError, Paused, pause};
 pub use plan::{ExitRecord, LogPlan, Running, SandboxPlan};
 pub use spawn::{Spawned, Started, spawn_monitor};
+pub use stanza_container::View;
 pub use status::{Status, signal, status, wait};
+pub use visit::{VisitError, VisitPlace, Visitor, visit};

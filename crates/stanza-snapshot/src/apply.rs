@@ -33,6 +33,7 @@ use stanza_spec::Digest;
 use stanza_tar::{Archive, Limits};
 
 pub use error::ApplyError;
+pub(crate) use name::split;
 
 use crate::ingest::Ingest;
 use crate::record::LayerRecord;

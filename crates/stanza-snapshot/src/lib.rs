@@ -29,6 +29,7 @@
 
 mod apply;
 mod changes;
+mod files;
 mod host;
 mod ingest;
 mod node;
@@ -42,6 +43,7 @@ mod write;
 
 pub use apply::{Applied, ApplyError};
 pub use changes::{Change, ChangeKind, DiffError, changes};
+pub use files::{Bounds, Files, FilesError, Found, Ownership, UnpackOptions, Unpacked};
 pub use host::plan_host;
 pub use owners::{IdRange, OwnerMap};
 pub use plan::{PlanError, plan_layers, prepare};

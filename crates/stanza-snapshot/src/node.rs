@@ -22,6 +22,12 @@ const XATTR_MAX: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Descriptors(OwnedFd);
 
+impl From<OwnedFd> for Descriptors {
+    fn from(directory: OwnedFd) -> Descriptors {
+        Descriptors(directory)
+    }
+}
+
 impl Descriptors {
     /// Opens `/proc/self/fd`.
     pub(crate) fn open() -> io::Result<Descriptors> {

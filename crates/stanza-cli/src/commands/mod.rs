@@ -14,6 +14,7 @@ use crate::output;
 mod attach;
 mod commit;
 mod container_options;
+mod cp;
 mod create;
 mod diff;
 mod exec;
@@ -114,6 +115,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     system_info::ENTRY,
     attach::ENTRY,
     commit::ENTRY,
+    cp::ENTRY,
     create::ENTRY,
     diff::ENTRY,
     inspect::ENTRY,
@@ -176,9 +178,9 @@ fn verbs(family: &str) -> String {
 
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
-    "build", "builder", "buildx", "compose", "config", "context", "cp", "events", "export", "history",
-    "login", "logout", "manifest", "network", "node", "pause", "plugin", "port", "push", "save", "search",
-    "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
+    "build", "builder", "buildx", "compose", "config", "context", "events", "export", "history", "login",
+    "logout", "manifest", "network", "node", "pause", "plugin", "port", "push", "save", "search", "secret",
+    "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {
