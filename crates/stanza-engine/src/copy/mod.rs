@@ -85,7 +85,7 @@ impl Engine {
         {
             return Err(CopyError::IntoItself);
         }
-        let mut visits = Visits::of(self, &[from, to])?;
+        let visits = Visits::of(self, &[from, to])?;
         let target = visits.side(to)?;
         let source = visits.side(from)?;
         match (source, target) {
@@ -122,7 +122,8 @@ impl Engine {
                     }
                 };
                 let Placement { directory, name } = placement;
-                side::transfer(&source, &path, &name, &target, &directory, &unpack).map(copied)
+                let spool = &self.options.root;
+                side::transfer(&source, &path, &name, &target, &directory, &unpack, spool).map(copied)
             }
             (None, None) => Err(CopyError::NoContainer),
         }

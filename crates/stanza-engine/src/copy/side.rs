@@ -1,10 +1,12 @@
 //! This machine's files, or a container's by way of a process that stands among them.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::rc::Rc;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use stanza_sandbox::{View, VisitError, VisitPlace, Visitor};
@@ -69,13 +71,13 @@ type Guide = Visitor<Question, Answer>;
 #[derive(Debug)]
 pub(super) enum Side {
     Host(Files),
-    Container { guide: Guide, name: String },
+    Container { guide: Rc<Guide>, name: String },
 }
 
 /// The containers of a copy, each visited, and locked when it does not run.
 #[derive(Debug, Default)]
 pub(super) struct Visits {
-    guides: Vec<(ContainerId, Guide)>,
+    guides: Vec<(ContainerId, Rc<Guide>)>,
     _locks: Vec<Lock>,
 }
 
@@ -95,6 +97,9 @@ impl Visits {
         let mut standing = Vec::new();
         for end in ends {
             let CopyEnd::Container { id, .. } = end else { continue };
+            if standing.iter().any(|record: &Record| record.id == *id) || visits.guide(id).is_some() {
+                continue;
+            }
             let record = engine.record(id)?;
             let lock = engine
                 .lock(id.as_str())
@@ -105,9 +110,9 @@ impl Visits {
                     (engine.options.run_dir(id.as_str()), engine.options.container_dir(id.as_str()));
                 let place = VisitPlace::Running { run_dir: &run_dir, state_dir: &state_dir };
                 let guide = send(place, OwnerMap::default(), record.config.read_only)?;
-                visits.guides.push((id.clone(), guide));
-            } else if standing.iter().all(|(record, _): &(Record, _)| record.id != *id) {
-                standing.push((record, ()));
+                visits.guides.push((id.clone(), Rc::new(guide)));
+            } else {
+                standing.push(record);
                 visits._locks.push(lock);
             }
         }
@@ -118,7 +123,7 @@ impl Visits {
                 source: io::Error::other(error),
             })?;
         }
-        for (record, ()) in standing {
+        for record in standing {
             let standing = engine.stand(record)?;
             let place = VisitPlace::Standing {
                 rootfs: &standing.rootfs,
@@ -127,13 +132,17 @@ impl Visits {
                 read_only: standing.read_only,
             };
             let guide = send(place, owners(&standing.spec), standing.read_only)?;
-            visits.guides.push((standing.id, guide));
+            visits.guides.push((standing.id, Rc::new(guide)));
         }
         Ok(visits)
     }
 
+    fn guide(&self, id: &ContainerId) -> Option<Rc<Guide>> {
+        self.guides.iter().find(|(visited, _)| visited == id).map(|(_, guide)| Rc::clone(guide))
+    }
+
     /// The files at an end, and the path there; `None` for a stream.
-    pub(super) fn side<'a>(&mut self, end: &'a CopyEnd) -> Result<Option<(Side, &'a str)>, CopyError> {
+    pub(super) fn side<'a>(&self, end: &'a CopyEnd) -> Result<Option<(Side, &'a str)>, CopyError> {
         match end {
             CopyEnd::Stream => Ok(None),
             CopyEnd::Host(path) => {
@@ -142,9 +151,7 @@ impl Visits {
                 Ok(Some((Side::Host(files), path)))
             }
             CopyEnd::Container { id, name, path } => {
-                let at = self.guides.iter().position(|(visited, _)| visited == id);
-                let at = at.ok_or_else(|| FindError::NotFound(name.clone()))?;
-                let (_, guide) = self.guides.remove(at);
+                let guide = self.guide(id).ok_or_else(|| FindError::NotFound(name.clone()))?;
                 Ok(Some((Side::Container { guide, name: name.clone() }, path)))
             }
         }
@@ -315,7 +322,8 @@ fn relay(from: &mut dyn Read, to: &mut dyn Write) -> Result<io::Result<()>, Copy
     }
 }
 
-/// Packs on one side and unpacks on the other. What the packing side says goes before what became of its archive.
+/// Packs on one side and unpacks on the other. What the packing side says goes before what became of its archive. `spool` is
+/// a directory for an unnamed file, where both sides are the same.
 pub(super) fn transfer(
     source: &Side,
     path: &[u8],
@@ -323,8 +331,20 @@ pub(super) fn transfer(
     target: &Side,
     directory: &[u8],
     options: &UnpackOptions,
+    spool: &Path,
 ) -> Result<Unpacked, CopyError> {
     match (source, target) {
+        // One visitor does one thing after the other, so that a directory is not copied into itself for ever.
+        (Side::Container { guide, .. }, Side::Container { guide: other, .. }) if Rc::ptr_eq(guide, other) => {
+            let failed =
+                |source: io::Error| CopyError::Prepare { action: "keep the archive meanwhile", source };
+            let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+            let file = rustix::fs::open(spool, flags, Mode::RUSR | Mode::WUSR);
+            let mut file = std::fs::File::from(file.map_err(|error| failed(error.into()))?);
+            source.pack_to(path, name, &mut file)?;
+            file.rewind().map_err(failed)?;
+            target.unpack_from(directory, options, &mut file)
+        }
         (Side::Container { guide, .. }, target) => {
             guide.ask(&Question::Pack { path: path.to_vec(), name: name.to_vec() })?;
             let result = target.unpack_from(directory, options, &mut guide.data());

@@ -131,12 +131,12 @@ impl Unpack<'_> {
         let over_directory = there.as_ref().is_some_and(|stat| is_kind(stat, FileType::Directory));
         if header.kind == EntryKind::Directory {
             if there.is_some() && !over_directory {
-                return Err(FilesError::OverFile { path: shown(&header.path) });
+                return Err(FilesError::OverFile { path: shown(without_slash(&header.path)) });
             }
             return self.make_directory(&parent, &parent_path, &name, header, over_directory);
         }
         if over_directory {
-            return Err(FilesError::OverDirectory { path: shown(&header.path) });
+            return Err(FilesError::OverDirectory { path: shown(without_slash(&header.path)) });
         }
         if header.kind == EntryKind::HardLink {
             return self.hard_link(&parent, &name, header, there.as_ref());
@@ -380,6 +380,10 @@ fn copy<R: Read>(
         left -= written as u64;
     }
     Ok(())
+}
+
+fn without_slash(path: &[u8]) -> &[u8] {
+    path.strip_suffix(b"/").unwrap_or(path)
 }
 
 fn times(header: &Header) -> Timestamps {
