@@ -8,8 +8,8 @@
 //!
 //! gzip: one member of one deflate stream, each block flushed to a whole byte, as `pigz` writes it, so that also readers
 //! that stop after the first member read all of it. zstd: a frame a block. The blocks' size is fixed, so the same bytes give
-//! the same stream, however many processors there are. Measured on two: gzip at level 6 takes half the time, and is 0.5 %
-//! longer.
+//! the same stream, however many processors there are. Measured (700 MB of programs and libraries, two processors that others
+//! use too): 12.5 s of CPU for gzip where gzip(1) takes 23 s, 238 MB in place of 231 MB; zstd 3.4 s and 218 MB.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};

@@ -81,6 +81,14 @@ impl<R: Read> Read for Decoder<R> {
     }
 }
 
+/// A stream without its compression, told by its first bytes: plain, gzip or zstd.
+///
+/// # Errors
+/// When reading fails, or the stream is xz or bzip2 (`Unsupported`).
+pub fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(Box::new(Decoder::new(reader)?))
+}
+
 fn unsupported(name: &str) -> io::Error {
     io::Error::new(
         io::ErrorKind::Unsupported,

@@ -32,6 +32,7 @@ mod store;
 pub use archive::{ImportError, ImportOptions, LoadError, Loaded, import, load};
 pub use commit::{CommitError, NewImage, commit};
 pub use compress::LayerCompression;
+pub use compression::decompress;
 pub use image::{Image, Layer};
 pub use progress::{Progress, ProgressEvent, Silent};
 pub use pull::{PullError, PullOptions, pull};

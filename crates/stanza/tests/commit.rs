@@ -1,5 +1,7 @@
 //! `commit` and `image squash`: what a container changed is an image, which other tools read.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;

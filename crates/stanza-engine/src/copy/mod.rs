@@ -37,7 +37,7 @@ pub enum CopyEnd {
         /// The path, as it was given.
         path: String,
     },
-    /// An archive, on the stream that is given.
+    /// An archive, on the stream that is given; one that comes in may be compressed with gzip or zstd.
     Stream,
 }
 
