@@ -12,7 +12,7 @@ mod error;
 mod plan;
 mod side;
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 
 use stanza_snapshot::{Bounds, Found, Ownership, UnpackOptions, Unpacked};
 use stanza_spec::ContainerId;
@@ -98,8 +98,10 @@ impl Engine {
                 if to.found != Some(Found::Directory) {
                     return Err(CopyError::StreamTarget(target.show(&to.asked)));
                 }
-                let unpacked =
-                    target.unpack_from(&to.path, &into_container(Ownership::Archive, self), input)?;
+                let mut input = stanza_image::decompress(input)
+                    .map_err(|source| CopyError::Prepare { action: "read the archive", source })?;
+                let options = into_container(Ownership::Archive, self);
+                let unpacked = target.unpack_from(&to.path, &options, &mut input)?;
                 Ok(copied(unpacked))
             }
             (Some((source, from)), Some((target, to))) => {
@@ -137,9 +139,4 @@ fn copied(unpacked: Unpacked) -> Copied {
 /// The caller may do to a container what it likes, and a path means there what it means to its programs.
 fn into_container(ownership: Ownership, engine: &Engine) -> UnpackOptions {
     UnpackOptions { bounds: Bounds::Root, ownership, devices: !engine.options.rootless }
-}
-
-/// Whether a failure says that nobody reads any more.
-fn is_closed(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::BrokenPipe
 }
