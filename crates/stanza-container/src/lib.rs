@@ -33,6 +33,7 @@ pub mod seccomp;
 mod source;
 mod terminal;
 mod user;
+mod visit;
 
 pub use capabilities::{ALL_CAPABILITIES, capability_set};
 pub use copy_up::CopyUp;
@@ -46,3 +47,4 @@ pub use launch::{Attendant, Init, Launch, Manner, Stdio, launch};
 pub use live_mounts::{AddedMount, MountTarget, add_mounts, ensure_mount_points, remove_mounts};
 pub use mount_options::mount_option_words;
 pub use process::CgroupEntry;
+pub use visit::{View, Visited, visit};

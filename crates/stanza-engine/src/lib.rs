@@ -22,8 +22,10 @@
 mod anatomy;
 mod changes;
 mod collect;
+mod commit;
 mod connect;
 mod container;
+mod copy;
 mod create;
 mod database;
 mod engine;
@@ -56,8 +58,10 @@ mod wait;
 
 pub use anatomy::{AnatomyError, HistoryRow, LayerRow};
 pub use changes::ChangesError;
+pub use commit::{CommitError, CommitRequest};
 pub use connect::ConnectError;
 pub use container::{Container, MountPoint, State};
+pub use copy::{Copied, CopyEnd, CopyError, CopyOptions};
 pub use create::{CreateError, Created, HOST_IMAGE, UnpackError};
 pub use database::DatabaseError;
 pub use engine::{Engine, OpenError};
@@ -84,9 +88,9 @@ pub use volumes::{Volume, VolumeError};
 pub use wait::WaitError;
 
 pub use stanza_image::{
-    Admission, ArchiveForm, Connections, Image, ImportError, ImportOptions, LoadError, Loaded, Progress,
-    ProgressEvent, PullError, PushError, Pushed as PushedImage, Referrer, Remote, RemoteDocument,
-    RemoteError, Removed, ResolveError, SaveError, Silent, Source, Target,
+    Admission, ArchiveForm, Connections, Image, ImportError, ImportOptions, LayerCompression, LoadError,
+    Loaded, Progress, ProgressEvent, PullError, PushError, Pushed as PushedImage, Referrer, Remote,
+    RemoteDocument, RemoteError, Removed, ResolveError, SaveError, Silent, Source, Target,
 };
 pub use stanza_network::PortMap;
 pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};

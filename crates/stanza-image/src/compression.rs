@@ -4,7 +4,7 @@
 //! members, zstd many frames and skippable frames; a zstd window is at most 128 MiB, so that a hostile frame cannot
 //! ask for more memory.
 
-use std::io::{self, BufRead, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
 use flate2::bufread::MultiGzDecoder;
 
@@ -75,6 +75,14 @@ impl<R: BufRead> Read for Decoder<R> {
             Decoder::Zstd(reader) => reader.read(buffer),
         }
     }
+}
+
+/// A stream without its compression, told by its first bytes: plain, gzip or zstd.
+///
+/// # Errors
+/// When reading fails, or the stream is xz or bzip2 (`Unsupported`).
+pub fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(Box::new(Decoder::new(BufReader::with_capacity(128 * 1024, reader))?))
 }
 
 fn unsupported(name: &str) -> io::Error {

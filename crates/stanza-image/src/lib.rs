@@ -3,7 +3,8 @@
 //! ```text
 //!  pull, push, Remote - registry/  ask, authorise, follow, retry --.
 //!  load(archive)  ----- archive/   docker-archive, oci-archive -----+--> store/  an OCI image layout on disk
-//!  import(tarball) ---- archive/   one layer, one config  ---------'      resolve, list, tag, remove, prune
+//!  import(tarball) ---- archive/   one layer, one config  ---------|      resolve, list, tag, remove, prune
+//!  commit(layer) ------ commit.rs  over an image's layers ---------'
 //! ```
 //!
 //! Invariants: a blob has its name only when it is whole, verified and synced; `index.json` changes by one rename;
@@ -16,6 +17,9 @@
 #![forbid(unsafe_code)]
 
 mod archive;
+mod changes;
+mod commit;
+mod compress;
 mod compression;
 mod document;
 mod flow;
@@ -36,6 +40,9 @@ pub use archive::{
     Admission, ArchiveForm, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, SaveError, Selected,
     Source, Target, import, load, save, select,
 };
+pub use commit::{CommitError, NewImage, commit};
+pub use compress::LayerCompression;
+pub use compression::decompress;
 pub use image::{Image, Layer};
 pub use policy::PolicyError;
 pub use progress::{Progress, ProgressEvent, Silent};

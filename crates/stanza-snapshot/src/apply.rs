@@ -34,6 +34,7 @@ use stanza_spec::Digest;
 use stanza_tar::{Archive, Limits};
 
 pub use error::ApplyError;
+pub(crate) use name::split;
 
 use crate::ingest::Ingest;
 use crate::links::LINKS;

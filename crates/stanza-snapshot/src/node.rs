@@ -22,6 +22,12 @@ const XATTR_MAX: usize = 64 << 10;
 #[derive(Debug)]
 pub(crate) struct Descriptors(OwnedFd);
 
+impl From<OwnedFd> for Descriptors {
+    fn from(directory: OwnedFd) -> Descriptors {
+        Descriptors(directory)
+    }
+}
+
 impl Descriptors {
     /// Opens `/proc/self/fd`.
     pub(crate) fn open() -> io::Result<Descriptors> {
@@ -44,6 +50,9 @@ pub(crate) struct Node {
     /// The content of a regular file.
     pub(crate) content: Option<Content>,
 }
+
+/// Extended attributes, by name.
+type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// How entries are read.
 pub(crate) struct Reader<'a> {
@@ -112,7 +121,7 @@ impl Reader<'_> {
         Ok(Some(Node { header, stat, content }))
     }
 
-    fn xattrs(&self, file: &OwnedFd) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+    fn xattrs(&self, file: &OwnedFd) -> Result<Xattrs, Errno> {
         read_xattrs(
             self.wanted,
             |buffer| fs::flistxattr(file, buffer),
@@ -125,7 +134,7 @@ fn read_xattrs(
     wanted: fn(&[u8]) -> bool,
     list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
     get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Errno> {
+) -> Result<Xattrs, Errno> {
     // Nearly no file has any; a short buffer is tried first.
     let mut short = [0; 256];
     let mut long = Vec::new();

@@ -12,7 +12,9 @@ use crate::failure::Failure;
 use crate::output;
 
 mod attach;
+mod commit;
 mod container_options;
+mod cp;
 mod create;
 mod diff;
 mod exec;
@@ -23,6 +25,7 @@ mod image_diff;
 mod image_inspect;
 mod image_prune;
 mod image_referrers;
+mod image_squash;
 mod image_tags;
 mod image_tree;
 mod image_verify;
@@ -124,6 +127,8 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     version::ENTRY,
     system_info::ENTRY,
     attach::ENTRY,
+    commit::ENTRY,
+    cp::ENTRY,
     create::ENTRY,
     diff::ENTRY,
     export::ENTRY,
@@ -138,6 +143,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     image_inspect::ENTRY,
     image_prune::ENTRY,
     image_referrers::ENTRY,
+    image_squash::ENTRY,
     image_tags::ENTRY,
     image_tree::ENTRY,
     image_verify::ENTRY,
@@ -196,9 +202,9 @@ fn verbs(family: &str) -> String {
 
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
-    "build", "builder", "buildx", "commit", "compose", "config", "context", "cp", "events", "network",
-    "node", "pause", "plugin", "port", "search", "secret", "service", "stack", "stats", "swarm", "top",
-    "trust", "unpause", "update", "volume",
+    "build", "builder", "buildx", "compose", "config", "context", "events", "network", "node", "pause",
+    "plugin", "port", "search", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause",
+    "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {

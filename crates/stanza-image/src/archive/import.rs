@@ -7,7 +7,7 @@ use stanza_spec::oci::image::{Config, ImageConfiguration, ImageConfigurationBuil
 use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 use stanza_tar::{Archive, Limits, TarError};
 
-use super::changes;
+use crate::changes;
 use crate::compression::{Compression, Decoder};
 use crate::document::{Descriptor, NewManifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use crate::hash::{Hasher, sha256};

@@ -11,7 +11,6 @@
 //! A stream is read once, from front to back. What the names in an archive say leads nowhere but to other files of the
 //! same archive.
 
-mod changes;
 mod contents;
 mod directory;
 mod docker;

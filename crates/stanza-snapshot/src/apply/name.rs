@@ -46,10 +46,10 @@ pub(super) fn meaning(path: &[u8]) -> Result<Meaning, &'static str> {
 }
 
 /// A parent, and a name in it.
-type Split = (Vec<u8>, Vec<u8>);
+pub(crate) type Split = (Vec<u8>, Vec<u8>);
 
 /// The parent and the last part of a path; `None` is the root.
-pub(super) fn split(path: &[u8]) -> Result<Option<Split>, &'static str> {
+pub(crate) fn split(path: &[u8]) -> Result<Option<Split>, &'static str> {
     if path.is_empty() {
         return Err("its name is empty");
     }
