@@ -18,6 +18,9 @@
 mod archive;
 mod compression;
 mod document;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod image;
 mod progress;
