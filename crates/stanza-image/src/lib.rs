@@ -23,6 +23,9 @@ mod compress;
 mod compression;
 mod document;
 mod flow;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hash;
 mod image;
 mod outline;

@@ -157,9 +157,17 @@ impl<R: BufRead> Archive<R> {
             return Err(TarError::TooLarge { offset, what, limit });
         }
         self.set_content(size);
+        if matches!(block.flag(), b'L' | b'K') {
+            // GNU tar reads a name on into the padding until a NUL, Go does not.
+            self.content += std::mem::take(&mut self.padding);
+        }
         let mut data = Vec::new();
         Content { archive: self }.read_to_end(&mut data).map_err(|source| self.failed(source))?;
         self.skip_content()?;
+        let behind = data.get(usize::try_from(size).unwrap_or(usize::MAX)..).unwrap_or_default();
+        if behind.iter().any(|byte| *byte != 0) {
+            return Err(TarError::Extensions { offset, reason: "a name goes on behind its end" });
+        }
         match block.flag() {
             b'x' => {
                 // As Go's reader and GNU tar have it: a second header replaces the first.
@@ -185,6 +193,10 @@ impl<R: BufRead> Archive<R> {
         let is_file = header.kind == crate::EntryKind::File;
 
         let (map, real_size) = if block.flag() == b'S' {
+            // Go refuses it; GNU tar takes what is stored for the whole file.
+            if !block.is_gnu() {
+                return Err(malformed("its header is not GNU's"));
+            }
             let map = self.old_map(block, offset)?;
             (map, block.sparse_real_size().and_then(|size| u64::try_from(size).ok()))
         } else if is_file && records.major == Some(1) && records.minor.unwrap_or(0) == 0 {

@@ -31,7 +31,7 @@ mod terminal;
 mod wait;
 
 pub use account::Account;
-pub use fake_registry::{Answer, FakeRegistry, Request};
+pub use fake_registry::{Answer, FakeRegistry, Manner, Request, good_answers};
 pub use layout::{Layout, hex_sha256};
 pub use leftovers::Leftovers;
 pub use network::{Network, in_network, in_network_of};
