@@ -6,9 +6,9 @@ use std::io::Read;
 use std::path::Path;
 
 use stanza_image::{
-    Admission, ArchiveForm, Image, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, Progress,
-    PullError, PullOptions, PushError, PushOptions, Pushed, Removed, ResolveError, SaveError, Source,
-    StoreError, Target,
+    Admission, ArchiveForm, Image, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, Platforms,
+    Progress, PullError, PullOptions, PushError, PushOptions, Pushed, Removed, ResolveError, SaveError,
+    Source, StoreError, Target,
 };
 use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 
@@ -130,18 +130,22 @@ impl Engine {
     pub fn pull(
         &mut self,
         reference: &Reference,
-        platform: Option<Platform>,
+        platforms: Platforms,
         tls_verify: bool,
         signature_policy: Option<&Path>,
         progress: &mut dyn Progress,
     ) -> Result<Image, PullError> {
+        // A file that is wrong is told by whoever keeps the budget, after the pull.
+        let concurrency = self
+            .settings()
+            .map_or(PullOptions::CONCURRENCY, |settings| settings.images.max_concurrent_downloads);
         let (images, layers) = self.stores::<PullError>()?;
         let mut options = PullOptions {
-            platform: platform.unwrap_or_else(Platform::host),
+            platforms,
             tls_verify,
             signature_policy,
             sink: Some(&Unpacking(layers)),
-            concurrency: PullOptions::CONCURRENCY,
+            concurrency,
             progress,
         };
         stanza_image::pull(images, reference, &mut options)

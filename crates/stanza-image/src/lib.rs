@@ -49,7 +49,7 @@ pub use compression::decompress;
 pub use image::{Image, Layer};
 pub use policy::PolicyError;
 pub use progress::{Progress, ProgressEvent, Silent};
-pub use pull::{PullError, PullOptions, RestoreOptions, pull, restore_blob, restore_layers};
+pub use pull::{Platforms, PullError, PullOptions, RestoreOptions, pull, restore_blob, restore_layers};
 pub use push::{PushError, PushOptions, Pushed, push};
 pub use registry::{
     Endpoint, LoggedIn, LoggedOut, LoginError, LoginOptions, Place, Referrer, RegistriesConfig,

@@ -13,7 +13,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use stanza_image::{Image, Progress, PullOptions, ResolveError, RestoreOptions, restore_layers};
+use stanza_image::{Image, Platforms, Progress, PullOptions, ResolveError, RestoreOptions, restore_layers};
 use stanza_snapshot::{LayersHeld, LinksError, PlanError, plan_host, plan_layers, prepare};
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
@@ -240,7 +240,8 @@ impl Engine {
         };
         let fits = |image: &Image| wanted.as_ref().is_none_or(|wanted| image.platform().satisfies(wanted));
         let mut pull = |engine: &mut Engine, reference: &Reference| {
-            let pulled = engine.pull(reference, wanted.clone(), true, None, progress);
+            let platforms = wanted.clone().map_or_else(Platforms::default, Platforms::One);
+            let pulled = engine.pull(reference, platforms, true, None, progress);
             pulled.map_err(|error| CreateError::Pull(Box::new(error)))
         };
         let store = self.image_store().map_err(ResolveError::from)?;

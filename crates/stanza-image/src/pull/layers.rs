@@ -29,11 +29,11 @@ use crate::unpack::{InflateError, inflate, unpack_blob};
 /// How often a blob is begun anew, when what is there cannot be continued.
 const RESTARTS: u32 = 3;
 
-/// A layer to be brought: its blob, and what it is when it is decompressed.
+/// A layer to be brought: its blob, and what it is when it is decompressed; without that it is stored only.
 #[derive(Clone, Copy)]
 pub(super) struct Wish<'a> {
     pub(super) blob: &'a Descriptor,
-    pub(super) diff_id: &'a Digest,
+    pub(super) diff_id: Option<&'a Digest>,
 }
 
 /// Where blobs come from and layers go.
@@ -89,7 +89,7 @@ impl<'a> Layers<'a> {
             let Descriptor { digest, size, .. } = wish.blob;
             // One that was dropped on purpose is not needed: whoever needs it fetches it.
             let has_blob = self.store.has_blob(digest, *size) || self.store.is_dropped(digest);
-            if has_blob && self.missing(wish.diff_id).is_none() {
+            if has_blob && self.missing(*wish).is_none() {
                 progress.event(ProgressEvent::LayerExists { digest, size: *size });
             } else {
                 progress.event(ProgressEvent::LayerPending { digest, size: *size });
@@ -136,9 +136,9 @@ impl<'a> Layers<'a> {
         })
     }
 
-    /// The sink, when it lacks the layer.
-    fn missing(&self, diff_id: &Digest) -> Option<&'a dyn LayerSink> {
-        self.sink.filter(|sink| !sink.contains(diff_id))
+    /// The sink, when it lacks the layer, and what the layer is.
+    fn missing<'w>(&self, wish: Wish<'w>) -> Option<(&'a dyn LayerSink, &'w Digest)> {
+        self.sink.zip(wish.diff_id).filter(|(sink, diff_id)| !sink.contains(diff_id))
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -153,14 +153,16 @@ impl<'a> Layers<'a> {
 
     /// Brings one layer.
     fn layer(&self, wish: Wish<'_>, tell: &dyn Fn(Step)) -> Result<(), PullError> {
-        self.bring(wish.blob, tell, &|partial, resumed| match self.missing(wish.diff_id) {
+        self.bring(wish.blob, tell, &|partial, resumed| match self.missing(wish) {
             None => self.receive(wish.blob, partial, None, &Verdict::default(), resumed, tell),
-            Some(sink) => self.receive_and_unpack(wish, sink, partial, resumed, tell),
+            Some((sink, diff_id)) => {
+                self.receive_and_unpack(wish.blob, (sink, diff_id), partial, resumed, tell)
+            }
         })?;
         // The blob was there, or another process brought it, or what came was another process's layer, too.
-        if let Some(sink) = self.missing(wish.diff_id) {
+        if let Some((sink, diff_id)) = self.missing(wish) {
             let digest = &wish.blob.digest;
-            unpack_blob(self.store, sink, digest, wish.diff_id)
+            unpack_blob(self.store, sink, digest, diff_id)
                 .map_err(|error| PullError::unpack(digest, error))?;
         }
         tell(Step::Done);
@@ -198,14 +200,14 @@ impl<'a> Layers<'a> {
     /// Receives a blob, and unpacks it while it comes.
     fn receive_and_unpack(
         &self,
-        wish: Wish<'_>,
-        sink: &dyn LayerSink,
+        blob: &Descriptor,
+        (sink, diff_id): (&dyn LayerSink, &Digest),
         partial: Partial,
         resumed: &mut bool,
         tell: &dyn Fn(Step),
     ) -> Result<Received, PullError> {
         let verdict = Verdict::default();
-        let digest = &wish.blob.digest;
+        let digest = &blob.digest;
         let (compressed, to_inflate) = flow();
         let (plain, to_unpack) = flow();
         let (received, inflated, unpacked) = scope(|scope| {
@@ -221,14 +223,14 @@ impl<'a> Layers<'a> {
             })?;
             let unpacking = start(scope, || {
                 let mut stream = to_unpack;
-                let result = sink.unpack(wish.diff_id, &mut stream);
+                let result = sink.unpack(diff_id, &mut stream);
                 if let Err(error) = &result {
                     verdict.set(error.kind());
                 }
                 drop(stream);
                 result
             })?;
-            let received = self.receive(wish.blob, partial, Some(compressed), &verdict, resumed, tell);
+            let received = self.receive(blob, partial, Some(compressed), &verdict, resumed, tell);
             Ok::<_, PullError>((received, join(inflating), join(unpacking)))
         })?;
         match (received, inflated, unpacked) {

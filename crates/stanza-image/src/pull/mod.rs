@@ -10,6 +10,7 @@
 
 mod download;
 mod error;
+mod every;
 mod layers;
 mod restore;
 
@@ -34,15 +35,31 @@ use crate::registry::{
     CredentialFiles, Http, RegistriesConfig, Registry, RegistryError, RetryPolicy, Source, Transport,
 };
 use crate::sink::LayerSink;
-use crate::store::{ImageStore, NewEntry};
+use crate::store::{ImageStore, Ingest, NewEntry};
 
 /// Most indexes that are opened on the way to one manifest.
 const MAX_INDEXES: u32 = 32;
 
+/// What to take from an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Platforms {
+    /// The image that fits best.
+    One(Platform),
+    /// All of it; this machine's is unpacked.
+    All,
+}
+
+impl Default for Platforms {
+    /// This machine's.
+    fn default() -> Platforms {
+        Platforms::One(Platform::host())
+    }
+}
+
 /// What a pull is to bring, and how.
 pub struct PullOptions<'a> {
-    /// The platform to choose from an index.
-    pub platform: Platform,
+    /// What to take from an index.
+    pub platforms: Platforms,
     /// `false` accepts any certificate, and plain http, from a registry.
     pub tls_verify: bool,
     /// Unpacks layers while they come in; without it they are stored only.
@@ -126,17 +143,29 @@ pub(crate) fn pull_with(
     gate: &Gate,
 ) -> Result<Image, PullError> {
     let registry = surroundings.source(reference, options.tls_verify)?;
+    let host = Platform::host();
     let pull = Pull {
         registry,
         reference,
-        platform: &options.platform,
+        platform: match &options.platforms {
+            Platforms::One(platform) => platform,
+            Platforms::All => &host,
+        },
         sink: options.sink,
         concurrency: options.concurrency,
         progress: RefCell::new(&mut *options.progress),
     };
-    let found = pull.find_manifest()?;
-    let manifest = (&found.descriptor.digest, &found.bytes[..]);
-    gate.admit_pull(reference, manifest, pull.registry.current(), surroundings.transport)?;
+    let top = pull.find_top()?;
+    let transport = surroundings.transport;
+    let admit = |digest: &Digest, bytes: &[u8]| {
+        gate.admit_pull(reference, (digest, bytes), pull.registry.current(), transport)
+            .map_err(PullError::from)
+    };
+    if options.platforms == Platforms::All && matches!(top.document, Document::Index(_)) {
+        return pull.fetch_every(store, top, &admit);
+    }
+    let found = pull.choose_manifest(top)?;
+    admit(&found.descriptor.digest, &found.bytes)?;
     pull.fetch(store, &found)
 }
 
@@ -149,7 +178,15 @@ struct Pull<'a> {
     progress: RefCell<&'a mut dyn Progress>,
 }
 
+/// What the registry has under a name.
+struct Top {
+    digest: Digest,
+    bytes: Vec<u8>,
+    document: Document,
+}
+
 /// The manifest that was found for the platform.
+#[derive(Clone)]
 struct Found {
     /// What the registry has under the name: often an index.
     source: Digest,
@@ -163,16 +200,21 @@ impl Pull<'_> {
         self.progress.borrow_mut().event(event);
     }
 
-    /// From the name to the manifest for the platform.
-    fn find_manifest(&self) -> Result<Found, PullError> {
+    /// What the registry has under the name.
+    fn find_top(&self) -> Result<Top, PullError> {
         let (digest, bytes, document) = match self.reference.digest() {
             Some(digest) => self.fetch_document(digest.as_str(), Some(digest), None)?,
             None => self.fetch_document(self.reference.tag().unwrap_or("latest"), None, None)?,
         };
         self.tell(ProgressEvent::Resolved { digest: &digest });
-        let source = digest.clone();
+        Ok(Top { digest, bytes, document })
+    }
+
+    /// The manifest for the platform.
+    fn choose_manifest(&self, top: Top) -> Result<Found, PullError> {
+        let Top { digest, bytes, document } = top;
         let mut fetched = 0;
-        let found = self.descend(source.clone(), digest, bytes, document, 0, &mut fetched)?;
+        let found = self.descend(digest.clone(), digest, bytes, document, 0, &mut fetched)?;
         found.ok_or_else(|| self.no_platform(Vec::new()))
     }
 
@@ -266,7 +308,7 @@ impl Pull<'_> {
         for (blob, diff_id) in manifest.layers.iter().zip(&diff_ids) {
             // One blob may be a layer several times.
             if !wishes.iter().any(|wish| wish.blob == blob) {
-                wishes.push(Wish { blob, diff_id });
+                wishes.push(Wish { blob, diff_id: Some(diff_id) });
             }
         }
         layers.fetch(&wishes, *self.progress.borrow_mut())?;
@@ -275,16 +317,28 @@ impl Pull<'_> {
         }
         ingest.store_bytes(&found.descriptor.digest, &found.bytes)?;
         ingest.sync()?;
+        self.name_it(store, ingest, &found.descriptor, &manifest.config.digest, &found.source)
+    }
+
+    /// Gives what is there its name.
+    fn name_it(
+        &self,
+        store: &ImageStore,
+        ingest: Ingest<'_>,
+        descriptor: &Descriptor,
+        id: &Digest,
+        source: &Digest,
+    ) -> Result<Image, PullError> {
         let name = match self.reference.digest() {
             // The digest is the name: a tag beside it says nothing more.
             Some(digest) => self.reference.with_digest(digest.clone()),
             None => self.reference.clone(),
         };
         let entry = NewEntry {
-            descriptor: found.descriptor.clone(),
+            descriptor: descriptor.clone(),
             name: Some(name.clone()),
-            id: manifest.config.digest.clone(),
-            source: Some(found.source.clone()),
+            id: id.clone(),
+            source: Some(source.clone()),
         };
         let changed = store.update_index(|index| Ok::<_, PullError>(index.set(entry)))?;
         drop(ingest);

@@ -71,7 +71,7 @@ fn pull_as(
         registries: &RegistriesConfig::default(),
     };
     let mut options = PullOptions {
-        platform: Platform::host(),
+        platforms: Platforms::default(),
         tls_verify: true,
         signature_policy: None,
         sink: None,
@@ -277,7 +277,7 @@ fn a_stalled_download_is_resumed() {
         registries: &RegistriesConfig::default(),
     };
     let mut options = PullOptions {
-        platform: Platform::host(),
+        platforms: Platforms::default(),
         tls_verify: true,
         signature_policy: None,
         sink: None,
@@ -539,7 +539,7 @@ fn a_tls_registry_on_loopback_is_found_and_its_certificate_checked() {
         registries: &RegistriesConfig::default(),
     };
     let mut options = PullOptions {
-        platform: Platform::host(),
+        platforms: Platforms::default(),
         tls_verify: false,
         signature_policy: None,
         sink: None,
