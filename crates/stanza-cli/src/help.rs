@@ -26,6 +26,7 @@ pub(crate) fn overview() -> String {
     text.push_str(
         "\nOptions:\n  \
          --root DIR      Where images, containers and volumes are kept ($STANZA_ROOT)\n  \
+         --config FILE   The configuration file\n  \
          --runroot DIR   Where the state of running containers is kept\n  \
          -D, --debug     Tell the kind of a failure too\n  \
          -v, --version   Print the version\n  \

@@ -11,8 +11,8 @@ use stanza_image::{ImageStore, SinkError, StoreError};
 use stanza_snapshot::LayerStore;
 use stanza_spec::{Classify, ErrorKind, Rootfs};
 
-use crate::Options;
 use crate::database::{Database, DatabaseError, Record};
+use crate::{Options, Settings};
 
 /// One engine: what any number of processes do to one root directory. Cheap to make; not shared between threads.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct Engine {
     database: Option<Database>,
     images: Option<ImageStore>,
     layers: Option<LayerStore>,
+    pub(crate) settings: Option<Settings>,
     /// What `create` found out last, so that a `start` right after it asks nobody again.
     pub(crate) fresh: Option<Fresh>,
 }
@@ -79,7 +80,7 @@ impl Engine {
                 return Err(OpenError::Relative(path.clone()));
             }
         }
-        Ok(Engine { options, database: None, images: None, layers: None, fresh: None })
+        Ok(Engine { options, database: None, images: None, layers: None, settings: None, fresh: None })
     }
 
     /// Where this engine keeps its things.

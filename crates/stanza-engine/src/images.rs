@@ -1,7 +1,7 @@
 //! Images: the store's verbs, with what only the engine knows: which containers use an image, which unpacked layers
 //! nobody needs any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -14,7 +14,8 @@ use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 use crate::database::DatabaseError;
 use crate::filters::{FilterError, Filters};
 use crate::layers::Unpacking;
-use crate::{Engine, size};
+use crate::settings::SettingsError;
+use crate::{Engine, collect};
 
 /// An image in a listing.
 #[derive(Clone, Debug)]
@@ -62,6 +63,9 @@ pub enum ImageError {
     /// A filter.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// The configuration file.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The database.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -78,6 +82,7 @@ impl Classify for ImageError {
             ImageError::Remove(error) => error.kind(),
             ImageError::InUse { .. } | ImageError::Running { .. } => ErrorKind::Conflict,
             ImageError::Filter(error) => error.kind(),
+            ImageError::Settings(error) => error.kind(),
             ImageError::Database(error) => error.kind(),
             ImageError::Status(error) => error.kind(),
         }
@@ -93,6 +98,7 @@ impl Classify for ImageError {
             }
             ImageError::Running { container, .. } => Some(format!("stop it with `stanza rm -f {container}`")),
             ImageError::Filter(error) => error.hint(),
+            ImageError::Settings(error) => error.hint(),
             ImageError::Database(error) => error.hint(),
             ImageError::Status(error) => error.hint(),
         }
@@ -267,20 +273,31 @@ impl Engine {
     /// When there is no such image, or something protects it.
     pub fn remove_image(&mut self, name: &str, force: bool) -> Result<Removed, ImageError> {
         let image = self.image(name)?;
+        // No container is made of it between the look and the removal.
+        let alone = self.alone_with_layers();
         let by_id = name.parse::<Reference>().map_or(true, |reference| !image.names.contains(&reference));
         // Taking one of several names away harms nobody.
         if (image.names.len() <= 1 || by_id)
             && let Some(users) = self.used_images()?.get(&image.id).cloned()
         {
+            let mut user = None;
             for id in &users {
-                if matches!(self.inspect(id)?.state, crate::State::Running(_)) {
-                    return Err(ImageError::Running {
-                        image: image.id.short().to_owned(),
-                        container: id.short().to_owned(),
-                    });
+                match self.inspect(id) {
+                    Ok(container) if matches!(container.state, crate::State::Running(_)) => {
+                        return Err(ImageError::Running {
+                            image: image.id.short().to_owned(),
+                            container: id.short().to_owned(),
+                        });
+                    }
+                    // Removed since.
+                    Err(crate::ListError::Find(crate::FindError::NotFound(_))) => {}
+                    result => {
+                        result?;
+                        user = user.or(Some(id));
+                    }
                 }
             }
-            if let (false, Some(user)) = (force, users.first()) {
+            if let (false, Some(user)) = (force, user) {
                 return Err(ImageError::InUse {
                     name: name.to_owned(),
                     container: user.short().to_owned(),
@@ -290,7 +307,9 @@ impl Engine {
         }
         let removed = self.image_store()?.remove(name, force)?;
         if !removed.deleted.is_empty() {
-            self.remove_unused_layers()?;
+            let taken = self.take_unused_layers()?;
+            drop(alone);
+            collect::finish(taken);
         }
         Ok(removed)
     }
@@ -307,31 +326,6 @@ impl Engine {
             }
         }
         Ok(used)
-    }
-
-    /// Removes unpacked layers that belong to no image and no container; gives the bytes reclaimed.
-    pub(crate) fn remove_unused_layers(&mut self) -> Result<u64, ImageError> {
-        let mut needed: BTreeSet<Digest> = BTreeSet::new();
-        // Layers first: one that is unpacked after this look is not in the list.
-        let Ok(layers) = self.layer_store().map_err(drop).and_then(|store| store.list().map_err(drop)) else {
-            return Ok(0);
-        };
-        for image in self.image_store()?.list()? {
-            needed.extend(image.layers.into_iter().map(|layer| layer.diff_id));
-        }
-        for row in self.database()?.rows()? {
-            needed.extend(self.database()?.decode(&row)?.facts.layers);
-        }
-        let mut reclaimed = 0;
-        for layer in layers.iter().filter(|layer| !needed.contains(layer)) {
-            if let Ok(store) = self.layer_store() {
-                let bytes = size::of_tree(&store.path(layer));
-                if store.remove(layer).is_ok() {
-                    reclaimed += bytes;
-                }
-            }
-        }
-        Ok(reclaimed)
     }
 }
 

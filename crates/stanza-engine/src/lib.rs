@@ -15,12 +15,12 @@
 //!   lock over all.
 //! * Every crash leaves something that is found by looking: see `reconcile.rs` and `system/check.rs`.
 //!
-//! It prints nothing, reads no arguments, and speaks no protocol: those are the doors'. It starts no thread and no
-//! program.
+//! It prints nothing, reads no arguments, and speaks no protocol: those are the doors'. It starts no program.
 
 #![forbid(unsafe_code)]
 
 mod changes;
+mod collect;
 mod connect;
 mod container;
 mod create;
@@ -42,11 +42,13 @@ mod record;
 mod remove;
 mod rename;
 mod seccomp;
+mod settings;
 mod size;
 mod spec;
 mod start;
 mod stop;
 mod system;
+mod verify;
 mod volumes;
 mod wait;
 
@@ -66,10 +68,14 @@ pub use options::Options;
 pub use remove::RemoveError;
 pub use rename::RenameError;
 pub use seccomp::SeccompError;
+pub use settings::{ImageSettings, Settings, SettingsError, StorageDriver, StorageSettings};
 pub use spec::{MountError, SpecError};
 pub use start::{AddressError, StartError};
 pub use stop::StopError;
-pub use system::{Facts, Finding, FindingStatus, Part, PruneOptions, Pruned, SystemError, Usage};
+pub use system::{
+    Facts, Finding, FindingStatus, ImageUsage, Part, PruneOptions, Pruned, SystemError, Usage, VolumeUsage,
+};
+pub use verify::{Problem, Repair, Verification, VerifyOptions};
 pub use volumes::{Volume, VolumeError};
 pub use wait::WaitError;
 

@@ -11,6 +11,8 @@ pub struct Options {
     pub runroot: PathBuf,
     /// The caller is not the machine's root: a user namespace is needed, or entered already.
     pub rootless: bool,
+    /// The configuration file, when another than the usual one is asked for.
+    pub config: Option<PathBuf>,
 }
 
 impl Options {
@@ -80,7 +82,7 @@ fn resolve_with(
         variable("XDG_RUNTIME_DIR")
             .map_or_else(|| PathBuf::from(format!("/tmp/stanza-{uid}")), |run| run.join("stanza"))
     });
-    Options { root: absolute(&root), runroot: absolute(&runroot), rootless }
+    Options { root: absolute(&root), runroot: absolute(&runroot), rootless, config: None }
 }
 
 fn absolute(path: &Path) -> PathBuf {

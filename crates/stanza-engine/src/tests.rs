@@ -27,7 +27,8 @@ fn house() -> House {
 
 fn open(path: &Path) -> Engine {
     // As without root: the layers of these tests need no privilege.
-    let options = Options { root: path.join("root"), runroot: path.join("run"), rootless: true };
+    let options =
+        Options { root: path.join("root"), runroot: path.join("run"), rootless: true, config: None };
     Engine::open(options).unwrap()
 }
 

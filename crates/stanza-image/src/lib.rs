@@ -36,7 +36,7 @@ pub use archive::{ImportError, ImportOptions, LoadError, LoadOptions, Loaded, im
 pub use image::{Image, Layer};
 pub use policy::PolicyError;
 pub use progress::{Progress, ProgressEvent, Silent};
-pub use pull::{PullError, PullOptions, pull};
+pub use pull::{PullError, PullOptions, RestoreOptions, pull, restore_blob, restore_layers};
 pub use push::{PushError, PushOptions, Pushed, push};
 pub use registry::{
     Endpoint, LoggedIn, LoggedOut, LoginError, LoginOptions, Place, Referrer, RegistriesConfig,
@@ -44,5 +44,8 @@ pub use registry::{
 };
 pub use remote::{Connections, Remote, RemoteDocument, RemoteError};
 pub use sink::{LayerSink, SinkError};
-pub use store::{DiskUsage, ImageStore, Pruned, RemoveError, Removed, ResolveError, StoreError};
+pub use store::{
+    BlobFault, BlobKind, DiskUsage, ImageStore, KnownBlob, Lease, Pruned, RemoveError, Removed, ResolveError,
+    StoreError, StoreReport,
+};
 pub use unpack::UnpackError;

@@ -67,6 +67,19 @@ impl LayerStore {
         if self.contains(diff_id) {
             return Ok(Applied { existed: true, ..Applied::default() });
         }
+        self.unpack(diff_id, tar, false)
+    }
+
+    /// Unpacks a layer once more and puts it in the place of the one that is there, at once. The caller knows that
+    /// nothing has that one mounted.
+    ///
+    /// # Errors
+    /// As [`LayerStore::apply`]; what is there stays then.
+    pub fn renew(&self, diff_id: &Digest, tar: &mut dyn BufRead) -> Result<Applied, ApplyError> {
+        self.unpack(diff_id, tar, true)
+    }
+
+    fn unpack(&self, diff_id: &Digest, tar: &mut dyn BufRead, replace: bool) -> Result<Applied, ApplyError> {
         let ingest = Ingest::create(&self.ingest()).map_err(|error| self.ingest_failed(error.into()))?;
         crate::store::make_directory(ingest.path(), 0o700).map_err(|error| self.ingest_failed(error))?;
         let mut unpacked = tree::Tree::create(&ingest.path().join(FILES), self.rootless())
@@ -87,7 +100,11 @@ impl LayerStore {
                 .map_err(|error| self.ingest_failed(error))?;
         }
         let record = LayerRecord::new(applied.entries, &summary);
-        applied.existed = !self.publish_record(&ingest, diff_id, &record)?;
+        let record = LayerRecord::new(applied.entries, &summary);
+        record.write(ingest.path()).map_err(|error| self.ingest_failed(error))?;
+        if !(replace && self.exchange(&ingest, diff_id)?) {
+            applied.existed = !self.publish(&ingest, diff_id)?;
+        }
         Ok(applied)
     }
 
@@ -123,6 +140,24 @@ impl LayerStore {
                 },
                 Err(error) => return Err(self.ingest_failed(error.into())),
             }
+        }
+    }
+
+    /// Swaps the unpacked layer with the one that is there, which then goes with the ingest directory. `false` when none
+    /// is there.
+    fn exchange(&self, ingest: &Ingest, diff_id: &Digest) -> Result<bool, ApplyError> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        let target = self.home(diff_id);
+        match renameat_with(CWD, ingest.path(), CWD, &target, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            // A file system without this way: for a moment there is no layer.
+            Err(Errno::INVAL) => match self.remove(diff_id) {
+                Ok(()) | Err(RemoveError::NotFound(_)) => Ok(false),
+                Err(RemoveError::Remove { source, .. }) => Err(self.ingest_failed(source)),
+            },
+            Err(error) => Err(self.ingest_failed(error.into())),
         }
     }
 

@@ -53,6 +53,6 @@ pub use links::LinksError;
 pub use plan::{PlanError, plan_layers, prepare};
 pub use record::LayerRecord;
 pub use remove::remove_tree;
-pub use store::{LayerStore, ListError, OpenError, RemoveError};
+pub use store::{LayerStore, LayersHeld, ListError, OpenError, RemoveError, TakenLayers};
 pub use tree_digest::{NotADigest, TreeDigest};
 pub use verify::VerifyError;

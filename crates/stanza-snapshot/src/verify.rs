@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{self, Mode, OFlags, Stat};
 use stanza_spec::{Classify, Digest, ErrorKind};
@@ -58,6 +59,19 @@ fn names(changed: &[PathBuf]) -> String {
     if names.is_empty() { String::new() } else { format!("; changed since: {}", names.join(", ")) }
 }
 
+impl VerifyError {
+    /// Which layer.
+    #[must_use]
+    pub fn layer(&self) -> &Digest {
+        match self {
+            VerifyError::NotFound(layer)
+            | VerifyError::Record { layer, .. }
+            | VerifyError::Read { layer, .. }
+            | VerifyError::Differs { layer, .. } => layer,
+        }
+    }
+}
+
 impl Classify for VerifyError {
     fn kind(&self) -> ErrorKind {
         match self {
@@ -87,6 +101,30 @@ impl LayerStore {
             io::ErrorKind::NotFound => VerifyError::NotFound(layer.clone()),
             _ => VerifyError::Record { layer: layer.clone(), source },
         })
+    }
+
+    /// [`LayerStore::verify`] of several layers on `threads` threads; those that are not as they were, in the order given.
+    #[must_use]
+    pub fn verify_all(&self, layers: &[Digest], threads: usize) -> Vec<VerifyError> {
+        let next = AtomicUsize::new(0);
+        let mut failures: Vec<(usize, VerifyError)> = std::thread::scope(|scope| {
+            let work = || {
+                let mut failures = Vec::new();
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(layer) = layers.get(at) else { return failures };
+                    failures.extend(self.verify(layer).err().map(|error| (at, error)));
+                }
+            };
+            let workers: Vec<_> =
+                (0..threads.clamp(1, layers.len().max(1))).map(|_| scope.spawn(work)).collect();
+            workers
+                .into_iter()
+                .flat_map(|worker| worker.join().expect("a thread that verifies does not panic"))
+                .collect()
+        });
+        failures.sort_by_key(|(at, _)| *at);
+        failures.into_iter().map(|(_, error)| error).collect()
     }
 
     /// Reads all of an unpacked layer, and compares it with the digest of the tree that was unpacked.

@@ -246,3 +246,32 @@ fn block(name: &str, flag: u8, size: usize) -> [u8; 512] {
     block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
     block
 }
+
+#[test]
+fn a_damaged_layer_is_renewed_in_its_place() {
+    if !is_root() {
+        return;
+    }
+    let scene = Scene::new();
+    let tar = everything().end();
+    let layer = digest(&tar);
+    let root = scene.layer(&tar);
+    fs::write(root.join("d/file"), "other").unwrap();
+    let wrong = Tar::new().file("x", "").end();
+    assert!(scene.store.renew(&layer, &mut &*wrong).is_err());
+    assert_eq!(fs::read(root.join("d/file")).unwrap(), b"other");
+    assert_eq!(scene.store.verify_all(&[layer.clone()], 2).len(), 1);
+    scene.store.renew(&layer, &mut &*tar).unwrap();
+    assert!(scene.store.verify_all(&[layer.clone()], 2).is_empty());
+    scene.assert_untouched();
+    // One that is not there is just unpacked.
+    scene.store.remove(&layer).unwrap();
+    scene.store.renew(&layer, &mut &*tar).unwrap();
+    scene.store.verify(&layer).unwrap();
+    // Taken away at once, and then taken apart.
+    let missing = Digest::from_hash(&[0; 32]);
+    let taken = scene.store.take(&[missing, layer.clone()]).unwrap();
+    assert!(!scene.store.contains(&layer));
+    assert_eq!(taken.remove().unwrap(), [layer]);
+    scene.assert_untouched();
+}

@@ -21,7 +21,12 @@ pub(super) const ENTRY: &Entry = &Entry {
 fn build() -> Command {
     command("image prune", "stanza image prune [OPTIONS]", ENTRY.about, "Example:\n  stanza image prune -f")
         .arg(switch("all", 'a', "Remove images with a name too, when no container uses them"))
-        .arg(list("filter", None, "NAME=VALUE", "Remove only those that match: `until=TIME`, `label=…`"))
+        .arg(list(
+            "filter",
+            None,
+            "NAME=VALUE",
+            "Remove only those that match: `until=TIME`, `label=…`, `label!=…`, `dangling=true|false`",
+        ))
         .arg(switch("force", 'f', "Do not ask"))
 }
 
@@ -36,7 +41,6 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
         images: true,
         all_images: all,
         volumes: false,
-
         filters: filters(given)?,
     };
     show(&door.engine()?.prune(&options)?)

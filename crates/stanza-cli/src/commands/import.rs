@@ -7,7 +7,7 @@ use stanza_spec::Platform;
 use super::load::archive;
 use super::pull::platform;
 use super::tag::reference;
-use super::{Entry, Faults, Group, Needs};
+use super::{Entry, Faults, Group, Needs, keep_budget};
 use crate::arguments::{Given, command, list, optional_word, value, word};
 use crate::door::{Door, Outcome};
 use crate::failure::Failure;
@@ -50,6 +50,8 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
         platform: platform(given)?.unwrap_or_else(Platform::host),
     };
     let archive = archive(Some(path))?;
-    let image = door.engine()?.import(archive, name.as_ref(), &options)?;
+    let mut engine = door.engine()?;
+    let image = engine.import(archive, name.as_ref(), &options)?;
+    keep_budget(&mut engine);
     output::line(image.id.as_str()).map(|()| 0)
 }

@@ -8,7 +8,7 @@ use clap::{ArgMatches, Command};
 use stanza_image::LoadOptions;
 
 use super::pull::signature_policy;
-use super::{Entry, Faults, Group, Needs};
+use super::{Entry, Faults, Group, Needs, keep_budget};
 use crate::arguments::{Given, command, switch, value};
 use crate::door::{Door, Outcome};
 use crate::failure::Failure;
@@ -54,7 +54,9 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
         signature_policy: given.text("signature-policy").map(Path::new),
         progress: &mut display,
     };
-    let loaded = door.engine()?.load(archive, &mut options)?;
+    let mut engine = door.engine()?;
+    let loaded = engine.load(archive, &mut options)?;
+    keep_budget(&mut engine);
     for image in &loaded {
         output::line(&match &image.name {
             Some(name) => format!("Loaded image: {}", name.familiar()),

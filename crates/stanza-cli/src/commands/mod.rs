@@ -21,6 +21,7 @@ mod image_inspect;
 mod image_prune;
 mod image_referrers;
 mod image_tags;
+mod image_verify;
 mod images;
 mod import;
 mod inspect;
@@ -130,6 +131,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     image_prune::ENTRY,
     image_referrers::ENTRY,
     image_tags::ENTRY,
+    image_verify::ENTRY,
     import::ENTRY,
     load::ENTRY,
     login::ENTRY,
@@ -236,6 +238,14 @@ fn distance(a: &str, b: &str) -> usize {
 fn filters(given: &ArgMatches) -> Result<Filters, Failure> {
     let words: Vec<&str> = given.texts("filter").collect();
     Ok(Filters::parse(&words)?)
+}
+
+/// Makes the image store as small as the configuration wants it. What was asked for is done by then, so that a failure is
+/// no more than a warning.
+fn keep_budget(engine: &mut stanza_engine::Engine) {
+    if let Err(error) = engine.enforce_budget() {
+        output::warning(&Failure::from(error).to_string());
+    }
 }
 
 /// Does `action` for every name and goes on after a failure, which it prints; 1 when there was one.

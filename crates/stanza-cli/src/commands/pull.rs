@@ -6,7 +6,7 @@ use clap::{Arg, ArgMatches, Command};
 use stanza_spec::Platform;
 
 use super::tag::reference;
-use super::{Entry, Faults, Group, Needs};
+use super::{Entry, Faults, Group, Needs, keep_budget};
 use crate::arguments::{Given, command, switch, value, word};
 use crate::door::{Door, Outcome};
 use crate::failure::Failure;
@@ -68,7 +68,9 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     } else {
         display.line(&format!("Pulling from {}", name.path()));
     }
-    let image = door.engine()?.pull(&name, platform, tls_verify, policy, &mut display)?;
+    let mut engine = door.engine()?;
+    let image = engine.pull(&name, platform, tls_verify, policy, &mut display)?;
+    keep_budget(&mut engine);
     let digest = display.digest.clone().unwrap_or(image.manifest);
     display.line(&format!("Digest: {digest}"));
     let status =

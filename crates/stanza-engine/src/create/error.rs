@@ -102,6 +102,9 @@ pub enum UnpackError {
     /// The layer's blob cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A blob that was dropped to save space cannot be fetched again.
+    #[error(transparent)]
+    Fetch(#[from] Box<stanza_image::PullError>),
     /// The layer store cannot be used.
     #[error(transparent)]
     Layers(#[from] stanza_snapshot::OpenError),
@@ -129,6 +132,7 @@ impl Classify for UnpackError {
     fn kind(&self) -> ErrorKind {
         match self {
             UnpackError::Store(error) => error.kind(),
+            UnpackError::Fetch(error) => error.kind(),
             UnpackError::Layers(error) => error.kind(),
             UnpackError::Sink(error) => error.kind(),
             UnpackError::Layer { source, .. } => source.kind(),
@@ -140,6 +144,7 @@ impl Classify for UnpackError {
     fn hint(&self) -> Option<String> {
         match self {
             UnpackError::Store(error) => error.hint(),
+            UnpackError::Fetch(error) => error.hint(),
             UnpackError::Layers(error) => error.hint(),
             UnpackError::Sink(error) => error.hint(),
             UnpackError::Layer { source, .. } => source.hint(),

@@ -13,8 +13,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use stanza_image::{Image, Progress, PullOptions, ResolveError};
-use stanza_snapshot::{LinksError, PlanError, plan_host, plan_layers, prepare};
+use stanza_image::{Image, Progress, PullOptions, ResolveError, RestoreOptions, restore_layers};
+use stanza_snapshot::{LayerStore, LayersHeld, LinksError, PlanError, plan_host, plan_layers, prepare};
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
     ContainerConfig, ContainerId, Digest, Instant, Isolation, MountKind, NamespaceMode, NetworkMode,
@@ -41,6 +41,14 @@ pub struct Created {
     pub name: String,
     /// What the user should know.
     pub warnings: Vec<String>,
+}
+
+/// An image's layers, ready to be mounted.
+struct Stack {
+    rootfs: Rootfs,
+    /// Those of the image, and those that its hard links need.
+    layers: Vec<Digest>,
+    held: LayersHeld,
 }
 
 /// What was found under the image's name.
@@ -93,11 +101,12 @@ impl Engine {
         })?;
         let mut facts = gather(&config, &source)?;
         let state_dir = self.options.container_dir(id.as_str());
-        let mut unpacked = None;
+        // The layers are held until the record says that they are needed.
+        let (mut unpacked, mut held) = (None, None);
         if let Some(image) = &source.image {
-            let (rootfs, layers) = self.ensure_rootfs(image, &config.image, &state_dir)?;
-            facts.layers = layers;
-            unpacked = Some(rootfs);
+            let stack = self.ensure_rootfs(image, &config.image, &state_dir, progress)?;
+            facts.layers = stack.layers;
+            (unpacked, held) = (Some(stack.rootfs), Some(stack.held));
         }
         let lock = make_state_directory(&self.options.containers_dir(), &state_dir).map_err(|source| {
             CreateError::File { what: "make the directory", path: state_dir.clone(), source }
@@ -112,7 +121,9 @@ impl Engine {
             exit: None,
             address: None,
         };
-        match self.complete(record, unpacked, &state_dir, to_start) {
+        let completed = self.complete(record, unpacked, &state_dir, to_start);
+        drop(held);
+        match completed {
             Ok((record, rootfs, planned)) => {
                 warnings.extend(planned.warnings.iter().cloned());
                 let created = Created { id: record.id.clone(), name: record.name.clone(), warnings };
@@ -278,28 +289,38 @@ impl Engine {
         Ok(Source { id: Some(image.id.clone()), config: image.config.config().clone(), image: Some(image) })
     }
 
-    /// The root file system's plan, and its layers with those that hard links need; layers that are not unpacked yet
-    /// are.
+    /// The root file system's plan and its layers, held; those that are not unpacked yet are.
     fn ensure_rootfs(
         &mut self,
         image: &Image,
         name: &str,
         state_dir: &Path,
-    ) -> Result<(Rootfs, Vec<Digest>), CreateError> {
+        progress: &mut dyn Progress,
+    ) -> Result<Stack, CreateError> {
         let failed = |source| CreateError::Unpack { image: name.to_owned(), source };
-        let plan = |engine: &mut Engine| {
-            let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-            let layers = engine.layer_store()?.with_links(&layers)?;
-            Ok((engine.plan_image_rootfs(&layers, state_dir)?, layers))
-        };
-        match plan(self) {
+        let images = self.image_store().map_err(|error| failed(error.into()))?.clone();
+        images.touch(image);
+        match self.stack(image, state_dir) {
             Err(
                 UnpackError::Plan(PlanError::Missing { .. }) | UnpackError::Links(LinksError::Missing { .. }),
             ) => {}
-            other => return other.map_err(failed),
+            result => return result.map_err(failed),
         }
-        self.unpack(image).map_err(failed)?;
-        plan(self).map_err(failed)
+        // From here on neither blobs nor layers go, also when the image is removed meanwhile.
+        let digests = image.layers.iter().flat_map(|layer| [&layer.digest, &layer.diff_id]);
+        let lease = images.lease(digests).map_err(|error| failed(error.into()))?;
+        self.unpack(image, progress).map_err(failed)?;
+        let stack = self.stack(image, state_dir).map_err(failed)?;
+        drop(lease);
+        Ok(stack)
+    }
+
+    /// The root file system of layers that are all there, and what keeps them there.
+    fn stack(&mut self, image: &Image, state_dir: &Path) -> Result<Stack, UnpackError> {
+        let held = self.layer_store()?.hold()?;
+        let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let layers = self.layer_store()?.with_links(&layers)?;
+        Ok(Stack { rootfs: self.plan_image_rootfs(&layers, state_dir)?, layers, held })
     }
 
     pub(crate) fn plan_image_rootfs(
@@ -317,8 +338,17 @@ impl Engine {
     }
 
     /// Unpacks the layers of an image that are not on disk. Processes that do the same at once help each other.
-    pub(crate) fn unpack(&mut self, image: &Image) -> Result<(), UnpackError> {
+    pub(crate) fn unpack(&mut self, image: &Image, progress: &mut dyn Progress) -> Result<(), UnpackError> {
         let (images, layers) = self.stores::<UnpackError>()?;
+        let missing: Vec<&Digest> = image
+            .layers
+            .iter()
+            .filter(|layer| !layers.contains(&layer.diff_id))
+            .map(|layer| &layer.digest)
+            .collect();
+        let is_needed = |digest: &Digest| missing.contains(&digest) && images.is_dropped(digest);
+        restore_layers(images, image, &is_needed, &mut RestoreOptions { tls_verify: true, progress })
+            .map_err(|error| UnpackError::Fetch(Box::new(error)))?;
         images
             .unpack(&image.layers, &Unpacking(layers), PullOptions::CONCURRENCY)
             .map_err(|(layer, source)| UnpackError::Layer { layer, source })

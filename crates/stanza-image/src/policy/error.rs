@@ -113,8 +113,8 @@ impl Classify for PolicyError {
     fn hint(&self) -> Option<String> {
         match self {
             PolicyError::Rejected { unsigned: true, .. } => Some(
-                "the manifest of the platform must be signed, not only an index that leads to it: \
-                 `cosign sign --recursive` signs both"
+                "what must be signed is the manifest for the platform; of an index, `cosign sign --recursive` signs \
+                 them all"
                     .to_owned(),
             ),
             PolicyError::Signatures { source, .. } => source.hint(),

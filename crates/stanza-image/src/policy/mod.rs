@@ -204,7 +204,8 @@ impl Gate {
                 Requirement::Accept => {}
                 Requirement::Reject => return Err(rejected_by_policy(&image)),
                 Requirement::SignedBy { .. } | Requirement::SigstoreSigned { .. } => {
-                    return Err(PolicyError::unsigned());
+                    let reason = format!("a signature was required, but `{image}` can have none");
+                    return Err(PolicyError::rejected(reason));
                 }
                 Requirement::Unsupported { field } => {
                     return Err(PolicyError::Unsupported { image, field: field.clone() });
@@ -269,7 +270,7 @@ impl Requirement {
             Requirement::SigstoreSigned { keys, identity } => {
                 let keys = keys.read(PublicKey::from_pem)?;
                 one_of(source.sigstore(image.digest)?, |found| {
-                    let Ok(signature) = STANDARD.decode(&found.signature) else {
+                    let Some(signature) = base64(&found.signature) else {
                         return Ok(Err("its signature is not base64".to_owned()));
                     };
                     if !keys.iter().any(|key| key.verifies(&found.payload, &signature)) {
@@ -345,6 +346,11 @@ fn one_of<T>(
             ))
         }
     })
+}
+
+/// Decodes base64. Go's decoder, behind every other reader of these fields, passes over line ends.
+fn base64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text.replace(['\r', '\n'], "")).ok()
 }
 
 fn rejected_by_policy(image: &str) -> PolicyError {

@@ -3,12 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::identity::{Named, SignedIdentity, is_prefix};
 use super::json::{Fields, Node};
-use super::{Keys, Requirement, Rules};
+use super::{Keys, Requirement, Rules, base64};
 
 /// Fields of `sigstoreSigned` that mean certificates and transparency logs.
 const UNSUPPORTED: [&str; 6] = [
@@ -136,7 +133,7 @@ fn keys(fields: &mut Fields, several_data: bool) -> Result<Keys, String> {
 }
 
 fn decode(name: &str, text: &str) -> Result<Vec<u8>, String> {
-    STANDARD.decode(text).map_err(|error| format!("`{name}` is not base64: {error}"))
+    base64(text).ok_or_else(|| format!("`{name}` is not base64"))
 }
 
 fn signed_identity(fields: &mut Fields) -> Result<SignedIdentity, String> {
@@ -198,7 +195,7 @@ mod tests {
                 Requirement::SignedBy { keys: paths(&["/a", "/b"]), identity: identity.clone() },
             ),
             (
-                r#"{"type": "sigstoreSigned", "keyDatas": ["YQ==", "Yg=="], "signedIdentity": {"type": "matchExact"}}"#,
+                r#"{"type": "sigstoreSigned", "keyDatas": ["YQ==", "Y\ng=="], "signedIdentity": {"type": "matchExact"}}"#,
                 Requirement::SigstoreSigned {
                     keys: Keys::Data(vec![b"a".to_vec(), b"b".to_vec()]),
                     identity: SignedIdentity::Exact,

@@ -87,7 +87,9 @@ impl<'a> Layers<'a> {
         let mut open: Vec<Wish<'_>> = Vec::with_capacity(wishes.len());
         for wish in wishes {
             let Descriptor { digest, size, .. } = wish.blob;
-            if self.store.has_blob(digest, *size) && self.missing(wish.diff_id).is_none() {
+            // One that was dropped on purpose is not needed: whoever needs it fetches it.
+            let has_blob = self.store.has_blob(digest, *size) || self.store.is_dropped(digest);
+            if has_blob && self.missing(wish.diff_id).is_none() {
                 progress.event(ProgressEvent::LayerExists { digest, size: *size });
             } else {
                 progress.event(ProgressEvent::LayerPending { digest, size: *size });

@@ -11,6 +11,7 @@
 mod download;
 mod error;
 mod layers;
+mod restore;
 
 use std::cell::RefCell;
 use std::path::Path;
@@ -20,6 +21,8 @@ use stanza_spec::{Digest, Platform, Reference};
 use download::Step;
 pub use error::PullError;
 use layers::{Layers, Wish};
+pub(crate) use restore::restore_from;
+pub use restore::{RestoreOptions, restore_blob, restore_layers};
 
 use crate::document::{
     Choice, Descriptor, Document, DocumentError, MAX_INDEX_DEPTH, Manifest, choose, parse_config,
@@ -67,6 +70,16 @@ pub(crate) struct Surroundings<'a> {
 }
 
 impl<'a> Surroundings<'a> {
+    /// Where an image comes from: mirrors, then the registry.
+    pub(crate) fn source(
+        &self,
+        reference: &Reference,
+        tls_verify: bool,
+    ) -> Result<Source<'a>, RegistryError> {
+        let Surroundings { transport, retry, credentials, registries } = *self;
+        Source::new(reference, tls_verify, registries, transport, retry, credentials)
+    }
+
     /// The registry of a name itself, mirrors aside: what is written to, and asked about itself.
     pub(crate) fn registry(
         &self,
@@ -113,14 +126,7 @@ pub(crate) fn pull_with(
     surroundings: &Surroundings<'_>,
     gate: &Gate,
 ) -> Result<Image, PullError> {
-    let registry = Source::new(
-        reference,
-        options.tls_verify,
-        surroundings.registries,
-        surroundings.transport,
-        surroundings.retry,
-        surroundings.credentials,
-    )?;
+    let registry = surroundings.source(reference, options.tls_verify)?;
     let pull = Pull {
         registry,
         reference,
@@ -255,6 +261,8 @@ impl Pull<'_> {
         ingest.protect(blobs.chain([&manifest.config.digest, &found.descriptor.digest]))?;
         let layers = Layers::new(&self.registry, store, self.sink, self.concurrency);
         let diff_ids = self.fetch_config(store, &layers, manifest)?;
+        // What is unpacked is nobody's before the image has its name.
+        ingest.protect(&diff_ids)?;
         let mut wishes: Vec<Wish<'_>> = Vec::with_capacity(diff_ids.len());
         for (blob, diff_id) in manifest.layers.iter().zip(&diff_ids) {
             // One blob may be a layer several times.

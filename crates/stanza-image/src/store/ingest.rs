@@ -21,6 +21,8 @@ pub(crate) struct Ingest<'a> {
     /// Locked for as long as this process lives: who finds it unlocked may clear the directory.
     lease: File,
     files: Cell<u32>,
+    /// What is there under a blob's name does not count: it is damaged.
+    replaces: Cell<bool>,
 }
 
 /// A whole file in the ingest directory, hashed, not (yet) a blob. It goes with its directory.
@@ -31,7 +33,23 @@ pub(crate) struct Spooled {
     pub(crate) size: u64,
 }
 
+/// Keeps digests from being collected for as long as it lives, whether an image leads to them or not.
+pub struct Lease<'a> {
+    _room: Ingest<'a>,
+}
+
 impl ImageStore {
+    /// Announces digests, of blobs or of unpacked layers: nobody collects them from now on, until the lease is dropped. What
+    /// was gone before stays gone.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn lease<'d>(&self, digests: impl IntoIterator<Item = &'d Digest>) -> Result<Lease<'_>, StoreError> {
+        let room = self.ingest()?;
+        room.protect(digests)?;
+        Ok(Lease { _room: room })
+    }
+
     /// Makes a room for a writer.
     pub(crate) fn ingest(&self) -> Result<Ingest<'_>, StoreError> {
         let mut random = [0_u8; 8];
@@ -50,7 +68,7 @@ impl ImageStore {
         flock(&lease, FlockOperation::NonBlockingLockExclusive)
             .map_err(std::io::Error::from)
             .context("lock", &path)?;
-        Ok(Ingest { store: self, directory, lease, files: Cell::new(0) })
+        Ok(Ingest { store: self, directory, lease, files: Cell::new(0), replaces: Cell::new(false) })
     }
 }
 
@@ -67,6 +85,15 @@ impl Ingest<'_> {
         }
         let _announcing = lock_file(&self.store.root.join(COLLECT_LOCK), FlockOperation::LockShared)?;
         (&self.lease).write_all(lines.as_bytes()).context("write", &self.directory.join(LEASE))
+    }
+
+    /// From now on, blobs take the place of what is there under their names.
+    pub(crate) fn replace(&self) {
+        self.replaces.set(true);
+    }
+
+    fn has(&self, digest: &Digest, size: u64) -> bool {
+        !self.replaces.get() && self.store.has_blob(digest, size)
     }
 
     /// Starts a blob whose digest and size are known.
@@ -105,11 +132,13 @@ impl Ingest<'_> {
     /// Makes a spooled file a blob: synced first, then renamed. The digest must be protected.
     pub(crate) fn adopt(&self, spooled: &Spooled) -> Result<(), StoreError> {
         let target = self.store.blob_path(&spooled.digest);
-        if self.store.has_blob(&spooled.digest, spooled.size) {
+        if self.has(&spooled.digest, spooled.size) {
             return Ok(());
         }
         File::open(&spooled.path).and_then(|file| file.sync_data()).context("sync", &spooled.path)?;
-        fs::rename(&spooled.path, &target).context("rename a blob to", &target)
+        fs::rename(&spooled.path, &target).context("rename a blob to", &target)?;
+        self.store.unmark(&spooled.digest);
+        Ok(())
     }
 
     /// Opens a spooled file, wherever it is by now: as a blob when it was adopted.
@@ -127,7 +156,7 @@ impl Ingest<'_> {
     pub(crate) fn store_bytes(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.protect([digest])?;
-        if self.store.has_blob(digest, size) {
+        if self.has(digest, size) {
             return Ok(());
         }
         let mut writer = self.writer(digest, size)?;

@@ -8,7 +8,8 @@
 //!   blobs/sha512/<hex>
 //!   .lock                 flock: held while index.json is read, changed and replaced
 //!   gc.lock               flock: shared while a writer announces digests, exclusive while blobs are collected
-//!   partial/<alg>-<hex>   the first bytes of a blob whose download broke off; flock held by whoever adds to it
+//!   partial/<alg>-<hex>   the first bytes of a blob whose download broke off; flock held by whoever adds to it; aged out
+//!   dropped/<algorithm>-<hex>   marks of layers that are absent on purpose (`dropped.rs`)
 //!   ingest/<random>/      one per writer: `lease` (flock held by the writer; one protected digest per line) and
 //!                         blobs that are not whole yet
 //! ```
@@ -29,12 +30,14 @@
 
 mod blob;
 mod collect;
+mod dropped;
 mod error;
 mod index;
 mod ingest;
 mod partial;
 mod remove;
 mod resolve;
+mod verify;
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
@@ -45,7 +48,9 @@ use stanza_spec::{Digest, Reference};
 
 pub use collect::{DiskUsage, Pruned};
 pub use error::{RemoveError, ResolveError, StoreError};
+pub use ingest::Lease;
 pub use remove::Removed;
+pub use verify::{BlobFault, BlobKind, KnownBlob, StoreReport};
 
 pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;
@@ -64,6 +69,7 @@ const INDEX_LOCK: &str = ".lock";
 const COLLECT_LOCK: &str = "gc.lock";
 const INGEST: &str = "ingest";
 const BLOBS: &str = "blobs";
+const DROPPED: &str = "dropped";
 const ALGORITHMS: [&str; 2] = ["sha256", "sha512"];
 
 /// Read of a layer's blob at once.
@@ -142,7 +148,9 @@ impl ImageStore {
         &self.root
     }
 
-    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+    /// Where a blob is when it is there.
+    #[must_use]
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         let mut path = self.root.join(BLOBS);
         path.push(digest.algorithm());
         path.push(digest.hex());

@@ -48,6 +48,18 @@ pub(crate) enum Wanted {
 }
 
 impl ImageStore {
+    /// Takes away a blob that is damaged; nothing there is as good.
+    ///
+    /// # Errors
+    /// When the file cannot be removed.
+    pub(crate) fn discard_blob(&self, digest: &Digest) -> Result<(), StoreError> {
+        let path = self.blob_path(digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("remove", &path),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes a blob that is not there upon this process; `waiting` is called before it waits for another one. The digest
     /// must be protected by a lease.
     ///
