@@ -6,6 +6,7 @@
 //! protected by its lease.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use stanza_image::Image;
 use stanza_snapshot::{LayersHeld, TakenLayers};
@@ -68,11 +69,11 @@ impl Engine {
             .into_iter()
             .collect();
         let unpacked: u64 = layers.iter().map(|layer| self.layer_size(layer)).sum();
-        Ok(Stored { total: usage.size + usage.partial + unpacked, layers })
+        Ok(Stored { total: usage.size + usage.partial + usage.kept + unpacked, layers })
     }
 
     /// Makes the store as small as the configuration file wants it, as far as nothing in use has to go; gives the bytes
-    /// reclaimed. First go old partial downloads, then the blobs of layers that a registry has and that are unpacked, then,
+    /// reclaimed. First go partial downloads, old ones in any case, then the blobs of layers that a registry has and that are unpacked, then,
     /// if that is wanted, images without a container; the least recently used first.
     ///
     /// # Errors
@@ -85,10 +86,13 @@ impl Engine {
         let Some(over) = stored.total.checked_sub(budget).filter(|over| *over > 0) else {
             return Ok(reclaimed);
         };
+        // What was kept of downloads costs time only.
+        let mut freed = self.image_store()?.clear_partials(Duration::ZERO)?;
         let mut images = self.image_store()?.list()?;
         let store = self.image_store()?;
         images.sort_by_key(|image| store.last_use(image));
-        let mut freed = store.drop_blobs(&droppable(&images, &stored.layers, over))?;
+        let left = over.saturating_sub(freed);
+        freed += store.drop_blobs(&droppable(&images, &stored.layers, left))?;
         reclaimed += freed;
         if !settings.evict {
             return Ok(reclaimed);

@@ -193,16 +193,19 @@ impl Engine {
     /// # Errors
     /// When it means none, or several.
     pub fn image(&mut self, name: &str) -> Result<Image, ImageError> {
+        let full = self.full_name(name)?;
+        Ok(self.image_store()?.resolve(&full)?)
+    }
+
+    /// `name`, or what it is an alias of when only that is in the store.
+    fn full_name(&mut self, name: &str) -> Result<String, ImageError> {
         let store = self.image_store()?;
-        let by_alias = |error: ResolveError| {
-            if !matches!(error, ResolveError::NotFound { .. }) {
-                return Err(error);
-            }
-            // Settings that are wrong matter to a pull; here they are no alias. The error tells of the name as given.
-            let full = stanza_image::expand_alias(name).ok().flatten();
-            full.and_then(|full| store.resolve(&full).ok()).ok_or(error)
+        // Settings that are wrong matter to a pull; here they are no alias. An error tells of the name as it was given.
+        let alias = match store.resolve(name) {
+            Err(ResolveError::NotFound { .. }) => stanza_image::expand_alias(name).ok().flatten(),
+            _ => None,
         };
-        Ok(store.resolve(name).or_else(by_alias)?)
+        Ok(alias.filter(|full| store.resolve(full).is_ok()).unwrap_or_else(|| name.to_owned()))
     }
 
     /// The images that the filters leave, the newest first.
@@ -272,6 +275,7 @@ impl Engine {
     /// # Errors
     /// When there is no such image, or something protects it.
     pub fn remove_image(&mut self, name: &str, force: bool) -> Result<Removed, ImageError> {
+        let name = &self.full_name(name)?;
         let image = self.image(name)?;
         // No container is made of it between the look and the removal.
         let alone = self.alone_with_layers();

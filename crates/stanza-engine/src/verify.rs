@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use stanza_image::{
-    BlobFault, BlobKind, Image, Progress, PullError, ResolveError, RestoreOptions, StoreReport, restore_blob,
-    restore_layers,
+    BlobFault, BlobKind, Image, Progress, PullError, ResolveError, RestoreOptions, StoreReport, StoredEntry,
+    restore_blob, restore_layers,
 };
 use stanza_snapshot::VerifyError;
 use stanza_spec::{Digest, Reference};
@@ -112,8 +112,8 @@ impl Engine {
             0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
             threads => threads,
         };
-        let chosen = |manifest: &Digest, name: Option<&Reference>, id: Option<&Digest>| {
-            options.images.is_empty() || options.images.iter().any(|text| means(text, manifest, name, id))
+        let chosen = |entry: &StoredEntry<'_>| {
+            options.images.is_empty() || options.images.iter().any(|text| means(text, entry))
         };
         let whole = options.images.is_empty();
         self.check_names(&options.images)?;
@@ -187,7 +187,7 @@ impl Engine {
     fn verify_layers(
         &mut self,
         options: &VerifyOptions,
-        chosen: &dyn Fn(&Digest, Option<&Reference>, Option<&Digest>) -> bool,
+        chosen: &dyn Fn(&StoredEntry<'_>) -> bool,
         threads: usize,
         progress: &mut dyn Progress,
         found: &mut Verification,
@@ -199,8 +199,8 @@ impl Engine {
         };
         if !options.images.is_empty() {
             let is_chosen = |image: &&Image| {
-                image.names.iter().any(|name| chosen(&image.manifest, Some(name), Some(&image.id)))
-                    || chosen(&image.manifest, None, Some(&image.id))
+                let named = |name| StoredEntry { manifest: &image.manifest, name, id: Some(&image.id) };
+                image.names.iter().any(|name| chosen(&named(Some(name)))) || chosen(&named(None))
             };
             let wanted: BTreeSet<&Digest> = images
                 .iter()
@@ -295,7 +295,8 @@ impl Engine {
 }
 
 /// Whether a given name means an index entry, by what the entry says itself: its image may be damaged.
-fn means(text: &str, manifest: &Digest, name: Option<&Reference>, id: Option<&Digest>) -> bool {
+fn means(text: &str, entry: &StoredEntry<'_>) -> bool {
+    let StoredEntry { manifest, name, id } = *entry;
     let prefix = text.strip_prefix("sha256:").unwrap_or(text);
     let by_id = !prefix.is_empty()
         && (manifest.hex().starts_with(prefix) || id.is_some_and(|id| id.hex().starts_with(prefix)));

@@ -46,6 +46,6 @@ pub use remote::{Connections, Remote, RemoteDocument, RemoteError};
 pub use sink::{LayerSink, SinkError};
 pub use store::{
     BlobFault, BlobKind, DiskUsage, ImageStore, KnownBlob, Lease, Pruned, RemoveError, Removed, ResolveError,
-    StoreError, StoreReport,
+    StoreError, StoreReport, StoredEntry,
 };
 pub use unpack::UnpackError;

@@ -100,7 +100,6 @@ impl LayerStore {
                 .map_err(|error| self.ingest_failed(error))?;
         }
         let record = LayerRecord::new(applied.entries, &summary);
-        let record = LayerRecord::new(applied.entries, &summary);
         record.write(ingest.path()).map_err(|error| self.ingest_failed(error))?;
         if !(replace && self.exchange(&ingest, diff_id)?) {
             applied.existed = !self.publish(&ingest, diff_id)?;

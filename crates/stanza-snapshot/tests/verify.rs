@@ -260,9 +260,9 @@ fn a_damaged_layer_is_renewed_in_its_place() {
     let wrong = Tar::new().file("x", "").end();
     assert!(scene.store.renew(&layer, &mut &*wrong).is_err());
     assert_eq!(fs::read(root.join("d/file")).unwrap(), b"other");
-    assert_eq!(scene.store.verify_all(&[layer.clone()], 2).len(), 1);
+    assert_eq!(scene.store.verify_all(std::slice::from_ref(&layer), 2).len(), 1);
     scene.store.renew(&layer, &mut &*tar).unwrap();
-    assert!(scene.store.verify_all(&[layer.clone()], 2).is_empty());
+    assert!(scene.store.verify_all(std::slice::from_ref(&layer), 2).is_empty());
     scene.assert_untouched();
     // One that is not there is just unpacked.
     scene.store.remove(&layer).unwrap();

@@ -1,6 +1,8 @@
 //! `kill -9` at random moments of everything that writes to the stores: afterwards they are whole, the next pull succeeds,
 //! and nothing grows. `STANZA_KILLS` sets how many kills, `STANZA_SEED` repeats a run.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -1,5 +1,7 @@
 //! A store that never lies: damage is found and repaired, what is not needed goes, what is needed stays, sizes are true.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

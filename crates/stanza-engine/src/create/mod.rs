@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 
 use stanza_image::{Image, Progress, PullOptions, ResolveError, RestoreOptions, restore_layers};
-use stanza_snapshot::{LayerStore, LayersHeld, LinksError, PlanError, plan_host, plan_layers, prepare};
+use stanza_snapshot::{LayersHeld, LinksError, PlanError, plan_host, plan_layers, prepare};
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
     ContainerConfig, ContainerId, Digest, Instant, Isolation, MountKind, NamespaceMode, NetworkMode,

@@ -303,7 +303,8 @@ impl Visit<'_> {
             reason,
         };
         let mut url = Url::parse(realm).map_err(refuse)?;
-        if !url.secure && !(self.url.is_loopback() && url.is_loopback()) {
+        let local = self.url.is_loopback() && url.is_loopback();
+        if !url.secure && !local {
             return Err(refuse("the password would go over plain http").into());
         }
         self.url.check_redirect(&url, self.url).map_err(refuse)?;

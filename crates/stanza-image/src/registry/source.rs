@@ -1,6 +1,8 @@
 //! Where one image comes from: the mirrors of its registry, then the registry itself.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use stanza_spec::{Digest, Reference};
 
@@ -23,6 +25,8 @@ pub(crate) struct Source<'a> {
     places: Vec<Registry<'a>>,
     /// The place that gave the last manifest, and so likely has the rest.
     current: AtomicUsize,
+    /// How often each blob was asked for: again only when what came of it broke off.
+    asked: Mutex<HashMap<Digest, u32>>,
 }
 
 impl<'a> Source<'a> {
@@ -43,7 +47,7 @@ impl<'a> Source<'a> {
                 Registry::new(&endpoint.reference, verify, transport, RetryPolicy { tries, ..retry }, files)
             })
             .collect();
-        Ok(Source { places, current: AtomicUsize::new(0) })
+        Ok(Source { places, current: AtomicUsize::new(0), asked: Mutex::default() })
     }
 
     /// The place that gave the last manifest.
@@ -57,7 +61,8 @@ impl<'a> Source<'a> {
 
     /// Fetches a manifest or index, by tag or digest, whole.
     pub(crate) fn manifest(&self, name: &str, on_retry: OnRetry<'_>) -> Result<RawDocument, RegistryError> {
-        let (at, answer) = self.first(|place| place.manifest(name, &mut *on_retry))?;
+        let start = self.current.load(Ordering::Relaxed);
+        let (at, answer) = self.first(start, |place| place.manifest(name, &mut *on_retry))?;
         self.current.store(at, Ordering::Relaxed);
         Ok(answer)
     }
@@ -69,15 +74,25 @@ impl<'a> Source<'a> {
         offset: u64,
         on_retry: OnRetry<'_>,
     ) -> Result<Blob, RegistryError> {
-        self.first(|place| place.blob(digest, offset, &mut *on_retry)).map(|(_, answer)| answer)
+        let asked = {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = asked.entry(digest.clone()).or_default();
+            *count += 1;
+            *count
+        };
+        // A mirror that stops halfway each time is no better than one that has nothing.
+        let skipped = usize::try_from((asked - 1) / MIRROR_TRIES).unwrap_or(usize::MAX);
+        let start = self.current.load(Ordering::Relaxed).saturating_add(skipped);
+        let start = start.min(self.places.len() - 1);
+        self.first(start, |place| place.blob(digest, offset, &mut *on_retry)).map(|(_, answer)| answer)
     }
 
-    /// The first answer, from the current place on, and the number of the place that gave it.
+    /// The first answer, from place number `start` on, and the number of the place that gave it.
     fn first<T>(
         &self,
+        start: usize,
         mut ask: impl FnMut(&Registry<'a>) -> Result<T, RegistryError>,
     ) -> Result<(usize, T), RegistryError> {
-        let start = self.current.load(Ordering::Relaxed);
         let mut refusals = Vec::new();
         let last = self.places.len() - 1;
         for (at, place) in self.places.iter().enumerate().skip(start) {

@@ -42,6 +42,8 @@ pub struct DiskUsage {
     pub unreferenced: u64,
     /// Partial blobs of pulls under way, or of dead ones.
     pub partial: u64,
+    /// What came of downloads that were cut, kept to go on with.
+    pub kept: u64,
 }
 
 /// What a collection removed.
@@ -110,6 +112,7 @@ impl ImageStore {
         for room in fs::read_dir(&ingest).context("list", &ingest)?.flatten() {
             usage.partial += directory_size(&room.path());
         }
+        usage.kept = directory_size(&self.root.join(PARTIAL));
         Ok(usage)
     }
 

@@ -50,7 +50,7 @@ pub use collect::{DiskUsage, Pruned};
 pub use error::{RemoveError, ResolveError, StoreError};
 pub use ingest::Lease;
 pub use remove::Removed;
-pub use verify::{BlobFault, BlobKind, KnownBlob, StoreReport};
+pub use verify::{BlobFault, BlobKind, KnownBlob, StoreReport, StoredEntry};
 
 pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;

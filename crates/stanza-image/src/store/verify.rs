@@ -18,6 +18,7 @@ use super::{
 };
 use crate::document::{Descriptor, Document, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_MANIFEST, parse_config};
 use crate::hash::Hasher;
+use crate::outline::Outline;
 
 /// Hashed while it is in the processor's cache.
 const CHUNK: usize = 128 * 1024;
@@ -48,6 +49,17 @@ pub struct KnownBlob {
     pub images: Vec<String>,
     /// Where it came from: names that were pulled from a registry.
     pub sources: Vec<Reference>,
+}
+
+/// What an entry of the index says of its image.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredEntry<'a> {
+    /// The digest of its manifest, or of an index.
+    pub manifest: &'a Digest,
+    /// Its name, when it has one.
+    pub name: Option<&'a Reference>,
+    /// Its image's id, when the entry was made by stanza.
+    pub id: Option<&'a Digest>,
 }
 
 /// A blob that is not what it should be.
@@ -85,7 +97,7 @@ impl ImageStore {
     /// When the index or a directory cannot be read. Damage is no error.
     pub fn verify(
         &self,
-        chosen: &dyn Fn(&Digest, Option<&Reference>, Option<&Digest>) -> bool,
+        chosen: &dyn Fn(&StoredEntry<'_>) -> bool,
         whole: bool,
         threads: usize,
     ) -> Result<StoreReport, StoreError> {
@@ -143,15 +155,12 @@ impl ImageStore {
     }
 
     /// Every blob that the chosen index entries lead to. What a damaged document leads to is not known.
-    fn wanted(
-        &self,
-        chosen: &dyn Fn(&Digest, Option<&Reference>, Option<&Digest>) -> bool,
-    ) -> Result<KnownBlobs, StoreError> {
+    fn wanted(&self, chosen: &dyn Fn(&StoredEntry<'_>) -> bool) -> Result<KnownBlobs, StoreError> {
         let mut wanted = KnownBlobs::new();
         for entry in &self.read_index()?.manifests {
             let reference = entry.reference();
             let id = entry.image_id();
-            if !chosen(&entry.digest, reference.as_ref(), id.as_ref()) {
+            if !chosen(&StoredEntry { manifest: &entry.digest, name: reference.as_ref(), id: id.as_ref() }) {
                 continue;
             }
             let name = match (&reference, &id) {
@@ -174,11 +183,8 @@ impl ImageStore {
         depth: u32,
     ) {
         add(wanted, entry, BlobKind::Manifest, name, source);
-        let document = self
-            .read_blob(&entry.digest, MAX_MANIFEST)
-            .ok()
-            .and_then(|bytes| Document::parse(&bytes, Some(&entry.media_type)).ok());
-        match document {
+        let Ok(bytes) = self.read_blob(&entry.digest, MAX_MANIFEST) else { return };
+        match Document::parse(&bytes, Some(&entry.media_type)).ok() {
             Some(Document::Manifest(manifest)) => {
                 add(wanted, &manifest.config, BlobKind::Config, name, source);
                 for layer in &manifest.layers {
@@ -191,7 +197,14 @@ impl ImageStore {
                     self.add_document(wanted, child, name, source, depth + 1);
                 }
             }
-            Some(Document::Index(_)) | None => {}
+            Some(Document::Index(_)) => {}
+            // An attestation or another thing beside the images of an index: its blobs are bytes to us.
+            None => {
+                let blobs = Outline::parse(&bytes).map(|outline| outline.blobs);
+                for blob in blobs.unwrap_or_default() {
+                    add(wanted, &blob, BlobKind::Layer, name, source);
+                }
+            }
         }
     }
 
@@ -229,7 +242,8 @@ impl ImageStore {
         match wanted.kind {
             BlobKind::Manifest => {
                 let bytes = self.read_blob(digest, MAX_MANIFEST)?;
-                Document::parse(&bytes, None).map_err(|error| StoreError::document(digest, &error))?;
+                Outline::parse(&bytes)
+                    .map_err(|reason| StoreError::Document { digest: digest.clone(), reason })?;
             }
             BlobKind::Config => {
                 let bytes = self.read_blob(digest, MAX_CONFIG)?;

@@ -290,6 +290,19 @@ pub(super) struct Stream {
     proxied: bool,
 }
 
+/// A server may answer before it has read all, and close. Writing fails then while the answer waits to be read: so the end is
+/// left to the reading side, which the kernel wakes for it, and which is polled by the same task.
+fn until_read<T>(written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    match written {
+        Poll::Ready(Err(error))
+            if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+        {
+            Poll::Pending
+        }
+        other => other,
+    }
+}
+
 impl Connection for Stream {
     fn connected(&self) -> Connected {
         let connected = Connected::new().proxy(self.proxied);
@@ -313,11 +326,11 @@ impl Write for Stream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        until_read(Pin::new(&mut self.socket).poll_write(context, bytes))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
+        until_read(Pin::new(&mut self.socket).poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -333,6 +346,6 @@ impl Write for Stream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+        until_read(Pin::new(&mut self.socket).poll_write_vectored(context, slices))
     }
 }

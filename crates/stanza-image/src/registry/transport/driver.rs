@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_LENGTH, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
+use hyper::header::{ACCEPT_ENCODING, CONTENT_LENGTH, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::runtime::{Builder, Handle};
@@ -30,6 +30,9 @@ const STREAM_WINDOW: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 12 * 1024 * 1024;
 /// Longest frame that a server may send: fewer of them for the same bytes.
 const MAX_FRAME: u32 = 256 * 1024;
+
+/// How often a server that others still wait for is asked whether it is there, and how long it may take to say so.
+const PING: Duration = Duration::from_secs(20);
 
 /// What the driver tells the thread that waits for an answer.
 pub(super) enum Event {
@@ -168,6 +171,9 @@ impl Driver {
             .http2_initial_stream_window_size(STREAM_WINDOW)
             .http2_initial_connection_window_size(CONNECTION_WINDOW)
             .http2_max_frame_size(MAX_FRAME)
+            // A connection that died without a word would be taken for every new try.
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PING)
             .build(connector);
         clients.insert(kind, client.clone());
         Ok(client)
@@ -194,7 +200,9 @@ impl Driver {
             .map_err(|error| invalid(format!("`{}`: {error}", request.url)))?;
         let mut builder = hyper::Request::builder()
             .method(method)
-            .header(USER_AGENT, concat!("stanza/", env!("CARGO_PKG_VERSION")));
+            .header(USER_AGENT, concat!("stanza/", env!("CARGO_PKG_VERSION")))
+            // Digests are of the bytes as they are.
+            .header(ACCEPT_ENCODING, "identity");
         // RFC 9110, 8.6: a method that has a meaning for a body says so when there is none. Some registries answer 411.
         if let (Method::Post | Method::Put | Method::Patch, Upload::Whole(None)) = (request.method, &upload) {
             builder = builder.header(CONTENT_LENGTH, 0);

@@ -20,6 +20,9 @@ mod pipe;
 mod proxy;
 mod tls;
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::io::{self, Read};
 use std::sync::OnceLock;
