@@ -4,7 +4,7 @@ use clap::{ArgMatches, Command};
 use stanza_engine::{Connections, Remote};
 use stanza_spec::units::human_size;
 
-use super::tag::reference;
+use super::tag::remote_reference;
 use super::{Entry, Faults, Group, Needs};
 use crate::arguments::{Given, command, switch, value, word};
 use crate::door::{Door, Outcome};
@@ -43,7 +43,7 @@ const TITLES: &[(&str, &str)] = &[
 ];
 
 fn run(_: &mut Door, given: &ArgMatches) -> Outcome {
-    let name = reference(given.text("NAME").unwrap_or_default())?;
+    let name = remote_reference(given.text("NAME").unwrap_or_default())?;
     let connections = Connections::load()?;
     let remote = Remote::new(&name, given.choice("tls-verify").unwrap_or(true), &connections)?;
     let rows: Vec<Row> = remote

@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Command};
 use stanza_engine::{Connections, Remote};
 
-use super::tag::reference;
+use super::tag::remote_reference;
 use super::{Entry, Faults, Group, Needs};
 use crate::arguments::{Given, command, switch, value, word};
 use crate::door::{Door, Outcome};
@@ -37,7 +37,7 @@ fn build() -> Command {
 const TITLES: &[(&str, &str)] = &[("Repository", "REPOSITORY"), ("Tag", "TAG")];
 
 fn run(_: &mut Door, given: &ArgMatches) -> Outcome {
-    let name = reference(given.text("REPOSITORY").unwrap_or_default())?;
+    let name = remote_reference(given.text("REPOSITORY").unwrap_or_default())?;
     let limit = match given.text("limit") {
         None => None,
         Some(text) => Some(text.parse::<usize>().ok().filter(|limit| *limit > 0).ok_or_else(|| {

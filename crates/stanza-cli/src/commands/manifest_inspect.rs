@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Command};
 use stanza_engine::{Connections, Remote};
 
-use super::tag::reference;
+use super::tag::remote_reference;
 use super::{Entry, Faults, Group, Needs};
 use crate::arguments::{Given, command, switch, word};
 use crate::door::{Door, Outcome};
@@ -40,7 +40,7 @@ fn tls_verify(given: &ArgMatches) -> bool {
 }
 
 fn run(_: &mut Door, given: &ArgMatches) -> Outcome {
-    let name = reference(given.text("NAME").unwrap_or_default())?;
+    let name = remote_reference(given.text("NAME").unwrap_or_default())?;
     let connections = Connections::load()?;
     let remote = Remote::new(&name, tls_verify(given), &connections)?;
     let found = remote.document()?;

@@ -22,6 +22,7 @@ use stanza_spec::{Digest, Platform, Reference};
 use download::Step;
 pub use error::PullError;
 use layers::{Layers, Wish};
+pub(crate) use restore::restore_from;
 pub use restore::{RestoreOptions, restore_blob, restore_layers};
 
 use crate::document::{

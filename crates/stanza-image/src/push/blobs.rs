@@ -1,4 +1,5 @@
-//! The blobs of a push: asked for all at once, then mounted or sent, a few at a time.
+//! The blobs of a push: asked for all at once, then mounted or sent, a few at a time. One that the store has dropped to
+//! save space is fetched again first, when it cannot be mounted.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -13,8 +14,9 @@ use stanza_spec::{Digest, Reference};
 use super::error::PushError;
 use crate::document::Descriptor;
 use crate::progress::{Progress, ProgressEvent};
+use crate::pull::{RestoreOptions, Surroundings, restore_from};
 use crate::registry::{Mount, OutgoingBlob, Registry};
-use crate::store::ImageStore;
+use crate::store::{BlobKind, ImageStore, KnownBlob};
 
 /// How many questions are under way at once: over HTTP/2 they share a connection.
 const QUESTIONS: usize = 8;
@@ -26,6 +28,7 @@ const MOUNTS: usize = 2;
 /// What a thread tells the one that shows it.
 enum Told {
     Present(usize),
+    Fetching(usize, u64),
     Mounted(usize, String),
     Sending(usize, u64),
     Sent(usize),
@@ -42,6 +45,9 @@ pub(super) struct Bringing<'a> {
     pub(super) name: &'a Reference,
     /// Repositories of the same registry that are known to have a blob.
     pub(super) elsewhere: &'a HashMap<Digest, Vec<String>>,
+    /// What dropped blobs are fetched by.
+    pub(super) surroundings: &'a Surroundings<'a>,
+    pub(super) tls_verify: bool,
     /// Whether a blob is shown.
     pub(super) is_shown: &'a (dyn Fn(&Digest) -> bool + Sync),
 }
@@ -126,7 +132,10 @@ impl Bringing<'_> {
                 Mount::Refused => {}
             }
         }
-        let file = self.open(blob)?;
+        let file = match self.open(blob) {
+            Err(PushError::Missing { .. }) if self.fetch(blob, at, tell)? => self.open(blob)?,
+            result => result?,
+        };
         let _ = tell.send(Told::Sending(at, 0));
         let on_sent = |position| {
             let _ = tell.send(Told::Sending(at, position));
@@ -135,6 +144,31 @@ impl Bringing<'_> {
         self.registry.send_blob(&outgoing, upload, &mut retrying(tell))?;
         let _ = tell.send(Told::Sent(at));
         Ok(())
+    }
+
+    /// Brings a blob that is not in the store from where it came from; `false` when nobody knows where.
+    fn fetch(&self, blob: &Descriptor, at: usize, tell: &Sender<Told>) -> Result<bool, PushError> {
+        let sources = sources(self.store, &blob.digest)?;
+        let known = KnownBlob {
+            digest: blob.digest.clone(),
+            size: blob.size,
+            kind: BlobKind::Layer,
+            images: Vec::new(),
+            sources: Vec::new(),
+        };
+        let mut failure = None;
+        for source in &sources {
+            let mut progress = Fetching(at, tell);
+            let mut options = RestoreOptions { tls_verify: self.tls_verify, progress: &mut progress };
+            match restore_from(self.store, &known, source, &mut options, self.surroundings) {
+                Ok(()) => return Ok(true),
+                Err(source) => failure = Some(source),
+            }
+        }
+        match failure {
+            Some(source) => Err(PushError::Fetch { digest: blob.digest.clone(), source: Box::new(source) }),
+            None => Ok(false),
+        }
     }
 
     /// Opens a blob's file. One of another size than its descriptor says is damaged and counts as absent.
@@ -153,13 +187,18 @@ impl Bringing<'_> {
     fn show(&self, blobs: &[Descriptor], told: Told, progress: &mut dyn Progress) {
         let event = match &told {
             Told::Retrying(attempt, delay) => ProgressEvent::Retrying { attempt: *attempt, delay: *delay },
-            Told::Present(at) | Told::Mounted(at, _) | Told::Sending(at, _) | Told::Sent(at) => {
+            Told::Present(at)
+            | Told::Fetching(at, _)
+            | Told::Mounted(at, _)
+            | Told::Sending(at, _)
+            | Told::Sent(at) => {
                 let Descriptor { digest, size, .. } = &blobs[*at];
                 if !(self.is_shown)(digest) {
                     return;
                 }
                 match &told {
                     Told::Present(_) => ProgressEvent::LayerPresent { digest, size: *size },
+                    Told::Fetching(_, done) => ProgressEvent::LayerBytes { digest, done: *done, size: *size },
                     Told::Mounted(_, from) => ProgressEvent::LayerMounted { digest, size: *size, from },
                     Told::Sending(_, done) => {
                         ProgressEvent::LayerSending { digest, done: *done, size: *size }
@@ -170,6 +209,33 @@ impl Bringing<'_> {
         };
         progress.event(event);
     }
+}
+
+/// Passes on how much of a blob was fetched again.
+struct Fetching<'a>(usize, &'a Sender<Told>);
+
+impl Progress for Fetching<'_> {
+    fn event(&mut self, event: ProgressEvent<'_>) {
+        let told = match event {
+            ProgressEvent::LayerBytes { done, .. } => Told::Fetching(self.0, done),
+            ProgressEvent::Retrying { attempt, delay } => Told::Retrying(attempt, delay),
+            _ => return,
+        };
+        let _ = self.1.send(told);
+    }
+}
+
+/// The names at registries whose images have a blob, by digest.
+fn sources(store: &ImageStore, digest: &Digest) -> Result<Vec<Reference>, PushError> {
+    let mut sources = Vec::new();
+    for entry in store.read_index()?.manifests {
+        let Some(name) = entry.reference() else { continue };
+        let Some(source) = name.digest().cloned().or_else(|| entry.source_digest()) else { continue };
+        if super::blobs_of(store, &entry).iter().any(|blob| blob == digest) {
+            sources.push(name.with_digest(source));
+        }
+    }
+    Ok(sources)
 }
 
 /// Tells of repetitions.

@@ -4,6 +4,7 @@ use std::io;
 
 use stanza_spec::{Classify, Digest, ErrorKind};
 
+use crate::pull::PullError;
 use crate::registry::RegistryError;
 use crate::store::{ResolveError, StoreError};
 
@@ -38,6 +39,14 @@ pub enum PushError {
         name: String,
         /// Which blob.
         digest: Digest,
+    },
+    /// A blob that is not in the store cannot be fetched again from where it came from.
+    #[error("cannot fetch blob `{digest}`, which is not in the image store any more")]
+    Fetch {
+        /// Which blob.
+        digest: Digest,
+        /// Why not.
+        source: Box<PullError>,
     },
     /// The index has nothing for the platform.
     #[error("`{name}` has nothing for `{wanted}`")]
@@ -83,6 +92,7 @@ impl Classify for PushError {
     fn kind(&self) -> ErrorKind {
         match self {
             PushError::Registry(error) => error.kind(),
+            PushError::Fetch { source, .. } => source.kind(),
             PushError::NoTag { .. }
             | PushError::NoRepository { .. }
             | PushError::Missing { .. }
@@ -98,6 +108,7 @@ impl Classify for PushError {
     fn hint(&self) -> Option<String> {
         match self {
             PushError::Registry(error) => error.hint(),
+            PushError::Fetch { source, .. } => source.hint(),
             PushError::NoTag { .. } | PushError::NoRepository { .. } => {
                 Some("`stanza images` lists the names; `stanza tag` gives one more".to_owned())
             }

@@ -86,7 +86,8 @@ pub(crate) fn push_with(
     let registry = surroundings.registry(name, options.tls_verify)?;
     let mut push = Push {
         store,
-        registries: surroundings.registries,
+        surroundings,
+        tls_verify: options.tls_verify,
         registry: registry.for_push(),
         platform: options.platform.as_ref(),
         progress: options.progress,
@@ -123,7 +124,8 @@ fn entries(
 
 struct Push<'a> {
     store: &'a ImageStore,
-    registries: &'a RegistriesConfig,
+    surroundings: &'a Surroundings<'a>,
+    tls_verify: bool,
     registry: Registry<'a>,
     platform: Option<&'a Platform>,
     progress: &'a mut dyn Progress,
@@ -178,13 +180,15 @@ impl Push<'_> {
         }
         let elsewhere = match self.elsewhere.take() {
             Some(elsewhere) => elsewhere,
-            None => repositories_by_blob(self.store, self.registries, name)?,
+            None => repositories_by_blob(self.store, self.surroundings.registries, name)?,
         };
         let bringing = Bringing {
             store: self.store,
             registry: &self.registry,
             name,
             elsewhere: &elsewhere,
+            surroundings: self.surroundings,
+            tls_verify: self.tls_verify,
             is_shown: &|digest| plan.layers.contains(digest),
         };
         bringing.bring(&open, self.progress)?;
@@ -233,24 +237,30 @@ fn repositories_by_blob(
         if other.domain() != name.domain() || other.path() == name.path() {
             continue;
         }
-        let mut open = vec![entry.digest];
-        let mut left = plan::MAX_DOCUMENTS;
-        while let Some(digest) = open.pop() {
-            // Without a readable document there is only less to mount.
-            let bytes = store.read_blob(&digest, crate::document::MAX_MANIFEST);
-            let outline = bytes.ok().and_then(|bytes| Outline::parse(&bytes).ok());
-            let Some(outline) = outline.filter(|_| left > 0) else { continue };
-            left -= 1;
-            open.extend(outline.documents.into_iter().map(|child| child.digest));
-            for blob in outline.blobs {
-                let known = repositories.entry(blob.digest).or_default();
-                if !known.iter().any(|path| path == other.path()) {
-                    known.push(other.path().to_owned());
-                }
+        for digest in blobs_of(store, &entry) {
+            let known = repositories.entry(digest).or_default();
+            if !known.iter().any(|path| path == other.path()) {
+                known.push(other.path().to_owned());
             }
         }
     }
     Ok(repositories)
+}
+
+/// All blobs that an entry leads to. Without a readable document there are only fewer.
+fn blobs_of(store: &ImageStore, entry: &Descriptor) -> Vec<Digest> {
+    let mut blobs = Vec::new();
+    let mut open = vec![entry.digest.clone()];
+    let mut left = plan::MAX_DOCUMENTS;
+    while let Some(digest) = open.pop() {
+        let bytes = store.read_blob(&digest, crate::document::MAX_MANIFEST);
+        let outline = bytes.ok().and_then(|bytes| Outline::parse(&bytes).ok());
+        let Some(outline) = outline.filter(|_| left > 0) else { continue };
+        left -= 1;
+        open.extend(outline.documents.into_iter().map(|child| child.digest));
+        blobs.extend(outline.blobs.into_iter().map(|blob| blob.digest));
+    }
+    blobs
 }
 
 #[cfg(test)]

@@ -53,12 +53,17 @@ impl Fixture {
     }
 
     fn name(&self, name: &Reference, media_type: &str, document: &[u8]) {
+        self.name_from(name, media_type, document, None);
+    }
+
+    /// Names a document that came from a registry as `source`.
+    fn name_from(&self, name: &Reference, media_type: &str, document: &[u8], source: Option<Digest>) {
         let size = u64::try_from(document.len()).unwrap();
         let entry = NewEntry {
             descriptor: Descriptor::new(media_type, sha256(document), size),
             name: Some(name.clone()),
             id: sha256(&self.config),
-            source: None,
+            source,
         };
         self.store.update_index(|index| Ok::<_, crate::store::StoreError>(index.set(entry))).unwrap();
     }
@@ -563,4 +568,36 @@ fn bytes_on_their_way_are_told_in_order() {
     let told = bytes.0.into_inner().unwrap();
     assert_eq!((told[0], *told.last().unwrap()), (0, 22));
     assert!(told.is_sorted());
+}
+
+#[test]
+fn a_blob_that_was_dropped_is_fetched_again_or_mounted() {
+    let fixture = Fixture::new();
+    let server = fixture.takes_all();
+    fixture.has_config();
+    let origin = Server::start();
+    let path = origin.blob(LAYER);
+    let index = Some(sha256(b"the index it came from"));
+    fixture.name_from(&origin.reference(":1"), OCI_MANIFEST, &fixture.manifest, index);
+    let blob = fixture.store.blob_path(&sha256(LAYER));
+    std::fs::remove_file(&blob).unwrap();
+    let recorder = fixture.push().unwrap();
+    assert_eq!(recorder.lines[0], format!("sent {} {}", sha256(LAYER), LAYER.len()));
+    assert_eq!(origin.all_asked(), [format!("GET {path}")]);
+    assert_eq!(
+        (bodies(server, "PUT /up/1"), std::fs::read(&blob).unwrap()),
+        (vec![LAYER.to_vec()], LAYER.to_vec())
+    );
+
+    std::fs::remove_file(&blob).unwrap();
+    origin.answer(&path, [Answer::status(404)]);
+    let error = fixture.push().err().unwrap();
+    assert!(matches!(&error, PushError::Fetch { digest, .. } if *digest == sha256(LAYER)), "{error:?}");
+
+    // From the same registry it need not come through here.
+    let other = format!("127.0.0.1:{}/team/base:1", server.port).parse().unwrap();
+    fixture.name(&other, OCI_MANIFEST, &fixture.manifest);
+    server.answer(UPLOADS, [Answer::status(201)]);
+    assert_eq!(fixture.push().unwrap().lines[0], format!("mounted {} from team/base", sha256(LAYER)));
+    assert!(!blob.exists());
 }

@@ -465,6 +465,8 @@ fn an_index_is_one_image_to_its_users_and_whole_to_the_collector() {
     store.prune(&|_| false).unwrap();
     assert_eq!(blob_count(&store), 10);
     assert_eq!(store.list().unwrap().len(), 1);
+    let report = store.verify(&|_| true, true, 1).unwrap();
+    assert_eq!((report.blobs, report.faults.len()), (10, 0));
 
     tag(&store, "room:all", "attic:1");
     store.remove("room:all", false).unwrap();

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::document::{Descriptor, Document, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_MANIFEST, parse_config};
 use crate::hash::Hasher;
+use crate::outline::Outline;
 
 /// Hashed while it is in the processor's cache.
 const CHUNK: usize = 128 * 1024;
@@ -182,11 +183,8 @@ impl ImageStore {
         depth: u32,
     ) {
         add(wanted, entry, BlobKind::Manifest, name, source);
-        let document = self
-            .read_blob(&entry.digest, MAX_MANIFEST)
-            .ok()
-            .and_then(|bytes| Document::parse(&bytes, Some(&entry.media_type)).ok());
-        match document {
+        let Ok(bytes) = self.read_blob(&entry.digest, MAX_MANIFEST) else { return };
+        match Document::parse(&bytes, Some(&entry.media_type)).ok() {
             Some(Document::Manifest(manifest)) => {
                 add(wanted, &manifest.config, BlobKind::Config, name, source);
                 for layer in &manifest.layers {
@@ -199,7 +197,14 @@ impl ImageStore {
                     self.add_document(wanted, child, name, source, depth + 1);
                 }
             }
-            Some(Document::Index(_)) | None => {}
+            Some(Document::Index(_)) => {}
+            // An attestation or another thing beside the images of an index: its blobs are bytes to us.
+            None => {
+                let blobs = Outline::parse(&bytes).map(|outline| outline.blobs);
+                for blob in blobs.unwrap_or_default() {
+                    add(wanted, &blob, BlobKind::Layer, name, source);
+                }
+            }
         }
     }
 
@@ -237,7 +242,8 @@ impl ImageStore {
         match wanted.kind {
             BlobKind::Manifest => {
                 let bytes = self.read_blob(digest, MAX_MANIFEST)?;
-                Document::parse(&bytes, None).map_err(|error| StoreError::document(digest, &error))?;
+                Outline::parse(&bytes)
+                    .map_err(|reason| StoreError::Document { digest: digest.clone(), reason })?;
             }
             BlobKind::Config => {
                 let bytes = self.read_blob(digest, MAX_CONFIG)?;
