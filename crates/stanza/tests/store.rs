@@ -167,6 +167,25 @@ fn a_layer_that_a_container_runs_on_is_not_touched() {
     assert_eq!(stanza.ok(&["exec", "c1", "head", "-c5", "/etc/passwd"]), "root:");
 }
 
+#[test]
+fn an_ordinary_user_verifies_and_repairs_too() {
+    let stanza = fixture!(Rootless, Empty);
+    let registry = registry!();
+    let _ = registry.push(&layout(&stanza), "room:1");
+    let name = registry.name("room:1");
+    assert_eq!(run(&stanza, &[&name]), "two");
+    assert_eq!(verify(&stanza, &[]).0, 0);
+    let part = parts(&stanza);
+    damage(&part.unpacked[1].join("fs/etc/release"));
+    damage(&part.layers[0]);
+    assert_eq!(verify(&stanza, &[]).0, 1);
+    let (code, report) = verify(&stanza, &["--repair"]);
+    let expected = ["blob", "layer"].map(|kind| pair(kind, "repaired"));
+    assert_eq!((code, problems(&report)), (0, expected.to_vec()), "{report}");
+    assert_eq!(run(&stanza, &[&name]), "two");
+    assert!(stanza.ok(&["system", "df"]).contains("Images"));
+}
+
 /// Bytes on disk as `du` counts.
 fn du(path: &Path) -> u64 {
     fn walk(path: &Path, seen: &mut std::collections::HashSet<u64>) -> u64 {
