@@ -213,13 +213,12 @@ impl Pull<'_> {
         };
         let entry = NewEntry {
             descriptor: found.descriptor.clone(),
-            name: Some(name.clone()),
+            name: Some(name),
             id: manifest.config.digest.clone(),
             source: Some(found.source.clone()),
         };
-        let changed = store.update_index(|index| Ok::<_, PullError>(index.set(entry)))?;
+        let (image, changed) = store.enter(entry)?;
         drop(ingest);
-        let image = store.resolve(&name.to_string())?;
         self.progress.event(ProgressEvent::Complete { image: &image.id, changed });
         Ok(image)
     }
