@@ -32,8 +32,9 @@ fn build() -> Command {
 
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     let all = given.on("all");
-    let what = if all { "all images without a container" } else { "all images without a name" };
-    if !confirm(given, what)? {
+    let what =
+        if all { "images without at least one container associated to them" } else { "dangling images" };
+    if !confirm(given, &format!("This will remove all {what}."))? {
         return Ok(0);
     }
     let options = PruneOptions {

@@ -139,12 +139,10 @@ pub fn import(
     ingest.store_bytes(&digest, &bytes)?;
     ingest.sync()?;
     let descriptor = Descriptor::new(OCI_MANIFEST, digest, size(&bytes));
-    store.update_index(|index| {
-        index.set(NewEntry { descriptor, name: reference.cloned(), id: id.clone(), source: None });
-        Ok::<_, StoreError>(())
-    })?;
+    let entry = NewEntry { descriptor, name: reference.cloned(), id, source: None };
+    let (image, _) = store.enter(entry)?;
     drop(ingest);
-    Ok(store.resolve(id.as_str())?)
+    Ok(image)
 }
 
 fn configuration(config: Config, diff_id: &Digest, options: &ImportOptions) -> ImageConfiguration {

@@ -337,13 +337,12 @@ impl Pull<'_> {
         };
         let entry = NewEntry {
             descriptor: descriptor.clone(),
-            name: Some(name.clone()),
+            name: Some(name),
             id: id.clone(),
             source: Some(source.clone()),
         };
-        let changed = store.update_index(|index| Ok::<_, PullError>(index.set(entry)))?;
+        let (image, changed) = store.enter(entry)?;
         drop(ingest);
-        let image = store.resolve(&name.to_string())?;
         self.tell(ProgressEvent::Complete { image: &image.id, changed });
         Ok(image)
     }

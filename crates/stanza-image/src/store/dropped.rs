@@ -95,3 +95,36 @@ impl ImageStore {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hash::sha256;
+
+    #[test]
+    fn what_is_announced_is_not_dropped_and_a_mark_goes_with_its_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = ImageStore::open(&directory.path().join("images")).unwrap();
+        let blobs = [sha256(b"one"), sha256(b"two"), sha256(b"never")];
+        let ingest = store.ingest().unwrap();
+        ingest.store_bytes(&blobs[0], b"one").unwrap();
+        ingest.store_bytes(&blobs[1], b"two").unwrap();
+        assert_eq!(store.drop_blobs(&blobs).unwrap(), 0);
+        assert!(blobs.iter().all(|digest| !store.is_dropped(digest)));
+        drop(ingest);
+        let lease = store.lease([&blobs[0]]).unwrap();
+        assert_eq!(store.drop_blobs(&blobs).unwrap(), 3);
+        assert_eq!(blobs.each_ref().map(|digest| store.is_dropped(digest)), [false, true, false]);
+        assert!(!store.has_blob(&blobs[1], 3) && store.has_blob(&blobs[0], 3));
+        // It comes again: it is not absent any more.
+        store.ingest().unwrap().store_bytes(&blobs[1], b"two").unwrap();
+        assert!(store.has_blob(&blobs[1], 3) && !store.is_dropped(&blobs[1]));
+        // A mark of what nothing leads to goes with the next collection; what is leased stays.
+        assert_eq!(store.drop_blobs(&blobs[1..2]).unwrap(), 3);
+        store.prune(&|_| false).unwrap();
+        assert!(!store.is_dropped(&blobs[1]) && store.has_blob(&blobs[0], 3));
+        drop(lease);
+        store.prune(&|_| false).unwrap();
+        assert!(!store.has_blob(&blobs[0], 3));
+    }
+}

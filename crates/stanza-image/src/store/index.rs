@@ -11,6 +11,7 @@ use super::blob::read_bounded;
 use super::error::{IoContext, StoreError};
 use super::{INDEX, INDEX_LOCK, ImageStore, lock_file};
 use crate::document::{Descriptor, OCI_INDEX};
+use crate::image::Image;
 
 /// The name of an entry: the full reference.
 pub(crate) const NAME: &str = "org.opencontainers.image.ref.name";
@@ -148,6 +149,22 @@ impl ImageStore {
             self.write_index(&index)?;
         }
         Ok(result)
+    }
+
+    /// Enters an image, and reads it back in the same moment: by the next, somebody may have removed it. Its blobs must be
+    /// protected by a lease. Gives `true` when something changed.
+    pub(crate) fn enter(&self, new: NewEntry) -> Result<(Image, bool), StoreError> {
+        self.update_index(|index| {
+            let (digest, id) = (new.descriptor.digest.clone(), new.id.clone());
+            let changed = index.set(new);
+            let entry = index
+                .manifests
+                .iter()
+                .find(|entry| entry.digest == digest)
+                .or_else(|| index.manifests.iter().find(|entry| entry.image_id().as_ref() == Some(&id)))
+                .ok_or(StoreError::Missing { digest })?;
+            Ok((self.read_image(index, entry)?, changed))
+        })
     }
 
     /// Replaces the index. The index lock must be held.
