@@ -48,7 +48,7 @@ pub use remove::Removed;
 pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;
 pub(crate) use index::{CONTAINERD_NAME, NAME as REF_NAME, NewEntry};
-pub(crate) use ingest::{Ingest, Spooled};
+pub(crate) use ingest::{Ingest, SpoolRoom, Spooled};
 
 use crate::compression::Decoder;
 use crate::image::{Image, Layer};
