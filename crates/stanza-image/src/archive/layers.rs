@@ -4,7 +4,7 @@
 //! the archive, and each checks what it read, by the blob's digest or by the diff id. So for every layer there are two
 //! tasks, and as many threads as processors (but no more than four) that take tasks from one queue, the longest first.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, BufReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -20,17 +20,22 @@ use crate::flow::{BUFFER, flow};
 use crate::hash::Hasher;
 use crate::progress::{Progress, ProgressEvent};
 use crate::sink::LayerSink;
-use crate::store::{BlobWriter, ImageStore, Ingest, Spooled, StoreError};
+use crate::store::{BlobWriter, ImageStore, Ingest, SpoolRoom, Spooled, StoreError};
 
 /// Most threads.
 const THREADS: usize = 4;
 /// Read, hashed and written at once, so that it is still in the cache.
 const CHUNK: usize = 128 * 1024;
 
+/// Most different layers of one archive. Many images may share few blobs, but each may say another diff id of them.
+const MAX_ARCHIVE_LAYERS: usize = 65_536;
+
 /// Layers to be taken, each once.
 #[derive(Default)]
 pub(super) struct LayerList {
     layers: Vec<Wanted>,
+    /// Where the layer of this path and diff id is.
+    places: HashMap<(String, Digest), usize>,
 }
 
 /// A layer to be taken.
@@ -47,6 +52,7 @@ struct Wanted {
 }
 
 /// A layer that is there.
+#[derive(Clone)]
 pub(super) struct LayerBlob {
     digest: Digest,
     size: u64,
@@ -69,18 +75,23 @@ impl LayerBlob {
 
 impl LayerList {
     /// Adds a layer whose digest a manifest has.
-    pub(super) fn add(&mut self, part: Part, digest: &Digest, diff_id: &Digest) {
-        if !self.layers.iter().any(|layer| layer.digest.as_ref() == Some(digest) && layer.diff_id == *diff_id)
-        {
-            self.layers.push(Wanted {
+    pub(super) fn add(&mut self, part: Part, digest: &Digest, diff_id: &Digest) -> Result<(), LoadError> {
+        let key = (digest.to_string(), diff_id.clone());
+        if self.places.contains_key(&key) {
+            return Ok(());
+        }
+        self.push(
+            key,
+            Wanted {
                 path: digest.to_string(),
                 part,
                 digest: Some(digest.clone()),
                 compression: Compression::None,
                 diff_id: diff_id.clone(),
                 unproven: false,
-            });
-        }
+            },
+        )
+        .map(drop)
     }
 
     /// Adds a layer of which only the diff id is known; gives its place.
@@ -90,10 +101,9 @@ impl LayerList {
         path: &str,
         diff_id: &Digest,
     ) -> Result<usize, LoadError> {
-        // The same file under two names is told by its diff id.
-        if let Some(at) = self.layers.iter().position(|layer| layer.diff_id == *diff_id && layer.path == path)
-        {
-            return Ok(at);
+        let key = (path.to_owned(), diff_id.clone());
+        if let Some(at) = self.places.get(&key) {
+            return Ok(*at);
         }
         let decoder = Decoder::new(BufReader::with_capacity(512, part.reader()?))
             .map_err(|source| LoadError::Read { source })?;
@@ -101,14 +111,28 @@ impl LayerList {
         // Without compression, the blob and what it holds are the same bytes.
         let plain = compression == Compression::None
             && part.kept.digest().is_none_or(|digest| digest.algorithm() == diff_id.algorithm());
-        self.layers.push(Wanted {
-            path: path.to_owned(),
-            part,
-            digest: plain.then(|| diff_id.clone()),
-            compression,
-            diff_id: diff_id.clone(),
-            unproven: !plain,
-        });
+        self.push(
+            key,
+            Wanted {
+                path: path.to_owned(),
+                part,
+                digest: plain.then(|| diff_id.clone()),
+                compression,
+                diff_id: diff_id.clone(),
+                unproven: !plain,
+            },
+        )
+    }
+
+    fn push(&mut self, key: (String, Digest), layer: Wanted) -> Result<usize, LoadError> {
+        if self.layers.len() >= MAX_ARCHIVE_LAYERS {
+            return Err(LoadError::Document {
+                path: "archive".to_owned(),
+                reason: format!("it has more than {MAX_ARCHIVE_LAYERS} layers"),
+            });
+        }
+        self.places.insert(key, self.layers.len());
+        self.layers.push(layer);
         Ok(self.layers.len() - 1)
     }
 }
@@ -123,10 +147,10 @@ pub(super) struct Worker<'a, 's> {
 
 /// One thing to do with the layer at a place of the list.
 enum Task {
-    Copy(usize, PartReader, BlobWriter),
-    Unpack(usize, PartReader),
+    Copy(usize, SpoolRoom),
+    Unpack(usize),
     /// Compare what the layer holds with its diff id.
-    Check(usize, PartReader),
+    Check(usize),
 }
 
 /// What a thread tells.
@@ -143,36 +167,42 @@ impl Worker<'_, '_> {
         let layers = list.layers;
         let mut blobs: Vec<Option<LayerBlob>> = Vec::with_capacity(layers.len());
         let mut tasks: Vec<(u64, Task)> = Vec::new();
+        // One blob may belong to several diff ids, if the archive is to be believed: it is copied once.
+        let mut firsts: HashMap<&str, usize> = HashMap::new();
+        let mut places = Vec::with_capacity(layers.len());
+        let mut unpacked = HashSet::new();
         for (at, layer) in layers.iter().enumerate() {
-            let blob = self.kept(layer)?;
-            if blob.is_none() {
-                let size = layer.part.size;
+            let size = layer.part.size;
+            let name = layer.digest.as_ref().map_or(layer.path.as_str(), Digest::as_str);
+            let place = *firsts.entry(name).or_insert(at);
+            places.push(place);
+            let blob = if place == at { self.kept(layer)? } else { None };
+            if blob.is_none() && place == at {
                 if let Some(digest) = &layer.digest {
                     self.progress.event(ProgressEvent::LayerStarted { digest, size });
                 }
-                self.ingest.check_room(layer.part.size)?;
+                self.ingest.check_room(size)?;
                 let like = layer.digest.as_ref().unwrap_or(&layer.diff_id);
-                let copy = Task::Copy(at, layer.part.reader()?, self.ingest.spool(Some(like))?);
-                tasks.push((layer.part.size, copy));
-            }
-            // What takes longest comes first: unpacking is slower than copying.
-            let longer = layer.part.size.saturating_mul(4);
-            let same = |other: &Wanted| other.diff_id == layer.diff_id;
-            let first = !layers[..at].iter().any(same);
-            match self.sink {
-                Some(sink) if !sink.contains(&layer.diff_id) && (first || layer.unproven) => {
-                    tasks.push((longer, Task::Unpack(at, layer.part.reader()?)));
-                }
-                _ if layer.unproven => tasks.push((longer, Task::Check(at, layer.part.reader()?))),
-                _ => {}
+                tasks.push((size, Task::Copy(at, self.ingest.room(like))));
             }
             blobs.push(blob);
+            // What takes longest comes first: unpacking is slower than copying.
+            let longer = size.saturating_mul(4);
+            let first = unpacked.insert(&layer.diff_id);
+            match self.sink {
+                Some(sink) if !sink.contains(&layer.diff_id) && (first || layer.unproven) => {
+                    tasks.push((longer, Task::Unpack(at)));
+                }
+                _ if layer.unproven => tasks.push((longer, Task::Check(at))),
+                _ => {}
+            }
         }
         tasks.sort_by_key(|(effort, _)| std::cmp::Reverse(*effort));
         let queue: VecDeque<Task> = tasks.into_iter().map(|(_, task)| task).collect();
         self.work(&layers, queue, &mut blobs)?;
-        let whole = |blob: Option<LayerBlob>| blob.expect("every layer was copied, or a task has failed");
-        Ok(blobs.into_iter().map(whole).collect())
+        let whole =
+            |place: usize| blobs[place].clone().expect("every layer was copied, or a task has failed");
+        Ok(places.into_iter().map(whole).collect())
     }
 
     /// What the store has of a layer already; announced.
@@ -295,20 +325,23 @@ fn perform(
     send: &mpsc::Sender<News>,
 ) -> Result<News, LoadError> {
     match task {
-        Task::Copy(at, reader, mut writer) => {
-            copy(reader, &mut writer, stop, |done| drop(send.send(News::Bytes(at, done))))?;
+        Task::Copy(at, room) => {
+            let mut writer = room.open()?;
+            copy(layers[at].part.reader()?, &mut writer, stop, |done| {
+                drop(send.send(News::Bytes(at, done)))
+            })?;
             Ok(News::Copied(at, writer))
         }
-        Task::Unpack(at, reader) => {
+        Task::Unpack(at) => {
             if let Some(sink) = sink {
-                unpack(&layers[at], reader, sink, stop)?;
+                unpack(&layers[at], sink, stop)?;
             }
             Ok(News::Unpacked)
         }
-        Task::Check(at, reader) => {
+        Task::Check(at) => {
             let layer = &layers[at];
             let mut hasher = Hasher::like(&layer.diff_id);
-            read_all(&mut plain(reader, stop)?, |bytes| {
+            read_all(&mut plain(layer.part.reader()?, stop)?, |bytes| {
                 hasher.update(bytes);
                 Ok(())
             })?;
@@ -323,14 +356,9 @@ fn perform(
 }
 
 /// Unpacks a layer; what is compressed is decompressed on a thread of its own, which takes nearly as long.
-fn unpack(
-    layer: &Wanted,
-    reader: PartReader,
-    sink: &dyn LayerSink,
-    stop: &AtomicBool,
-) -> Result<(), LoadError> {
+fn unpack(layer: &Wanted, sink: &dyn LayerSink, stop: &AtomicBool) -> Result<(), LoadError> {
     let refused = |source| LoadError::Unpack { layer: layer.diff_id.clone(), source };
-    let mut stream = plain(reader, stop)?;
+    let mut stream = plain(layer.part.reader()?, stop)?;
     if stream.get_ref().compression() == Compression::None {
         return sink.unpack(&layer.diff_id, &mut stream).map_err(refused);
     }

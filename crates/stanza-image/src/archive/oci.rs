@@ -111,7 +111,7 @@ pub(super) fn take(
         .map_err(|error| LoadError::document(config.digest.as_str(), &error))?;
     for (layer, diff_id) in manifest.layers.iter().zip(&diff_ids) {
         let part = loader.contents.blob(&layer.digest, layer.size)?;
-        loader.layers.add(part, &layer.digest, diff_id);
+        loader.layers.add(part, &layer.digest, diff_id)?;
     }
     loader.keep(Some(&config.digest), &config_bytes)?;
     let digest = loader.keep(digest, bytes)?;

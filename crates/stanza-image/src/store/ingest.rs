@@ -120,6 +120,11 @@ impl Ingest<'_> {
         enough.context("find room in", &self.directory)
     }
 
+    /// A place for a file that is spooled later, by whatever thread.
+    pub(crate) fn room(&self, like: &Digest) -> SpoolRoom {
+        SpoolRoom { path: self.next_path(), like: like.clone() }
+    }
+
     fn next_path(&self) -> PathBuf {
         let number = self.files.get();
         self.files.set(number + 1);
@@ -177,6 +182,20 @@ impl Drop for Ingest<'_> {
     fn drop(&mut self) {
         // What cannot be removed now is found by the next collection: its lease is free.
         let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Where a file is going to be spooled: nothing is open yet.
+#[derive(Debug)]
+pub(crate) struct SpoolRoom {
+    path: PathBuf,
+    like: Digest,
+}
+
+impl SpoolRoom {
+    /// Starts the file; hashed with the algorithm of the digest that it was made for.
+    pub(crate) fn open(self) -> Result<BlobWriter, StoreError> {
+        Ok(BlobWriter::create(self.path, None)?.hash_like(&self.like))
     }
 }
 

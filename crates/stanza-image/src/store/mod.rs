@@ -55,7 +55,7 @@ pub use verify::{BlobFault, BlobKind, KnownBlob, StoreReport, StoredEntry};
 pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;
 pub(crate) use index::{CONTAINERD_NAME, NAME as REF_NAME, NewEntry};
-pub(crate) use ingest::{Ingest, Spooled};
+pub(crate) use ingest::{Ingest, SpoolRoom, Spooled};
 use partial::PARTIAL;
 pub(crate) use partial::{Partial, Wanted};
 

@@ -252,6 +252,30 @@ fn wrong_layers_tags_and_blobs_are_refused_and_leave_nothing() {
 }
 
 #[test]
+fn a_blob_with_two_diff_ids_is_taken_once() {
+    let (one, two) = (layer("one"), layer("two"));
+    let lie = config(&[&one, &two]);
+    let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
+        "config": descriptor(OCI_CONFIG, lie.as_bytes()),
+        "layers": [descriptor(OCI_LAYER, &one), descriptor(OCI_LAYER, &one)]})
+    .to_string();
+    let index =
+        serde_json::json!({"schemaVersion": 2, "manifests": [descriptor(OCI_MANIFEST, manifest.as_bytes())]});
+    let archive = Fixture::new()
+        .file("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)
+        .file("index.json", index.to_string().as_bytes())
+        .file(&blob_path(manifest.as_bytes()), manifest.as_bytes())
+        .file(&blob_path(lie.as_bytes()), lie.as_bytes())
+        .file(&blob_path(&one), &one)
+        .bytes();
+    let (_keep, store) = self::store();
+    // Without a sink nothing is unpacked, so that nothing is found: a container of it is refused.
+    assert_eq!(load_bytes(&store, archive).unwrap().len(), 1);
+    let image = store.list().unwrap().remove(0);
+    assert_eq!((image.layers.len(), &image.layers[0].digest), (2, &image.layers[1].digest));
+}
+
+#[test]
 fn archives_of_the_peers_are_loaded() {
     let (_keep, store) = store();
     let (fixture, manifest) = oci(Some("q.io/peer:1"), &layer("x"));
