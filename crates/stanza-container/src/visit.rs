@@ -93,7 +93,6 @@ pub fn visit(
 }
 
 fn keep(visited: Visited<'_>, kept: &[BorrowedFd<'_>]) -> Result<(), Failure> {
-    set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from tracing")?;
     rustix::process::umask(Mode::empty());
     let pidfd = match visited {
         Visited::Running { pidfd, .. } => Some(pidfd),
@@ -101,6 +100,10 @@ fn keep(visited: Visited<'_>, kept: &[BorrowedFd<'_>]) -> Result<(), Failure> {
     };
     let all: Vec<BorrowedFd<'_>> = kept.iter().copied().chain(pidfd).collect();
     keep_only(3, &all).during("close the caller's descriptors")
+}
+
+fn hide() -> Result<(), Failure> {
+    set_dumpable_behavior(DumpableBehavior::NotDumpable).during("hide from tracing")
 }
 
 fn open(path: &str, flags: OFlags) -> io::Result<OwnedFd> {
@@ -111,6 +114,7 @@ fn enter(visited: Visited<'_>) -> Result<View, Failure> {
     match visited {
         Visited::Running { pid, pidfd } => {
             let descriptors = open("/proc/self/fd", OFlags::PATH).during("open /proc/self/fd")?;
+            hide()?;
             join(pid, pidfd)?;
             let root = open("/", OFlags::PATH | OFlags::DIRECTORY).during("open the container's root")?;
             Ok(View { root, descriptors, stored_owners: false })
@@ -166,6 +170,8 @@ fn put_together(rootfs: &Rootfs, spec: &Spec, copy_up: &[CopyUp], read_only: boo
     if read_only {
         make_read_only(root.directory()).mounting(Path::new("/"))?;
     }
+    // Not before: who is not dumpable has no say in the ids of its child's namespace (proc(5)).
+    hide()?;
     let root = rustix::io::fcntl_dupfd_cloexec(root.directory().as_fd(), 3)
         .during("duplicate the container's root")?;
     Ok(View { root, descriptors, stored_owners })

@@ -491,6 +491,40 @@ fn a_file_that_shrinks_and_grows_is_copied_whole() {
 }
 
 #[test]
+fn a_file_of_holes_does_not_fill_the_disk() {
+    let stanza = fixture!();
+    stanza.sleeper("hollow");
+    let script = "truncate -s 300M /tmp/f; echo end >> /tmp/f; dd if=/dev/zero of=/tmp/f bs=1 seek=5000000 count=1 conv=notrunc";
+    stanza.ok(&["exec", "hollow", "sh", "-c", script]);
+    let out = stanza.directory().join("out");
+    for target in [out.display().to_string(), "hollow:/tmp/g".to_owned()] {
+        stanza.ok(&["cp", "hollow:/tmp/f", &target]);
+    }
+    let meta = out.metadata().unwrap();
+    assert_eq!(meta.len(), (300 << 20) + 4);
+    assert!(meta.blocks() * 512 < 1 << 20, "{} blocks", meta.blocks());
+    assert_eq!(stanza.ok(&["exec", "hollow", "cmp", "/tmp/f", "/tmp/g"]), "");
+}
+
+#[test]
+fn the_image_host_is_a_container_as_any() {
+    let stanza = fixture!();
+    let shop = workshop(&stanza);
+    let dir = shop.join("dir").display().to_string();
+    stanza.ok(&["create", "--network", "none", "--name", "machine", "host", "sleep", "1000"]);
+    let name = "stanza-test-copied";
+    for round in ["standing", "running"] {
+        stanza.ok(&["cp", &dir, &format!("machine:/usr/{name}-{round}")]);
+        assert!(!Path::new("/usr").join(format!("{name}-{round}")).exists());
+        let host = fs::read_to_string("/etc/passwd").unwrap();
+        assert_eq!(content(&stanza, "machine", "/etc/passwd"), host);
+        stanza.ok(&["start", "machine"]);
+        let seen = stanza.ok(&["exec", "machine", "cat", &format!("/usr/{name}-{round}/sub/b")]);
+        assert_eq!(seen, "b");
+    }
+}
+
+#[test]
 fn archives_that_attack_are_refused_or_stay_inside() {
     let stanza = fixture!();
     let victim = stanza.directory().join("victim");
@@ -619,6 +653,27 @@ fn without_root_copies_go_both_ways() {
     }
     stanza.ok(&["cp", "running:/tmp/back", "standing:/tmp/other"]);
     stanza.ok(&["start", "standing"]);
+    // A user namespace below the user's own.
+    stanza.ok(&[
+        "create",
+        "--userns",
+        "keep-id",
+        "--network",
+        "none",
+        "--name",
+        "kept",
+        "busybox",
+        "sleep",
+        "1000",
+    ]);
+    let file = home.join("standing").display().to_string();
+    for round in ["before", "after"] {
+        stanza.ok(&["cp", &file, &format!("kept:/tmp/{round}")]);
+        stanza.ok(&["cp", &format!("kept:/tmp/{round}"), &home.join(round).display().to_string()]);
+        stanza.ok(&["start", "kept"]);
+    }
+    let seen = stanza.ok(&["exec", "-u", "0", "kept", "stat", "-c", "%u", "/tmp/before", "/tmp/after"]);
+    assert_eq!(seen, "0\n0");
     for name in ["standing", "running"] {
         let seen = stanza.ok(&["exec", name, "stat", "-c", "%u", "/tmp/f", "/tmp/back"]);
         assert_eq!(seen, "1000\n0", "{name}");

@@ -180,10 +180,11 @@ impl Unpack<'_> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR).map_err(fail("make the file"))?;
         let whole = [Segment { offset: 0, length: content.left() }];
+        let mut holes = sparse.is_some();
         for segment in sparse.unwrap_or(&whole) {
-            copy(content, &file, *segment, header)?;
+            holes |= copy(content, &file, *segment, header)?;
         }
-        if sparse.is_some() {
+        if holes {
             fs::ftruncate(&file, header.size).map_err(fail("set the size of"))?;
         }
         self.unpacked.bytes += header.size;
@@ -352,14 +353,18 @@ impl Unpack<'_> {
     }
 }
 
-/// Copies the next bytes of the archive to their place in `file`.
+/// Zeros from this many bytes on are not written: archives have no holes, and a file of 1 TiB of them costs a container nothing.
+const HOLE: usize = 4096;
+
+/// Copies the next bytes of the archive to their place in `file`; whether there are holes.
 fn copy<R: BufRead>(
     content: &mut Content<'_, R>,
     file: &OwnedFd,
     segment: Segment,
     header: &Header,
-) -> Result<(), FilesError> {
+) -> Result<bool, FilesError> {
     let Segment { mut offset, length: mut left } = segment;
+    let mut holes = false;
     while left > 0 {
         let bytes = match content.fill_buf() {
             Ok(bytes) => bytes,
@@ -371,15 +376,20 @@ fn copy<R: BufRead>(
             let error = std::io::ErrorKind::UnexpectedEof.into();
             return Err(FilesError::Archive(content.failure(error)));
         }
-        let written = match rustix::io::pwrite(file, bytes, offset) {
-            Err(Errno::INTR) => 0,
-            result => result.map_err(failed("write", &header.path))?,
+        let written = if bytes.len() >= HOLE && bytes.iter().all(|byte| *byte == 0) {
+            holes = true;
+            bytes.len()
+        } else {
+            match rustix::io::pwrite(file, bytes, offset) {
+                Err(Errno::INTR) => 0,
+                result => result.map_err(failed("write", &header.path))?,
+            }
         };
         content.consume(written);
         offset += written as u64;
         left -= written as u64;
     }
-    Ok(())
+    Ok(holes)
 }
 
 fn without_slash(path: &[u8]) -> &[u8] {
