@@ -28,6 +28,8 @@ Usage: cargo xtask TASK
                                           measure against the peers that are installed, print a table
   bench oci [NAMES] [--stanza PATH] [--rounds N] [--hangs N] [--stages] [--markdown] [--json FILE]
                                           the OCI runtime against runc, crun and the kernel's floor
+  bench image [--only pull|push|save|load|memory] [--peers A,B] [--rounds N] [--stanza PATH] [--markdown] [--json FILE]
+                                          images in and out, against the peers and a lower bound
   conformance [--markdown] [--area A] [--case C] [--runtime NAME[=PATH]]
                                           the black-box cases on runc, crun and stanza, side by side
   interop [podman|rootless|containerd|docker] [--runtime PATH] [--only PART]

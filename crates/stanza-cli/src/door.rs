@@ -62,6 +62,7 @@ impl Door {
 struct Globals {
     root: Option<PathBuf>,
     runroot: Option<PathBuf>,
+    config: Option<PathBuf>,
     storage_driver: Option<String>,
     debug: bool,
 }
@@ -81,7 +82,6 @@ const REFUSED: &[&str] = &[
     "--host",
     "-c",
     "--context",
-    "--config",
     "--tls",
     "--tlscacert",
     "--tlscert",
@@ -105,7 +105,7 @@ fn read_globals(words: &[OsString], globals: &mut Globals) -> Result<Start, Fail
             None => (text, None),
         };
         match name {
-            "--root" | "--runroot" => {
+            "--root" | "--runroot" | "--config" => {
                 let value = match attached {
                     Some(value) => PathBuf::from(value),
                     None => {
@@ -114,9 +114,14 @@ fn read_globals(words: &[OsString], globals: &mut Globals) -> Result<Start, Fail
                     }
                 };
                 if value.as_os_str().is_empty() {
-                    return Err(Failure::usage(format!("option `{name}` needs a directory")));
+                    let what = if name == "--config" { "file" } else { "directory" };
+                    return Err(Failure::usage(format!("option `{name}` needs a {what}")));
                 }
-                let slot = if name == "--root" { &mut globals.root } else { &mut globals.runroot };
+                let slot = match name {
+                    "--root" => &mut globals.root,
+                    "--runroot" => &mut globals.runroot,
+                    _ => &mut globals.config,
+                };
                 *slot = Some(value);
             }
             "--storage-driver" => {
@@ -187,8 +192,9 @@ fn dispatch(globals: &Globals, entry: &'static Entry, words: &[OsString]) -> Out
         Parsed::Help(text) => return output::data(&text).map(|()| 0),
     };
     namespace?;
-    let options = Options::resolve(globals.root.clone(), globals.runroot.clone(), uid)
+    let mut options = Options::resolve(globals.root.clone(), globals.runroot.clone(), uid)
         .with_storage_driver(globals.storage_driver.as_deref())?;
+    options.config.clone_from(&globals.config);
     (entry.run)(&mut Door { options, monitor, entering }, &matches)
 }
 
@@ -204,11 +210,13 @@ mod tests {
 
     #[test]
     fn global_options_stand_before_the_command() {
-        let (start, globals) = read(&["--root", "/a", "--runroot=/b", "-D", "run", "--root", "x"]);
-        assert_eq!(start, Ok(Start::Command(4)));
+        let words = ["--root", "/a", "--runroot=/b", "-D", "--config", "/c", "run", "--root", "x"];
+        let (start, globals) = read(&words);
+        assert_eq!(start, Ok(Start::Command(6)));
         let expected = Globals {
             root: Some("/a".into()),
             runroot: Some("/b".into()),
+            config: Some("/c".into()),
             storage_driver: None,
             debug: true,
         };

@@ -26,13 +26,14 @@ pub(crate) fn overview() -> String {
     text.push_str(
         "\nOptions:\n  \
          --root DIR      Where images, containers and volumes are kept ($STANZA_ROOT)\n  \
+         --config FILE   The configuration file\n  \
          --runroot DIR   Where the state of running containers is kept\n  \
          --storage-driver NAME\n                         \
          How root file systems are made: `overlay`, `erofs`, `copy` ($STANZA_STORAGE_DRIVER)\n  \
          -D, --debug     Tell the kind of a failure too\n  \
          -v, --version   Print the version\n  \
          -h, --help      Print this help\n\n\
-         `container`, `image` and `system` may stand before their commands, as in `stanza container ls`.\n\
+         `container`, `image`, `manifest` and `system` may stand before their commands, as in `stanza container ls`.\n\
          `stanza COMMAND --help` tells more about a command.\n\n\
          Example:\n  stanza run --rm host sh -c 'echo hello from $(hostname), pid $$'\n",
     );

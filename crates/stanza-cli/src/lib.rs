@@ -21,6 +21,7 @@ mod flags;
 mod format;
 mod help;
 mod output;
+mod output_file;
 mod progress;
 mod render;
 

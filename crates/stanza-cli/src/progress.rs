@@ -1,8 +1,9 @@
-//! How a pull or load is shown: a line for every step; on a terminal one line for each layer, drawn again in place.
+//! How a pull, push or load is shown: a line for every step; on a terminal one line for each layer, drawn again in place.
 
 use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use stanza_image::{Progress, ProgressEvent};
 use stanza_spec::Digest;
 use stanza_spec::units::human_size;
@@ -17,7 +18,7 @@ const WIDTH: u64 = 30;
 /// Where progress goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stream {
-    /// Of `pull` and `load`, whose output it is.
+    /// Of `pull`, `push` and `load`, whose output it is.
     Stdout,
     /// Of `run` and `create`, whose output is another's.
     Stderr,
@@ -25,11 +26,22 @@ pub(crate) enum Stream {
     Quiet,
 }
 
-/// Shows the events of a pull.
+/// In which form progress is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A line for every step.
+    Lines,
+    /// One line for each layer, drawn again in place.
+    Bars,
+    /// An object for every step, as Docker's API streams them.
+    Json,
+}
+
+/// Shows the events of a pull, push or load.
 #[derive(Debug)]
 pub(crate) struct Display {
     stream: Stream,
-    terminal: bool,
+    form: Form,
     layers: Vec<(Digest, String)>,
     /// Lines that are on the terminal already.
     drawn: usize,
@@ -54,7 +66,7 @@ impl Display {
         };
         Display {
             stream,
-            terminal,
+            form: if terminal { Form::Bars } else { Form::Lines },
             layers: Vec::new(),
             drawn: 0,
             last: None,
@@ -62,6 +74,19 @@ impl Display {
             told: false,
             digest: None,
             changed: None,
+        }
+    }
+
+    /// A display as `--progress` asks for; `None` for a word it does not know.
+    pub(crate) fn of(word: Option<&str>) -> Option<Display> {
+        let with = |form| Display { form, ..Display::new(Stream::Stdout) };
+        match word {
+            None | Some("auto") => Some(Display::new(Stream::Stdout)),
+            Some("plain") => Some(with(Form::Lines)),
+            Some("tty") => Some(with(Form::Bars)),
+            Some("json") => Some(with(Form::Json)),
+            Some("quiet") => Some(Display::new(Stream::Quiet)),
+            Some(_) => None,
         }
     }
 
@@ -77,7 +102,14 @@ impl Display {
         // What stands above is not drawn again.
         self.drawn = 0;
         self.layers.clear();
+        if self.form == Form::Json {
+            return self.object(&json!({ "status": text }));
+        }
         self.write(&format!("{}\n", output::escaped(text)));
+    }
+
+    fn object(&self, value: &serde_json::Value) {
+        self.write(&format!("{value}\n"));
     }
 
     fn write(&self, text: &str) {
@@ -89,14 +121,35 @@ impl Display {
         }
     }
 
-    /// A layer's new state; `passing` ones are shown on terminals only.
-    fn layer(&mut self, digest: &Digest, text: String, passing: bool) {
-        if !self.terminal {
-            if !passing {
-                self.write(&format!("{}: {text}\n", digest.short()));
+    /// A layer's new state.
+    fn layer(&mut self, digest: &Digest, text: &str) {
+        match self.form {
+            Form::Lines => self.write(&format!("{}: {text}\n", digest.short())),
+            Form::Bars => self.bar(digest, text.to_owned(), false),
+            Form::Json => {
+                self.object(&json!({ "status": text, "progressDetail": {}, "id": digest.short() }));
             }
-            return;
         }
+    }
+
+    /// How far a layer is: not worth a line of its own.
+    fn moving(&mut self, digest: &Digest, text: &str, done: u64, size: u64) {
+        match self.form {
+            Form::Lines => {}
+            Form::Bars => self.bar(digest, format!("{text} {}", bar(done, size)), true),
+            Form::Json => {
+                if self.last.is_some_and(|last| last.elapsed() < PAUSE) {
+                    return;
+                }
+                self.last = Some(Instant::now());
+                let detail = json!({ "current": done, "total": size });
+                self.object(&json!({ "status": text, "progressDetail": detail, "id": digest.short() }));
+            }
+        }
+    }
+
+    /// A layer's line on a terminal; `passing` states need not be seen all.
+    fn bar(&mut self, digest: &Digest, text: String, passing: bool) {
         match self.layers.iter_mut().find(|(known, _)| known == digest) {
             Some((_, state)) => *state = text,
             None => self.layers.push((digest.clone(), text)),
@@ -149,16 +202,26 @@ impl Progress for Display {
             ProgressEvent::PlatformDiffers { found, wanted } => {
                 output::warning(&format!("the image is made for {found}, not for {wanted}"));
             }
-            ProgressEvent::LayerExists { digest, .. } => {
-                self.layer(digest, "Already exists".to_owned(), false)
+            ProgressEvent::LayerExists { digest, .. } => self.layer(digest, "Already exists"),
+            ProgressEvent::LayerPending { digest, .. } if self.form == Form::Bars => {
+                self.layer(digest, "Waiting");
             }
-            ProgressEvent::LayerStarted { digest, .. } => {
-                self.layer(digest, "Pulling fs layer".to_owned(), false)
+            ProgressEvent::LayerWaiting { digest } => self.layer(digest, "Waiting for another process"),
+            ProgressEvent::LayerStarted { digest, .. } => self.layer(digest, "Pulling fs layer"),
+            ProgressEvent::LayerBytes { digest, done, size } => {
+                self.moving(digest, "Downloading", done, size);
             }
-            ProgressEvent::LayerBytes { digest, done, size } if self.terminal => {
-                self.layer(digest, format!("Downloading {}", bar(done, size)), true);
+            ProgressEvent::LayerDone { digest, .. } => self.layer(digest, "Pull complete"),
+            ProgressEvent::LayerPresent { digest, .. } => self.layer(digest, "Layer already exists"),
+            ProgressEvent::LayerMounted { digest, from, .. } => {
+                self.layer(digest, &format!("Mounted from {from}"));
             }
-            ProgressEvent::LayerDone { digest, .. } => self.layer(digest, "Pull complete".to_owned(), false),
+            ProgressEvent::LayerSending { digest, done, size } => self.moving(digest, "Pushing", done, size),
+            ProgressEvent::LayerSent { digest, .. } => self.layer(digest, "Pushed"),
+            ProgressEvent::Pushed { name, digest, size } => {
+                let tag = name.tag().unwrap_or_default();
+                self.line(&format!("{tag}: digest: {digest} size: {size}"));
+            }
             ProgressEvent::Retrying { attempt, delay } => {
                 output::warning(&format!("trying again in {} s (attempt {attempt})", delay.as_secs()));
                 self.drawn = 0;
@@ -171,7 +234,7 @@ impl Progress for Display {
 
 #[cfg(test)]
 mod tests {
-    use super::bar;
+    use super::{Display, bar};
 
     #[test]
     fn bars_fill_from_left_to_right() {
@@ -179,5 +242,12 @@ mod tests {
         assert_eq!(bar(5, 10), format!("[{}>{}]  5B/10B", "=".repeat(15), " ".repeat(14)));
         assert_eq!(bar(10, 10), format!("[{}]  10B/10B", "=".repeat(30)));
         assert_eq!(bar(7, 0), format!("[{}]  7B/0B", "=".repeat(30)));
+    }
+    #[test]
+    fn only_known_forms_of_progress_are_taken() {
+        for word in ["auto", "plain", "tty", "json", "quiet"] {
+            assert!(Display::of(Some(word)).is_some(), "{word}");
+        }
+        assert!(Display::of(Some("fancy")).is_none());
     }
 }

@@ -34,6 +34,7 @@ mod source;
 mod terminal;
 mod user;
 mod view;
+mod visit;
 
 pub use capabilities::{ALL_CAPABILITIES, capability_set};
 pub use copy_up::CopyUp;
@@ -49,3 +50,4 @@ pub use live_mounts::{AddedMount, MountTarget, add_mounts, ensure_mount_points, 
 pub use mount_options::mount_option_words;
 pub use process::CgroupEntry;
 pub use view::{mount_view, unmount_view};
+pub use visit::{View, Visited, visit};

@@ -7,12 +7,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use stanza_image::{ImageStore, StoreError};
+use stanza_image::{ImageStore, SinkError, StoreError};
 use stanza_snapshot::LayerStore;
 use stanza_spec::{Classify, ErrorKind, Rootfs};
 
-use crate::Options;
 use crate::database::{Database, DatabaseError, Record};
+use crate::{Options, Settings, SettingsError};
 
 /// One engine: what any number of processes do to one root directory. Cheap to make; not shared between threads.
 #[derive(Debug)]
@@ -21,6 +21,7 @@ pub struct Engine {
     database: Option<Database>,
     images: Option<ImageStore>,
     layers: Option<LayerStore>,
+    pub(crate) settings: Option<Settings>,
     /// What `create` found out last, so that a `start` right after it asks nobody again.
     pub(crate) fresh: Option<Fresh>,
 }
@@ -79,7 +80,7 @@ impl Engine {
                 return Err(OpenError::Relative(path.clone()));
             }
         }
-        Ok(Engine { options, database: None, images: None, layers: None, fresh: None })
+        Ok(Engine { options, database: None, images: None, layers: None, settings: None, fresh: None })
     }
 
     /// Where this engine keeps its things.
@@ -106,6 +107,34 @@ impl Engine {
             self.images = Some(ImageStore::open(&self.options.root.join("images"))?);
         }
         Ok(self.images.as_ref().expect("it was opened above"))
+    }
+
+    /// Decides which form layers get that are unpacked from now on, and whether containers are copies of them: as the command
+    /// line or the environment says, else the configuration file, else by the file system.
+    ///
+    /// Costs the attempt to open the configuration file, and no more where there is none: so it is asked by whoever unpacks
+    /// or creates, and by nobody who uses what is there.
+    pub(crate) fn choose_driver(&mut self) -> Result<(), SettingsError> {
+        if self.options.storage_driver.is_none()
+            && let Some(driver) = self.settings()?.storage.driver
+        {
+            self.options.storage_driver = Some(driver);
+            let layers = self.layers.take();
+            self.layers = layers.map(|store| store.with_driver(Some(driver), &self.options.runroot));
+        }
+        Ok(())
+    }
+
+    /// Both stores at once, ready to take an image: what processes that died left half unpacked is cleared first.
+    pub(crate) fn stores<E>(&mut self) -> Result<(&ImageStore, &LayerStore), E>
+    where
+        E: From<StoreError> + From<SinkError>,
+    {
+        self.image_store()?;
+        self.choose_driver().map_err(SinkError::new)?;
+        // One look, before work that takes much longer. A failure is shown by `system check`.
+        let _ = self.layer_store().map_err(SinkError::new)?.clear_leftovers();
+        Ok(self.images.as_ref().zip(self.layers.as_ref()).expect("both were opened above"))
     }
 
     pub(crate) fn layer_store(&mut self) -> Result<&LayerStore, stanza_snapshot::OpenError> {

@@ -30,6 +30,8 @@ pub struct ImageMount {
     pub names: Vec<String>,
     /// Where, absolute.
     pub path: PathBuf,
+    /// What it is made of, the lowest first.
+    pub layers: Vec<Digest>,
 }
 
 /// Why an image is not mounted or unmounted.
@@ -135,7 +137,8 @@ impl Engine {
             }
             return Err(ImageMountError::Elsewhere { name: name.to_owned(), path: mounted.path });
         }
-        let mut lower = match self.ensure_rootfs(&image, name, &own)? {
+        let stack = self.ensure_rootfs(&image, name, &own, &mut stanza_image::Silent)?;
+        let mut lower = match stack.rootfs {
             Rootfs::Layered { root, .. } => root.lower,
             Rootfs::Copied { layers, .. } => layers,
             Rootfs::Directory(path) => vec![Layer::Directory(path)],
@@ -143,16 +146,18 @@ impl Engine {
         // The lowest is the engine's own, with places to mount on. An empty directory instead: a view has at least two.
         lower.pop();
         lower.push(Layer::Directory(own.clone()));
-        let layers = OverlayLayers { lower, upper: PathBuf::new(), work: own, userxattr: false };
+        let view = OverlayLayers { lower, upper: PathBuf::new(), work: own, userxattr: false };
         let names = image.names.iter().map(ToString::to_string).collect();
-        let mount = ImageMount { id: image.id, names, path };
+        let mount = ImageMount { id: image.id, names, path, layers: stack.layers };
         let record = self.mount_record(&mount.id);
         let text = serde_json::to_vec(&mount).map_err(io::Error::other);
         text.and_then(|text| fs::write(&record, text)).map_err(failed("write", &record))?;
-        if let Err(error) = mount_view(&layers, &mount.path) {
+        if let Err(error) = mount_view(&view, &mount.path) {
             self.forget_mount(&mount.id);
             return Err(failed("mount an image at", &mount.path)(error));
         }
+        // From here on the mount says that they are needed.
+        drop(stack.held);
         Ok(mount)
     }
 

@@ -1,18 +1,22 @@
 //! Images: the store's verbs, with what only the engine knows: which containers use an image, which unpacked layers
 //! nobody needs any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::Path;
 
 use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, PullError, PullOptions, Removed,
-    ResolveError, StoreError,
+    Admission, ArchiveForm, Image, ImportError, ImportOptions, LoadError, LoadOptions, Loaded, Platforms,
+    Progress, PullError, PullOptions, PushError, PushOptions, Pushed, Removed, ResolveError, SaveError,
+    Source, StoreError, Target,
 };
 use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 
 use crate::database::DatabaseError;
 use crate::filters::{FilterError, Filters};
-use crate::{Engine, size};
+use crate::layers::Unpacking;
+use crate::settings::SettingsError;
+use crate::{Engine, collect};
 
 /// An image in a listing.
 #[derive(Clone, Debug)]
@@ -68,6 +72,9 @@ pub enum ImageError {
     /// A filter.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// The configuration file.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// The database.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -86,6 +93,7 @@ impl Classify for ImageError {
                 ErrorKind::Conflict
             }
             ImageError::Filter(error) => error.kind(),
+            ImageError::Settings(error) => error.kind(),
             ImageError::Database(error) => error.kind(),
             ImageError::Status(error) => error.kind(),
         }
@@ -104,6 +112,7 @@ impl Classify for ImageError {
                 Some(format!("take it off with `stanza image unmount {image}`"))
             }
             ImageError::Filter(error) => error.hint(),
+            ImageError::Settings(error) => error.hint(),
             ImageError::Database(error) => error.hint(),
             ImageError::Status(error) => error.hint(),
         }
@@ -130,29 +139,80 @@ impl Engine {
     /// Fetches an image from its registry and unpacks it.
     ///
     /// # Errors
-    /// When the registry does not have it or does not answer, or when the disk refuses.
+    /// When the registry does not have it or does not answer, the policy does not let it in, or when the disk refuses.
     pub fn pull(
         &mut self,
         reference: &Reference,
+        platforms: Platforms,
+        tls_verify: bool,
+        signature_policy: Option<&Path>,
+        progress: &mut dyn Progress,
+    ) -> Result<Image, PullError> {
+        // A file that is wrong is told by whoever keeps the budget, after the pull.
+        let concurrency = self
+            .settings()
+            .map_or(PullOptions::CONCURRENCY, |settings| settings.images.max_concurrent_downloads);
+        let (images, layers) = self.stores::<PullError>()?;
+        let mut options = PullOptions {
+            platforms,
+            tls_verify,
+            signature_policy,
+            sink: Some(&Unpacking(layers)),
+            concurrency,
+            progress,
+        };
+        stanza_image::pull(images, reference, &mut options)
+    }
+
+    /// Sends an image, or with `all_tags` all images of a repository, to the registry of its name; of an index, with
+    /// `platform`, the manifest for it alone.
+    ///
+    /// # Errors
+    /// When there is no such image, or the registry does not answer or refuses.
+    pub fn push(
+        &mut self,
+        name: &Reference,
+        all_tags: bool,
         platform: Option<Platform>,
         tls_verify: bool,
         progress: &mut dyn Progress,
-    ) -> Result<Image, PullError> {
+    ) -> Result<Vec<Pushed>, PushError> {
         let store = self.image_store()?;
-        let platform = platform.unwrap_or_else(Platform::host);
-        stanza_image::pull(store, reference, &mut PullOptions { platform, tls_verify, progress })
+        stanza_image::push(store, name, &mut PushOptions { all_tags, platform, tls_verify, progress })
     }
 
-    /// Takes in a `docker save` or OCI archive.
+    /// Takes in the images of an archive, and unpacks them.
     ///
     /// # Errors
     /// When the archive is damaged or refused.
     pub fn load(
         &mut self,
-        archive: Box<dyn Read>,
+        source: Source,
+        platform: Option<Platform>,
+        admission: &Admission<'_>,
         progress: &mut dyn Progress,
     ) -> Result<Vec<Loaded>, LoadError> {
-        stanza_image::load(self.image_store()?, archive, progress)
+        let (images, layers) = self.stores::<LoadError>()?;
+        let platform = platform.unwrap_or_else(Platform::host);
+        let sink = Unpacking(layers);
+        let mut options = LoadOptions { platform, admission: *admission, sink: Some(&sink), progress };
+        stanza_image::load(images, source, &mut options)
+    }
+
+    /// Writes images to an archive. A name without a tag means all tags of its repository, an id the image without names.
+    ///
+    /// # Errors
+    /// When a name leads nowhere, a blob is missing, or the target cannot be written.
+    pub fn save(
+        &mut self,
+        names: &[&str],
+        platform: Option<&Platform>,
+        form: ArchiveForm,
+        target: Target<'_>,
+    ) -> Result<(), SaveError> {
+        let store = self.image_store()?;
+        let images = stanza_image::select(store, names, platform)?;
+        stanza_image::save(store, &images, form, target)
     }
 
     /// Makes an image of a root file system's tarball.
@@ -168,12 +228,24 @@ impl Engine {
         stanza_image::import(self.image_store()?, archive, reference, options)
     }
 
-    /// The image that `name` means: a reference, an id, or the beginning of one.
+    /// The image that `name` means: a reference, an id, or the beginning of one, or a short name with an alias.
     ///
     /// # Errors
     /// When it means none, or several.
     pub fn image(&mut self, name: &str) -> Result<Image, ImageError> {
-        Ok(self.image_store()?.resolve(name)?)
+        let full = self.full_name(name)?;
+        Ok(self.image_store()?.resolve(&full)?)
+    }
+
+    /// `name`, or what it is an alias of when only that is in the store.
+    fn full_name(&mut self, name: &str) -> Result<String, ImageError> {
+        let store = self.image_store()?;
+        // Settings that are wrong matter to a pull; here they are no alias. An error tells of the name as it was given.
+        let alias = match store.resolve(name) {
+            Err(ResolveError::NotFound { .. }) => stanza_image::expand_alias(name).ok().flatten(),
+            _ => None,
+        };
+        Ok(alias.filter(|full| store.resolve(full).is_ok()).unwrap_or_else(|| name.to_owned()))
     }
 
     /// The images that the filters leave, the newest first.
@@ -234,8 +306,7 @@ impl Engine {
     /// # Errors
     /// When there is no such image, or the name has a digest.
     pub fn tag(&mut self, source: &str, target: &Reference) -> Result<(), ImageError> {
-        let image = self.image(source)?;
-        Ok(self.image_store()?.tag(&image, target)?)
+        Ok(self.image_store()?.tag(source, target)?)
     }
 
     /// Takes a name from an image, and with the last one the image. A container that is made of it protects it; `force`
@@ -244,7 +315,10 @@ impl Engine {
     /// # Errors
     /// When there is no such image, or something protects it.
     pub fn remove_image(&mut self, name: &str, force: bool) -> Result<Removed, ImageError> {
+        let name = &self.full_name(name)?;
         let image = self.image(name)?;
+        // No container is made of it between the look and the removal.
+        let alone = self.alone_with_layers();
         let by_id = name.parse::<Reference>().map_or(true, |reference| !image.names.contains(&reference));
         // Taking one of several names away harms nobody.
         let deletes = image.names.len() <= 1 || by_id;
@@ -252,15 +326,24 @@ impl Engine {
             return Err(ImageError::Mounted { image: image.id.short().to_owned(), path: mount.path });
         }
         if deletes && let Some(users) = self.used_images()?.get(&image.id).cloned() {
+            let mut user = None;
             for id in &users {
-                if matches!(self.inspect(id)?.state, crate::State::Running(_)) {
-                    return Err(ImageError::Running {
-                        image: image.id.short().to_owned(),
-                        container: id.short().to_owned(),
-                    });
+                match self.inspect(id) {
+                    Ok(container) if matches!(container.state, crate::State::Running(_)) => {
+                        return Err(ImageError::Running {
+                            image: image.id.short().to_owned(),
+                            container: id.short().to_owned(),
+                        });
+                    }
+                    // Removed since.
+                    Err(crate::ListError::Find(crate::FindError::NotFound(_))) => {}
+                    result => {
+                        result?;
+                        user = user.or(Some(id));
+                    }
                 }
             }
-            if let (false, Some(user)) = (force, users.first()) {
+            if let (false, Some(user)) = (force, user) {
                 return Err(ImageError::InUse {
                     name: name.to_owned(),
                     container: user.short().to_owned(),
@@ -270,7 +353,9 @@ impl Engine {
         }
         let removed = self.image_store()?.remove(name, force)?;
         if !removed.deleted.is_empty() {
-            self.remove_unused_layers()?;
+            let taken = self.take_unused_layers()?;
+            drop(alone);
+            collect::finish(taken);
         }
         Ok(removed)
     }
@@ -288,31 +373,6 @@ impl Engine {
             }
         }
         Ok(used)
-    }
-
-    /// Removes unpacked layers that belong to no image and no container; gives the bytes reclaimed.
-    pub(crate) fn remove_unused_layers(&mut self) -> Result<u64, ImageError> {
-        let mut needed: BTreeSet<Digest> = BTreeSet::new();
-        // Layers first: one that is unpacked after this look is not in the list.
-        let Ok(layers) = self.layer_store().map_err(drop).and_then(|store| store.list().map_err(drop)) else {
-            return Ok(0);
-        };
-        for image in self.image_store()?.list()? {
-            needed.extend(image.layers.into_iter().map(|layer| layer.diff_id));
-        }
-        for row in self.database()?.rows()? {
-            needed.extend(self.database()?.decode(&row)?.facts.layers);
-        }
-        let mut reclaimed = 0;
-        for layer in layers.iter().filter(|layer| !needed.contains(layer)) {
-            if let Ok(store) = self.layer_store() {
-                let bytes = size::of_tree(&store.home(layer));
-                if store.remove(layer).is_ok() {
-                    reclaimed += bytes;
-                }
-            }
-        }
-        Ok(reclaimed)
     }
 }
 

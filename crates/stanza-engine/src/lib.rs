@@ -15,22 +15,27 @@
 //!   lock over all.
 //! * Every crash leaves something that is found by looking: see `reconcile.rs` and `system/check.rs`.
 //!
-//! It prints nothing, reads no arguments, and speaks no protocol: those are the doors'. It starts no thread and no
-//! program.
+//! It prints nothing, reads no arguments, and speaks no protocol: those are the doors'. It starts no program.
 
 #![forbid(unsafe_code)]
 
+mod anatomy;
 mod changes;
+mod collect;
+mod commit;
 mod connect;
 mod container;
+mod copy;
 mod create;
 mod database;
 mod engine;
 mod exec;
+mod export;
 mod filters;
 mod find;
 mod image_mounts;
 mod images;
+mod layers;
 mod list;
 mod logs;
 mod machine;
@@ -42,21 +47,27 @@ mod record;
 mod remove;
 mod rename;
 mod seccomp;
+mod settings;
 mod size;
 mod spec;
 mod start;
 mod stop;
 mod system;
+mod verify;
 mod volumes;
 mod wait;
 
+pub use anatomy::{AnatomyError, HistoryRow, LayerRow};
 pub use changes::ChangesError;
+pub use commit::{CommitError, CommitRequest};
 pub use connect::ConnectError;
 pub use container::{Container, MountPoint, State};
+pub use copy::{Copied, CopyEnd, CopyError, CopyOptions};
 pub use create::{CreateError, Created, HOST_IMAGE, UnpackError};
 pub use database::DatabaseError;
 pub use engine::{Engine, OpenError};
 pub use exec::{ExecPlanError, ExecRequest};
+pub use export::ExportError;
 pub use filters::{FilterError, Filters};
 pub use find::FindError;
 pub use image_mounts::{ImageMount, ImageMountError};
@@ -67,20 +78,25 @@ pub use options::Options;
 pub use remove::RemoveError;
 pub use rename::RenameError;
 pub use seccomp::SeccompError;
+pub use settings::{ImageSettings, Settings, SettingsError, StorageSettings};
 pub use spec::{MountError, SpecError};
 pub use start::{AddressError, StartError};
 pub use stop::StopError;
-pub use system::{Facts, Finding, FindingStatus, Part, PruneOptions, Pruned, SystemError, Usage};
+pub use system::{
+    Facts, Finding, FindingStatus, ImageUsage, Part, PruneOptions, Pruned, SystemError, Usage, VolumeUsage,
+};
+pub use verify::{Problem, Repair, Verification, VerifyOptions};
 pub use volumes::{Volume, VolumeError};
 pub use wait::WaitError;
 
 pub use stanza_image::{
-    Image, ImportError, ImportOptions, LoadError, Loaded, Progress, ProgressEvent, PullError, Removed,
-    ResolveError, Silent,
+    Admission, ArchiveForm, Connections, Image, ImportError, ImportOptions, LayerCompression, LoadError,
+    Loaded, Progress, ProgressEvent, PullError, PushError, Pushed as PushedImage, Referrer, Remote,
+    RemoteDocument, RemoteError, Removed, ResolveError, SaveError, Silent, Source, Target,
 };
 pub use stanza_network::PortMap;
 pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};
-pub use stanza_snapshot::{Change, ChangeKind, StorageDriver};
+pub use stanza_snapshot::{Change, ChangeKind, LayerSummary, StorageDriver};
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,9 @@ pub struct Options {
     pub runroot: PathBuf,
     /// The caller is not the machine's root: a user namespace is needed, or entered already.
     pub rootless: bool,
-    /// How root file systems are put together; without it, as the file system allows.
+    /// The configuration file, when another than the usual one is asked for.
+    pub config: Option<PathBuf>,
+    /// How root file systems are put together; without it, as the configuration file says or the file system allows.
     pub storage_driver: Option<StorageDriver>,
 }
 
@@ -96,7 +98,13 @@ fn resolve_with(
         variable("XDG_RUNTIME_DIR")
             .map_or_else(|| PathBuf::from(format!("/tmp/stanza-{uid}")), |run| run.join("stanza"))
     });
-    Options { root: absolute(&root), runroot: absolute(&runroot), rootless, storage_driver: None }
+    Options {
+        root: absolute(&root),
+        runroot: absolute(&runroot),
+        rootless,
+        config: None,
+        storage_driver: None,
+    }
 }
 
 fn absolute(path: &Path) -> PathBuf {

@@ -26,6 +26,24 @@ pub(crate) fn of_tree(path: &Path) -> u64 {
     total
 }
 
+/// Bytes that a file, or a directory with all that is in it, takes on disk, as `du` counts: directories too, and a file
+/// with several names once.
+pub(crate) fn on_disk(path: &Path) -> u64 {
+    let mut seen = HashSet::new();
+    let mut total = 0;
+    let mut waiting: Vec<PathBuf> = vec![path.to_path_buf()];
+    while let Some(path) = waiting.pop() {
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() {
+            waiting.extend(fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path()));
+        } else if metadata.nlink() > 1 && !seen.insert((metadata.dev(), metadata.ino())) {
+            continue;
+        }
+        total += metadata.blocks().saturating_mul(512);
+    }
+    total
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -328,7 +328,7 @@ impl Engine {
     }
 
     /// Empty volumes that are to be filled with what the image has at their place.
-    fn copy_up(&self, record: &Record) -> Vec<CopyUp> {
+    pub(crate) fn copy_up(&self, record: &Record) -> Vec<CopyUp> {
         let volumes_dir = self.options.volumes_dir();
         let volumes = record.facts.volumes.iter().filter(|volume| !volume.no_copy);
         volumes

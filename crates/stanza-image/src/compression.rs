@@ -4,9 +4,9 @@
 //! members, zstd many frames and skippable frames; a zstd window is at most 128 MiB, so that a hostile frame cannot
 //! ask for more memory.
 
-use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::MultiGzDecoder;
 
 /// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,7 +16,6 @@ pub(crate) enum Compression {
     Zstd,
 }
 
-const READ_BUFFER: usize = 128 * 1024;
 const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 const MAGIC: usize = 6;
 
@@ -24,13 +23,13 @@ const MAGIC: usize = 6;
 type Peeked<R> = Chain<Cursor<Vec<u8>>, R>;
 
 /// A stream, decompressed as its first bytes tell.
-pub(crate) enum Decoder<R: Read> {
+pub(crate) enum Decoder<R: BufRead> {
     Plain(Peeked<R>),
-    Gzip(Box<MultiGzDecoder<BufReader<Peeked<R>>>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, BufReader<Peeked<R>>>>),
+    Gzip(Box<MultiGzDecoder<Peeked<R>>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Peeked<R>>>),
 }
 
-impl<R: Read> Decoder<R> {
+impl<R: BufRead> Decoder<R> {
     /// Looks at the first bytes and picks the decoder.
     ///
     /// # Errors
@@ -50,12 +49,9 @@ impl<R: Read> Decoder<R> {
         let reader = Cursor::new(head).chain(reader);
         Ok(match compression {
             Compression::None => Decoder::Plain(reader),
-            Compression::Gzip => {
-                Decoder::Gzip(Box::new(MultiGzDecoder::new(BufReader::with_capacity(READ_BUFFER, reader))))
-            }
+            Compression::Gzip => Decoder::Gzip(Box::new(MultiGzDecoder::new(reader))),
             Compression::Zstd => {
-                let mut decoder =
-                    zstd::stream::read::Decoder::with_buffer(BufReader::with_capacity(READ_BUFFER, reader))?;
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(reader)?;
                 decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
                 Decoder::Zstd(Box::new(decoder))
             }
@@ -71,7 +67,7 @@ impl<R: Read> Decoder<R> {
     }
 }
 
-impl<R: Read> Read for Decoder<R> {
+impl<R: BufRead> Read for Decoder<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Decoder::Plain(reader) => reader.read(buffer),
@@ -79,6 +75,14 @@ impl<R: Read> Read for Decoder<R> {
             Decoder::Zstd(reader) => reader.read(buffer),
         }
     }
+}
+
+/// A stream without its compression, told by its first bytes: plain, gzip or zstd.
+///
+/// # Errors
+/// When reading fails, or the stream is xz or bzip2 (`Unsupported`).
+pub fn decompress<'a>(reader: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    Ok(Box::new(Decoder::new(BufReader::with_capacity(128 * 1024, reader))?))
 }
 
 fn unsupported(name: &str) -> io::Error {

@@ -15,9 +15,9 @@ pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 pub(crate) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+pub(crate) const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 pub(crate) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
+pub(crate) const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 const SCHEMA1: &str = "application/vnd.docker.distribution.manifest.v1+";
 
 /// Longest manifest or index, in bytes: what registries must accept (distribution-spec, "Pushing Manifests").
@@ -114,6 +114,13 @@ pub(crate) struct NewManifest<'a> {
     pub(crate) media_type: &'a str,
     pub(crate) config: &'a Descriptor,
     pub(crate) layers: &'a [Descriptor],
+}
+
+impl NewManifest<'_> {
+    /// As it is stored.
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("it has nothing that JSON cannot say")
+    }
 }
 
 #[derive(Deserialize)]

@@ -22,14 +22,6 @@ impl Hasher {
         Hasher::Sha256(Sha256::new())
     }
 
-    /// A new hash of the same algorithm.
-    pub(crate) fn fresh(&self) -> Hasher {
-        match self {
-            Hasher::Sha256(_) => Hasher::sha256(),
-            Hasher::Sha512(_) => Hasher::Sha512(Box::new(Sha512::new())),
-        }
-    }
-
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         match self {
             Hasher::Sha256(hash) => hash.update(bytes),

@@ -10,6 +10,10 @@ pub struct Image {
     pub id: Digest,
     /// The digest of its manifest.
     pub manifest: Digest,
+    /// The media type of its manifest: the OCI's or Docker's.
+    pub manifest_type: String,
+    /// Bytes of its manifest.
+    pub manifest_size: u64,
     /// Every name it has in the store, sorted; empty for a dangling image.
     pub names: Vec<Reference>,
     /// `repository@digest` for every repository it was pulled from; the digest is the registry's (often that of an

@@ -1,16 +1,16 @@
-//! What a caller may show while an image comes in.
+//! What a caller may show while an image comes in or goes out.
 
 use std::time::Duration;
 
-use stanza_spec::{Digest, Platform};
+use stanza_spec::{Digest, Platform, Reference};
 
-/// Takes the events of a pull or load; called on the caller's thread, up to a few hundred times per second.
+/// Takes the events of a pull, push or load; called on the caller's thread, up to a few hundred times per second.
 pub trait Progress {
     /// One step forward.
     fn event(&mut self, event: ProgressEvent<'_>);
 }
 
-/// A step of a pull or load. Sizes are bytes as stored (compressed).
+/// A step of a pull, push or load. Sizes are bytes as stored (compressed).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProgressEvent<'a> {
@@ -33,6 +33,18 @@ pub enum ProgressEvent<'a> {
         /// Its size.
         size: u64,
     },
+    /// The layer will be brought.
+    LayerPending {
+        /// The layer's blob.
+        digest: &'a Digest,
+        /// Its size.
+        size: u64,
+    },
+    /// Another process brings the layer: this one waits for it.
+    LayerWaiting {
+        /// The layer's blob.
+        digest: &'a Digest,
+    },
     /// The layer's download begins.
     LayerStarted {
         /// The layer's blob.
@@ -49,11 +61,52 @@ pub enum ProgressEvent<'a> {
         /// Its size.
         size: u64,
     },
-    /// The layer is whole, verified and stored.
+    /// The layer is whole, verified, stored and unpacked.
     LayerDone {
         /// The layer's blob.
         digest: &'a Digest,
         /// Its size.
+        size: u64,
+    },
+    /// The registry has the layer already.
+    LayerPresent {
+        /// The layer's blob.
+        digest: &'a Digest,
+        /// Its size.
+        size: u64,
+    },
+    /// The registry took the layer over from another of its repositories.
+    LayerMounted {
+        /// The layer's blob.
+        digest: &'a Digest,
+        /// Its size.
+        size: u64,
+        /// The other repository.
+        from: &'a str,
+    },
+    /// So much of the layer is on its way to the registry; falls back when something has to be sent again.
+    LayerSending {
+        /// The layer's blob.
+        digest: &'a Digest,
+        /// Bytes sent, out of `size`.
+        done: u64,
+        /// Its size.
+        size: u64,
+    },
+    /// The registry has taken the layer.
+    LayerSent {
+        /// The layer's blob.
+        digest: &'a Digest,
+        /// Its size.
+        size: u64,
+    },
+    /// The registry has the image under its name.
+    Pushed {
+        /// The name.
+        name: &'a Reference,
+        /// The digest of its manifest or index.
+        digest: &'a Digest,
+        /// The size of this document.
         size: u64,
     },
     /// Something failed that another try may mend.

@@ -24,9 +24,11 @@ mod lifecycle;
 mod log;
 mod monitor;
 mod paths;
+mod pause;
 mod plan;
 mod spawn;
 mod status;
+mod visit;
 
 pub use attach::{AttachEnd, AttachOptions, Connection, connect};
 pub use clear::clear;
@@ -35,6 +37,9 @@ pub use error::{
     AttachError, ClearError, ConnectError, ExecError, SignalError, StartError, StatusError, WaitError,
 };
 pub use monitor::monitor_main;
+pub use pause::{PauseError, Paused, pause};
 pub use plan::{ExitRecord, LogPlan, Running, SandboxPlan};
 pub use spawn::{Spawned, Started, spawn_monitor};
+pub use stanza_container::View;
 pub use status::{Status, signal, status, wait};
+pub use visit::{VisitError, VisitPlace, Visitor, visit};

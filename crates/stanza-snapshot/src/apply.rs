@@ -13,19 +13,20 @@
 //! * A whiteout hides what lower layers have. An entry of the same name in the same layer wins, before or after it; a
 //!   directory then is opaque.
 //! * The last of several entries of one name counts, except that directories merge.
-//! * A hard link names a file of this layer. A link to a file that only a lower layer has is refused, as Docker
-//!   refuses it: the layer's directory is shared by every image with this diff id, and what it holds must not depend on
-//!   the layers that some other image has below it.
+//! * A hard link to a file that this layer does not have is noted, to be made where the layers below are known
+//!   ([`crate::links`]): the layer's directory is shared by every image with this diff id, and what it holds must not
+//!   depend on the layers that some other image has below it.
 //! * Devices are made by root only; without root they are skipped and counted. A device 0/0 would be a whiteout and is
 //!   skipped always. Extended attributes of overlayfs itself are dropped.
-//! * Directories that the layer does not describe are 0755 and belong to root.
+//! * Directories that the layer does not describe are 0755, belong to root, and are of 1970.
 
 pub(crate) mod entry;
 mod error;
+mod fingerprint;
 pub(crate) mod name;
 pub(crate) mod tree;
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use sha2::Digest as _;
 use sha2::{Sha256, Sha512};
@@ -33,8 +34,10 @@ use stanza_spec::Digest;
 use stanza_tar::{Archive, Limits};
 
 pub use error::ApplyError;
+pub(crate) use name::split;
 
 use crate::ingest::Ingest;
+use crate::links::LINKS;
 use crate::record::LayerRecord;
 use crate::store::FILES;
 use crate::{LayerStore, RemoveError, StorageDriver};
@@ -54,37 +57,37 @@ pub struct Applied {
 
 impl LayerStore {
     /// Unpacks a layer from its uncompressed tar stream. It becomes visible when it is whole and the stream's digest,
-    /// trailing bytes included, is `diff_id`; when it is there already, the stream is not read. `lowers`, topmost first,
-    /// are the layers below it in the image at hand: they are looked at to explain an error, never to make content.
+    /// trailing bytes included, is `diff_id`; when it is there already, the stream is not read.
     ///
-    /// Any number of processes may apply one layer at once; the first to finish wins, all succeed.
+    /// Any number of processes may apply one layer at once; the first to finish wins, all succeed. A layer that is there
+    /// in a form that this kernel does not mount, or damaged so that it is seen at once, gives way.
     ///
     /// # Errors
     /// When the stream fails or is not the archive that `diff_id` names, when an entry is refused, or when the file
     /// system says no. Nothing is left behind then.
-    pub fn apply(
-        &self,
-        diff_id: &Digest,
-        lowers: &[Digest],
-        tar: &mut dyn Read,
-    ) -> Result<Applied, ApplyError> {
+    pub fn apply(&self, diff_id: &Digest, tar: &mut dyn BufRead) -> Result<Applied, ApplyError> {
         if self.is_usable(diff_id) {
             return Ok(Applied { existed: true, ..Applied::default() });
         }
-        if self.contains(diff_id) {
-            // In a form that this kernel does not mount, or damaged.
-            match self.remove(diff_id) {
-                Ok(()) | Err(RemoveError::NotFound(_)) => {}
-                Err(RemoveError::Remove { source, .. }) => return Err(self.ingest_failed(source)),
-            }
-        }
+        self.unpack(diff_id, tar, false)
+    }
+
+    /// Unpacks a layer once more and puts it in the place of the one that is there, at once. The caller knows that
+    /// nothing has that one mounted.
+    ///
+    /// # Errors
+    /// As [`LayerStore::apply`]; what is there stays then.
+    pub fn renew(&self, diff_id: &Digest, tar: &mut dyn BufRead) -> Result<Applied, ApplyError> {
+        self.unpack(diff_id, tar, true)
+    }
+
+    fn unpack(&self, diff_id: &Digest, tar: &mut dyn BufRead, replace: bool) -> Result<Applied, ApplyError> {
         if self.driver() == StorageDriver::Erofs {
-            return self.apply_erofs(diff_id, lowers, tar);
+            return self.unpack_erofs(diff_id, tar, replace);
         }
         let ingest = Ingest::create(&self.ingest()).map_err(|error| self.ingest_failed(error.into()))?;
-        let lowers: Vec<_> = lowers.iter().map(|lower| self.path(lower)).collect();
         crate::store::make_directory(ingest.path(), 0o700).map_err(|error| self.ingest_failed(error))?;
-        let mut unpacked = tree::Tree::create(&ingest.path().join(FILES), self.rootless(), &lowers)
+        let mut unpacked = tree::Tree::create(&ingest.path().join(FILES), self.rootless())
             .map_err(|error| self.ingest_failed(error))?;
 
         let mut archive = Archive::new(Hashing::new(tar, diff_id), Limits::default());
@@ -95,16 +98,38 @@ impl LayerStore {
         if actual != *diff_id {
             return Err(ApplyError::DiffId { expected: diff_id.clone(), actual });
         }
-        let mut applied = unpacked.finish()?;
-        let record = LayerRecord { version: LayerRecord::VERSION, entries: applied.entries, erofs: None };
-        record.write(ingest.path()).map_err(|error| self.ingest_failed(error))?;
-        applied.existed = !self.publish(&ingest, diff_id)?;
+        let (mut applied, summary, links) = unpacked.finish()?;
+        let record = LayerRecord::new(applied.entries, &summary);
+        applied.existed = !self.complete(&ingest, diff_id, &record, links, replace)?;
         Ok(applied)
+    }
+
+    /// Writes what is known of a layer whose files are there, and gives it its name; `false` when somebody else has done
+    /// so and it shall not be replaced.
+    pub(crate) fn complete(
+        &self,
+        ingest: &Ingest,
+        diff_id: &Digest,
+        record: &LayerRecord,
+        links: Option<Vec<u8>>,
+        replace: bool,
+    ) -> Result<bool, ApplyError> {
+        if let Some(links) = links {
+            std::fs::write(ingest.path().join(LINKS), links)
+                .and_then(|()| std::fs::write(self.links_marker(), b""))
+                .map_err(|error| self.ingest_failed(error))?;
+        }
+        record.write(ingest.path()).map_err(|error| self.ingest_failed(error))?;
+        let replace = replace || (self.contains(diff_id) && !self.is_usable(diff_id));
+        if replace && self.exchange(ingest, diff_id)? {
+            return Ok(true);
+        }
+        self.publish(ingest, diff_id)
     }
 
     /// Gives the unpacked layer its name; `false` when somebody else has done so. What is there without a record, an
     /// older version's layer, gives way.
-    pub(crate) fn publish(&self, ingest: &Ingest, diff_id: &Digest) -> Result<bool, ApplyError> {
+    fn publish(&self, ingest: &Ingest, diff_id: &Digest) -> Result<bool, ApplyError> {
         use rustix::fs::{CWD, RenameFlags, renameat, renameat_with};
         use rustix::io::Errno;
         let target = self.home(diff_id);
@@ -126,15 +151,35 @@ impl LayerStore {
         }
     }
 
+    /// Swaps the unpacked layer with the one that is there, which then goes with the ingest directory. `false` when none
+    /// is there.
+    fn exchange(&self, ingest: &Ingest, diff_id: &Digest) -> Result<bool, ApplyError> {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        let target = self.home(diff_id);
+        match renameat_with(CWD, ingest.path(), CWD, &target, RenameFlags::EXCHANGE) {
+            Ok(()) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            // A file system without this way: for a moment there is no layer.
+            Err(Errno::INVAL) => match self.remove(diff_id) {
+                Ok(()) | Err(RemoveError::NotFound(_)) => Ok(false),
+                Err(RemoveError::Remove { source, .. }) => Err(self.ingest_failed(source)),
+            },
+            Err(error) => Err(self.ingest_failed(error.into())),
+        }
+    }
+
     pub(crate) fn ingest_failed(&self, source: io::Error) -> ApplyError {
         ApplyError::Store { path: self.ingest(), source }
     }
 }
 
-/// A reader that hashes what passes.
+/// A reader that hashes what passes, while it is in the processor's cache and where it lies.
 pub(crate) struct Hashing<'a> {
-    inner: &'a mut dyn Read,
+    inner: &'a mut dyn BufRead,
     hash: Hash,
+    /// Bytes at the front of the inner buffer that are hashed already.
+    hashed: usize,
 }
 
 enum Hash {
@@ -143,12 +188,12 @@ enum Hash {
 }
 
 impl<'a> Hashing<'a> {
-    pub(crate) fn new(inner: &'a mut dyn Read, digest: &Digest) -> Self {
+    pub(crate) fn new(inner: &'a mut dyn BufRead, digest: &Digest) -> Self {
         let hash = match digest.algorithm() {
             "sha512" => Hash::Sha512(Sha512::new()),
             _ => Hash::Sha256(Sha256::new()),
         };
-        Hashing { inner, hash }
+        Hashing { inner, hash, hashed: 0 }
     }
 
     pub(crate) fn finish(self) -> Digest {
@@ -159,14 +204,33 @@ impl<'a> Hashing<'a> {
     }
 }
 
+impl BufRead for Hashing<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let bytes = self.inner.fill_buf()?;
+        if let Some(new @ [_, ..]) = bytes.get(self.hashed..) {
+            match &mut self.hash {
+                Hash::Sha256(hash) => hash.update(new),
+                Hash::Sha512(hash) => hash.update(new),
+            }
+            self.hashed = bytes.len();
+        }
+        Ok(bytes)
+    }
+
+    fn consume(&mut self, length: usize) {
+        // Only what was shown, and so hashed, can be used up.
+        let length = length.min(self.hashed);
+        self.inner.consume(length);
+        self.hashed -= length;
+    }
+}
+
 impl Read for Hashing<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer)?;
-        let bytes = buffer.get(..length).ok_or(io::ErrorKind::InvalidData)?;
-        match &mut self.hash {
-            Hash::Sha256(hash) => hash.update(bytes),
-            Hash::Sha512(hash) => hash.update(bytes),
-        }
+        let bytes = self.fill_buf()?;
+        let length = bytes.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&bytes[..length]);
+        self.consume(length);
         Ok(length)
     }
 }

@@ -24,7 +24,8 @@ use crate::overlay::{is_directory, is_kind, is_opaque, is_whiteout};
 pub(crate) const DEPTH: usize = 256;
 
 /// Made in an upper layer so that something can be mounted on it.
-const MOUNT_POINTS: [&str; 6] = ["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
+pub(crate) const MOUNT_POINTS: [&str; 6] =
+    ["/dev", "/proc", "/sys", "/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
 /// One difference between a container and its image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -327,7 +328,7 @@ pub(crate) fn is_mount_point(path: &Path) -> bool {
     MOUNT_POINTS.iter().any(|point| path == Path::new(point))
 }
 
-fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_root(path: &Path) -> Result<OwnedFd, Errno> {
     fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
 }
 

@@ -9,17 +9,24 @@ use rustix::fd::{AsFd as _, OwnedFd};
 use rustix::fs::{self, Mode, OFlags};
 use stanza_spec::{Digest, ErofsWay, Layer};
 
-use crate::apply::tree::open_in_root;
 use crate::erofs::format::{BLOCK, BLOCK_LENGTH, SUPERBLOCK};
 use crate::erofs::{self, INDEX, TAR};
-use crate::overlay::{is_opaque_at, is_whiteout};
+use crate::overlay::is_opaque_at;
 use crate::record::{ErofsRecord, LayerRecord};
 use crate::store::FILES;
 use crate::{LayerStore, PlanError};
 
 impl LayerStore {
+    /// A layer in the form that it has.
+    ///
+    /// # Errors
+    /// When it is not there, damaged, or cannot be mounted here.
+    pub fn layer(&self, diff_id: &Digest) -> Result<Layer, PlanError> {
+        Ok(self.look(diff_id)?.0)
+    }
+
     /// A layer, and whether its root hides everything below it. A directory costs one system call.
-    pub(crate) fn layer(&self, diff_id: &Digest) -> Result<(Layer, bool), PlanError> {
+    pub(crate) fn look(&self, diff_id: &Digest) -> Result<(Layer, bool), PlanError> {
         let path = self.member(diff_id, FILES);
         match is_opaque_at(&path, self.rootless()) {
             Ok(opaque) => Ok((Layer::Directory(path), opaque)),
@@ -42,7 +49,7 @@ impl LayerStore {
     /// Whether a layer is there in a form that this machine can use.
     #[must_use]
     pub fn is_usable(&self, diff_id: &Digest) -> bool {
-        self.contains(diff_id) && self.layer(diff_id).is_ok()
+        self.contains(diff_id) && self.look(diff_id).is_ok()
     }
 
     /// How this machine mounts erofs images of this store; `None` when it does not. Found out by a trial, once for the
@@ -73,24 +80,38 @@ impl LayerStore {
         way
     }
 
-    /// Whether the image of an erofs layer is what was written; a layer that is a directory is not looked at.
+    /// Opens the root directory of a layer for reading, whatever form it has.
     ///
     /// # Errors
-    /// When it cannot be read.
-    pub fn verify_erofs(&self, diff_id: &Digest) -> io::Result<bool> {
+    /// When it is not there, or cannot be opened or mounted here.
+    pub fn open_root(&self, diff_id: &Digest) -> Result<OwnedFd, PlanError> {
+        open_layer(&self.layer(diff_id)?).map_err(|source| PlanError::Path {
+            path: self.home(diff_id),
+            action: "open the layer",
+            source,
+        })
+    }
+
+    /// What is wrong with the image of an erofs layer or its archive, if anything is.
+    pub(crate) fn verify_erofs(
+        &self,
+        diff_id: &Digest,
+        record: &ErofsRecord,
+    ) -> io::Result<Option<&'static str>> {
         let home = self.home(diff_id);
-        let Some(record) = LayerRecord::read(&home)?.erofs else { return Ok(true) };
-        if !is_intact(&home, &record)? {
-            return Ok(false);
+        if !is_intact(&home, record)? {
+            return Ok(Some("its erofs image or its archive has another size or superblock"));
         }
         let index = File::open(home.join(INDEX))?;
         if erofs::digest_of(&index, record.size)? != record.digest {
-            return Ok(false);
+            return Ok(Some("its erofs image has another digest"));
         }
-        let mut tar = io::Read::take(File::open(home.join(TAR))?, record.tar_size);
+        let tar = io::Read::take(File::open(home.join(TAR))?, record.tar_size);
+        let mut tar = io::BufReader::with_capacity(128 << 10, tar);
         let mut hashing = crate::apply::Hashing::new(&mut tar, diff_id);
         io::copy(&mut hashing, &mut io::sink())?;
-        Ok(hashing.finish() == *diff_id)
+        let is_right = hashing.finish() == *diff_id;
+        Ok((!is_right).then_some("its archive has another digest"))
     }
 }
 
@@ -120,14 +141,9 @@ pub(crate) fn open_layer(layer: &Layer) -> io::Result<OwnedFd> {
     }
 }
 
-/// Whether the layers have a file of this path, links followed as if a layer's root were `/`.
-pub(crate) fn is_in_lower(layers: &[Layer], path: &[u8]) -> bool {
-    for layer in layers {
-        let found = open_layer(layer)
-            .and_then(|root| Ok(fs::fstat(open_in_root(&root, path, OFlags::PATH | OFlags::NOFOLLOW)?)?));
-        if let Ok(stat) = found {
-            return !is_whiteout(&stat);
-        }
+/// What a layer is found by.
+pub(crate) fn place(layer: &Layer) -> &Path {
+    match layer {
+        Layer::Directory(path) | Layer::Shifted(path) | Layer::Erofs { index: path, .. } => path,
     }
-    false
 }

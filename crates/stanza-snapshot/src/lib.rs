@@ -7,6 +7,8 @@
 //!       fs-<id>/                 the same with owners shifted, for the user namespace whose ids begin there
 //!       layer.tar index.erofs    in place of its files: its archive, and an image of its tree that points into it
 //!       record.json              what is known of it
+//!       links                    only where needed: hard links to files of lower layers
+//!     links                      there when any layer has such links
 //!     sha512/<diff id>/
 //!     base/                      below every image: what stanza mounts on
 //!     ingest/<random>/           a layer on its way in or out ...
@@ -28,29 +30,51 @@
 //! [`StorageDriver`] says which form new layers get and whether a container's root file system is an overlay of them or a
 //! copy; `overlay`, `erofs` and `copy` have a module each for what is their own.
 //!
+//! The digest of a layer's tree, or of its erofs image, is recorded when it is unpacked (`tree_digest.rs`), so that damage
+//! is found afterwards ([`LayerStore::verify`]).
+//!
 //! Nothing here attaches a mount, talks to a registry, or decompresses. Images are mounted detached to look into them.
 
 #![forbid(unsafe_code)]
 
 mod apply;
 mod changes;
+mod compare;
 mod copy;
 mod driver;
 mod erofs;
+mod export;
+mod files;
 mod host;
 mod ingest;
 mod layer;
+mod links;
+mod node;
 mod overlay;
+mod owners;
 mod plan;
 mod record;
 mod remove;
 mod store;
+mod tree_digest;
+mod verify;
+mod walk;
+mod write;
 
 pub use apply::{Applied, ApplyError};
 pub use changes::{Change, ChangeKind, DiffError, changes};
+pub use compare::{LayerSummary, compare, summarize};
 pub use driver::{StorageDriver, UnknownDriver};
+pub use export::{ExportError, export};
+pub use files::{Bounds, Files, FilesError, Found, Ownership, UnpackOptions, Unpacked};
 pub use host::plan_host;
+pub use links::LinksError;
 pub use overlay::try_overlay;
+pub use owners::{IdRange, OwnerMap};
 pub use plan::{PlanError, plan_copy, plan_layers, prepare, shift_layers};
+pub use record::{ErofsRecord, LayerRecord};
 pub use remove::remove_tree;
-pub use store::{LayerStore, ListError, OpenError, RemoveError};
+pub use store::{LayerStore, LayersHeld, ListError, OpenError, RemoveError, TakenLayers};
+pub use tree_digest::{NotADigest, TreeDigest};
+pub use verify::VerifyError;
+pub use write::{LayerError, LayerSource, write_difference, write_layer};

@@ -149,7 +149,7 @@ fn lowers(store: &LayerStore, layers: &[Digest]) -> Result<Vec<Layer>, PlanError
         if layers[index + 1..].contains(layer) {
             continue;
         }
-        let (found, hides_rest) = store.layer(layer)?;
+        let (found, hides_rest) = store.look(layer)?;
         lower.push(found);
         if hides_rest {
             break;

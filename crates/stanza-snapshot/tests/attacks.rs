@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use common::{Scene, Tar, digest, header, is_opaque, is_root, is_whiteout, xattr};
-use stanza_snapshot::ApplyError;
+use stanza_snapshot::{ApplyError, LinksError};
 use stanza_tar::{EntryKind, Header};
 
 #[test]
@@ -114,17 +114,26 @@ fn hard_links_name_files_of_their_layer_only() {
     let victim = victim.as_os_str().as_bytes();
     for tar in [
         Tar::new().hard_link("h", "../../../outside/victim"),
-        Tar::new().hard_link("h", victim),
-        Tar::new().symlink("s", scene.outside().as_os_str().as_bytes()).hard_link("h", "s/victim"),
-        Tar::new().hard_link("h", "later").file("later", ""),
-        Tar::new().file(".wh.gone", "").hard_link("h", "gone"),
-        Tar::new().file(".wh.gone", "").hard_link("h", ".wh.gone"),
         Tar::new().dir("d").hard_link("h", "d"),
         Tar::new().hard_link("h", "."),
         Tar::new().hard_link("h", ""),
     ] {
         let (_, result) = scene.apply(&tar.end());
         assert!(matches!(result, Err(ApplyError::Link { .. })), "{result:?}");
+    }
+    // What the layer does not have, a layer below may; here none does.
+    for tar in [
+        Tar::new().hard_link("h", victim),
+        Tar::new().symlink("s", scene.outside().as_os_str().as_bytes()).hard_link("h", "s/victim"),
+        Tar::new().hard_link("h", "later").file("later", ""),
+        Tar::new().file(".wh.gone", "").hard_link("h", "gone"),
+        Tar::new().file(".wh.gone", "").hard_link("h", ".wh.gone"),
+    ] {
+        let (diff_id, result) = scene.apply(&tar.end());
+        result.unwrap();
+        let stacked = scene.store.with_links(&[diff_id]);
+        assert!(matches!(stacked, Err(LinksError::NoTarget { .. })), "{stacked:?}");
+        scene.assert_untouched();
     }
     // A link to a link is one more name of the link itself.
     let layer = scene.layer(&Tar::new().symlink("s", victim).hard_link("h", "s").file("h", "evil").end());
@@ -136,16 +145,41 @@ fn hard_links_name_files_of_their_layer_only() {
 }
 
 #[test]
-fn a_hard_link_into_a_lower_layer_takes_nothing_from_there() {
+fn a_hard_link_into_a_lower_layer_is_made_for_the_image_that_has_it() {
     if !is_root() {
         return;
     }
     let scene = Scene::new();
-    let base = Tar::new().file("bin/sh", "from the base").end();
-    scene.layer(&base);
-    let tar = Tar::new().hard_link("bin/bash", "bin/sh").end();
-    let result = scene.store.apply(&digest(&tar), &[digest(&base)], &mut &*tar);
-    assert!(matches!(result, Err(ApplyError::LinkIntoLower { .. })), "{result:?}");
+    let layer = |tar: Tar| {
+        let tar = tar.end();
+        scene.layer(&tar);
+        digest(&tar)
+    };
+    let one = layer(Tar::new().dir("bin").file("bin/sh", "one"));
+    let other = layer(Tar::new().file("bin/sh", "other").file(".wh.x", ""));
+    let links = layer(
+        Tar::new()
+            .hard_link("bin/bash", "bin/sh")
+            .hard_link("bin/dash", "bin/sh")
+            .hard_link("gone", "bin/sh")
+            .file("gone", "own"),
+    );
+    assert_eq!(fs::read_dir(scene.store.path(&links).join("bin")).unwrap().count(), 0);
+
+    for (base, content) in [(&one, "one"), (&other, "other")] {
+        let stacked = scene.store.with_links(&[base.clone(), links.clone()]).unwrap();
+        assert_eq!((&stacked[0], &stacked[1], stacked.len()), (base, &links, 3));
+        let made = scene.store.path(&stacked[2]);
+        assert_eq!(fs::read_to_string(made.join("bin/bash")).unwrap(), content);
+        // Both names are one file; what replaced a link is the layer's own.
+        assert_eq!(fs::metadata(made.join("bin/dash")).unwrap().nlink(), 2);
+        assert!(!made.join("gone").exists() && !made.join("bin/sh").exists());
+        assert_eq!(scene.store.with_links(&[base.clone(), links.clone()]).unwrap(), stacked);
+    }
+    let alone = scene.store.with_links(std::slice::from_ref(&links));
+    assert!(matches!(alone, Err(LinksError::NoTarget { .. })), "{alone:?}");
+    // The layer itself and those below stay what they are.
+    assert_eq!(fs::metadata(scene.store.path(&one).join("bin/sh")).unwrap().nlink(), 1);
     scene.assert_untouched();
 }
 
@@ -328,7 +362,7 @@ fn streams_that_are_not_the_layer_leave_nothing() {
     let tar = Tar::new().dir("d").file("d/f", &"content".repeat(200)).symlink("l", "d").end();
     let diff_id = digest(&tar);
     for length in (0..tar.len()).step_by(97) {
-        let result = scene.store.apply(&diff_id, &[], &mut &tar[..length]);
+        let result = scene.store.apply(&diff_id, &mut &tar[..length]);
         assert!(result.is_err(), "cut at {length}");
         scene.assert_untouched();
     }
@@ -337,7 +371,7 @@ fn streams_that_are_not_the_layer_leave_nothing() {
     last[content] ^= 1;
     let more = [&tar[..], b"x"].concat();
     for other in [last, more] {
-        let result = scene.store.apply(&diff_id, &[], &mut &*other);
+        let result = scene.store.apply(&diff_id, &mut &*other);
         assert!(matches!(result, Err(ApplyError::DiffId { .. })), "{result:?}");
         scene.assert_untouched();
     }
@@ -346,6 +380,6 @@ fn streams_that_are_not_the_layer_leave_nothing() {
     let padded = [tar, vec![0; 5000]].concat();
     scene.layer(&padded);
     let sha512 = stanza_spec::Digest::from_hash(&<sha2::Sha512 as sha2::Digest>::digest(&padded));
-    scene.store.apply(&sha512, &[], &mut &*padded).unwrap();
+    scene.store.apply(&sha512, &mut &*padded).unwrap();
     assert!(scene.store.contains(&sha512));
 }

@@ -26,7 +26,7 @@ fn a_layer_applied_by_many_at_once_is_there_once() {
     let diff_id = digest(&tar);
     let made: usize = std::thread::scope(|scope| {
         let workers: Vec<_> =
-            (0..6).map(|_| scope.spawn(|| scene.store.apply(&diff_id, &[], &mut &*tar).unwrap())).collect();
+            (0..6).map(|_| scope.spawn(|| scene.store.apply(&diff_id, &mut &*tar).unwrap())).collect();
         workers.into_iter().map(|worker| usize::from(!worker.join().unwrap().existed)).sum()
     });
     assert_eq!(made, 1);
@@ -40,7 +40,7 @@ fn a_layer_applied_by_many_at_once_is_there_once() {
             Err(io::Error::other("read"))
         }
     }
-    assert!(scene.store.apply(&diff_id, &[], &mut Never).unwrap().existed);
+    assert!(scene.store.apply(&diff_id, &mut io::BufReader::new(Never)).unwrap().existed);
     scene.store.remove(&diff_id).unwrap();
     assert!(matches!(scene.store.remove(&diff_id), Err(RemoveError::NotFound(_))));
     assert!(scene.store.list().unwrap().is_empty());

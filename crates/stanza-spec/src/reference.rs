@@ -82,6 +82,8 @@ impl Reference {
         }
         match self.path.strip_prefix("library/") {
             Some(name) if !name.contains('/') => name.to_owned(),
+            // `docker.io/example.com/x` must not become the `x` of another registry.
+            _ if split_domain(&self.path) != (DEFAULT_DOMAIN, &self.path) => self.repository(),
             _ => self.path.clone(),
         }
     }
@@ -239,6 +241,8 @@ mod tests {
             ("localhost:5000/a/b:v1", "localhost:5000/a/b:v1", "localhost:5000/a/b:v1"),
             ("index.docker.io/library/a", "docker.io/library/a:latest", "a:latest"),
             ("[::1]:5000/a", "[::1]:5000/a:latest", "[::1]:5000/a:latest"),
+            ("docker.io/localhost/x", "docker.io/localhost/x:latest", "docker.io/localhost/x:latest"),
+            ("docker.io/docker.io/x", "docker.io/docker.io/x:latest", "docker.io/docker.io/x:latest"),
         ] {
             let reference: Reference = text.parse().unwrap();
             assert_eq!((reference.to_string().as_str(), reference.familiar().as_str()), (full, familiar));

@@ -1,6 +1,6 @@
 //! Walking an archive.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Read, Seek};
 
 use crate::block::{BLOCK, Block};
 use crate::extensions::{Described, Pending, describe, long_name};
@@ -8,16 +8,11 @@ use crate::pax::Records;
 use crate::sparse::{MapLines, check};
 use crate::{Header, Limits, Segment, TarError};
 
-/// Bytes asked of the stream at once: large enough that hashing below is cheap, small enough to stay in cache.
-const BUFFER: usize = 128 << 10;
-
-/// An archive on a stream, read once from front to back.
+/// An archive on a stream, read once from front to back, in the stream's own buffer: no byte of a file's content is
+/// copied on its way.
 pub struct Archive<R> {
     reader: R,
     limits: Limits,
-    buffer: Box<[u8]>,
-    /// The part of `buffer` that is read but not used.
-    unused: std::ops::Range<usize>,
     /// Bytes used so far.
     offset: u64,
     /// Content of the current entry that is not used yet, and the padding after it.
@@ -47,14 +42,12 @@ pub struct Content<'a, R> {
 /// An entry's header, and its map when it is sparse.
 type Found = (Header, Option<Vec<Segment>>);
 
-impl<R: Read> Archive<R> {
+impl<R: BufRead> Archive<R> {
     /// Starts reading at the stream's position.
     pub fn new(reader: R, limits: Limits) -> Self {
         Archive {
             reader,
             limits,
-            buffer: vec![0; BUFFER].into_boxed_slice(),
-            unused: 0..0,
             offset: 0,
             content: 0,
             padding: 0,
@@ -87,10 +80,26 @@ impl<R: Read> Archive<R> {
     /// When the stream fails, or ends inside an entry.
     pub fn finish(mut self) -> Result<R, TarError> {
         self.skip_content()?;
-        while !self.fill()?.is_empty() {
-            self.use_up(self.unused.len());
+        loop {
+            let length = self.fill()?.len();
+            if length == 0 {
+                return Ok(self.reader);
+            }
+            self.use_up(length);
         }
-        Ok(self.reader)
+    }
+
+    /// The stream, wherever it stands: after `next_entry` gave `None`, behind the archive's end.
+    #[must_use]
+    pub fn into_inner(self) -> R {
+        self.reader
+    }
+
+    /// Where the next byte stands, counted from where reading began: right after [`Archive::next_entry`], the start of
+    /// the entry's stored content.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.offset
     }
 
     fn advance(&mut self) -> Result<Option<Found>, TarError> {
@@ -148,9 +157,17 @@ impl<R: Read> Archive<R> {
             return Err(TarError::TooLarge { offset, what, limit });
         }
         self.set_content(size);
+        if matches!(block.flag(), b'L' | b'K') {
+            // GNU tar reads a name on into the padding until a NUL, Go does not.
+            self.content += std::mem::take(&mut self.padding);
+        }
         let mut data = Vec::new();
         Content { archive: self }.read_to_end(&mut data).map_err(|source| self.failed(source))?;
         self.skip_content()?;
+        let behind = data.get(usize::try_from(size).unwrap_or(usize::MAX)..).unwrap_or_default();
+        if behind.iter().any(|byte| *byte != 0) {
+            return Err(TarError::Extensions { offset, reason: "a name goes on behind its end" });
+        }
         match block.flag() {
             b'x' => {
                 // As Go's reader and GNU tar have it: a second header replaces the first.
@@ -176,6 +193,10 @@ impl<R: Read> Archive<R> {
         let is_file = header.kind == crate::EntryKind::File;
 
         let (map, real_size) = if block.flag() == b'S' {
+            // Go refuses it; GNU tar takes what is stored for the whole file.
+            if !block.is_gnu() {
+                return Err(malformed("its header is not GNU's"));
+            }
             let map = self.old_map(block, offset)?;
             (map, block.sparse_real_size().and_then(|size| u64::try_from(size).ok()))
         } else if is_file && records.major == Some(1) && records.minor.unwrap_or(0) == 0 {
@@ -288,28 +309,12 @@ impl<R: Read> Archive<R> {
 
     /// Bytes that are there; none at the stream's end.
     fn fill(&mut self) -> Result<&[u8], TarError> {
-        self.fill_io().map_err(|source| TarError::Read { offset: self.offset, source })?;
-        Ok(&self.buffer[self.unused.clone()])
-    }
-
-    fn fill_io(&mut self) -> io::Result<()> {
-        while self.unused.is_empty() {
-            match self.reader.read(&mut self.buffer) {
-                // A reader that claims more than it was given room for is broken; do not trust it.
-                Ok(length) => {
-                    self.unused = 0..length.min(BUFFER);
-                    break;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        let offset = self.offset;
+        fill(&mut self.reader).map_err(|source| TarError::Read { offset, source })
     }
 
     fn use_up(&mut self, length: usize) -> u64 {
-        let length = length.min(self.unused.len());
-        self.unused.start += length;
+        self.reader.consume(length);
         self.offset += length as u64;
         length as u64
     }
@@ -323,6 +328,24 @@ impl<R: Read> Archive<R> {
     }
 }
 
+impl<R: BufRead + Seek> Archive<R> {
+    /// Passes over what is left of the current entry without reading it. A stream that ends before does not show: the
+    /// caller knows its length.
+    ///
+    /// # Errors
+    /// When the stream cannot be moved so far.
+    pub fn skip(&mut self) -> Result<(), TarError> {
+        let offset = self.offset;
+        let failed = |source| TarError::Read { offset, source };
+        let left = self.content.saturating_add(self.padding);
+        let distance = i64::try_from(left).map_err(|_| failed(io::ErrorKind::InvalidInput.into()))?;
+        self.reader.seek_relative(distance).map_err(failed)?;
+        self.offset = offset.saturating_add(left);
+        (self.content, self.padding) = (0, 0);
+        Ok(())
+    }
+}
+
 enum MapError {
     Malformed(&'static str),
     Tar(TarError),
@@ -332,11 +355,24 @@ fn size_of(block: &Block, offset: u64) -> Result<u64, TarError> {
     block.size().and_then(|size| u64::try_from(size).ok()).ok_or(TarError::Number { offset, field: "size" })
 }
 
+/// The stream's next bytes, whatever signals come.
+fn fill<R: BufRead>(reader: &mut R) -> io::Result<&[u8]> {
+    loop {
+        match reader.fill_buf() {
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    // What is there is given again, without another read.
+    reader.fill_buf()
+}
+
 fn bounded(length: usize, limit: u64) -> usize {
     usize::try_from(limit).map_or(length, |limit| length.min(limit))
 }
 
-impl<'a, R: Read> Entry<'a, R> {
+impl<'a, R: BufRead> Entry<'a, R> {
     /// What the entry says about itself.
     #[must_use]
     pub fn header(&self) -> &Header {
@@ -357,7 +393,7 @@ impl<'a, R: Read> Entry<'a, R> {
     }
 }
 
-impl<R: Read> Content<'_, R> {
+impl<R: BufRead> Content<'_, R> {
     /// Stored bytes that are not read yet.
     #[must_use]
     pub fn left(&self) -> u64 {
@@ -377,14 +413,13 @@ impl<R: Read> Content<'_, R> {
     }
 }
 
-impl<R: Read> BufRead for Content<'_, R> {
+impl<R: BufRead> BufRead for Content<'_, R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         let left = self.archive.content;
         if left == 0 {
             return Ok(&[]);
         }
-        self.archive.fill_io()?;
-        let bytes = &self.archive.buffer[self.archive.unused.clone()];
+        let bytes = fill(&mut self.archive.reader)?;
         if bytes.is_empty() {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ends inside a file"));
         }
@@ -397,7 +432,7 @@ impl<R: Read> BufRead for Content<'_, R> {
     }
 }
 
-impl<R: Read> Read for Content<'_, R> {
+impl<R: BufRead> Read for Content<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let bytes = self.fill_buf()?;
         let length = bytes.len().min(buffer.len());
@@ -407,7 +442,7 @@ impl<R: Read> Read for Content<'_, R> {
     }
 }
 
-impl<R: Read> BufRead for Entry<'_, R> {
+impl<R: BufRead> BufRead for Entry<'_, R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.content.fill_buf()
     }
@@ -417,7 +452,7 @@ impl<R: Read> BufRead for Entry<'_, R> {
     }
 }
 
-impl<R: Read> Read for Entry<'_, R> {
+impl<R: BufRead> Read for Entry<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.content.read(buffer)
     }

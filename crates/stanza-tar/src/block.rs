@@ -80,6 +80,11 @@ impl Block {
         Some((part(&self.0[329..337])?, part(&self.0[337..345])?))
     }
 
+    /// Whether the header is of GNU's own format, in which alone GNU's old types mean what they mean.
+    pub(crate) fn is_gnu(&self) -> bool {
+        self.0[257..265] == *b"ustar  \0"
+    }
+
     /// The size with holes of a file of GNU's old sparse type.
     pub(crate) fn sparse_real_size(&self) -> Option<i128> {
         number(&self.0[483..495])

@@ -9,12 +9,17 @@ use crate::{EntryKind, Header};
 /// times, no version of a library: nothing but what the entries say.
 pub struct Builder<W> {
     writer: W,
+    /// Content on its way, made for the first file that has some.
+    buffer: Vec<u8>,
 }
+
+/// Bytes of content read at once.
+const CHUNK: usize = 128 << 10;
 
 impl<W: Write> Builder<W> {
     /// Starts an archive.
     pub fn new(writer: W) -> Self {
-        Builder { writer }
+        Builder { writer, buffer: Vec::new() }
     }
 
     /// Adds an entry. `content` is read for a [`EntryKind::File`] only, and must hold exactly `header.size` bytes.
@@ -23,6 +28,20 @@ impl<W: Write> Builder<W> {
     /// When writing or reading fails, when `content` has another length than the header says, or when a name holds a
     /// NUL byte.
     pub fn append(&mut self, header: &Header, content: &mut dyn Read) -> io::Result<()> {
+        self.start(header)?;
+        if header.kind == EntryKind::File {
+            self.content(header.size, content)?;
+            self.pad(header.size)?;
+        }
+        Ok(())
+    }
+
+    /// Starts an entry. Of a file, exactly `header.size` bytes must be written to [`Builder::get_mut`] next, then
+    /// [`Builder::pad`] be called: for content that the kernel copies.
+    ///
+    /// # Errors
+    /// When writing fails, or when a name holds a NUL byte.
+    pub fn start(&mut self, header: &Header) -> io::Result<()> {
         if header.path.contains(&0) || header.link.contains(&0) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "a name holds a NUL byte"));
         }
@@ -35,13 +54,27 @@ impl<W: Write> Builder<W> {
             self.pad(size)?;
         }
         let size = if header.kind == EntryKind::File { header.size } else { 0 };
-        self.writer.write_all(&block(header, flag(header.kind), size))?;
-        if header.kind == EntryKind::File {
-            let written = io::copy(&mut content.take(size), &mut self.writer)?;
-            if written != size || content.read(&mut [0])? != 0 {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "content and size do not agree"));
-            }
-            self.pad(size)?;
+        self.writer.write_all(&block(header, flag(header.kind), size))
+    }
+
+    fn content(&mut self, size: u64, content: &mut dyn Read) -> io::Result<()> {
+        let mut left = size;
+        if left > 0 && self.buffer.is_empty() {
+            self.buffer = vec![0; CHUNK];
+        }
+        while left > 0 {
+            let room = usize::try_from(left).unwrap_or(usize::MAX).min(self.buffer.len());
+            let count = match content.read(&mut self.buffer[..room]) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            self.writer.write_all(&self.buffer[..count])?;
+            left -= count as u64;
+        }
+        if left > 0 || content.read(&mut [0])? != 0 {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "content and size do not agree"));
         }
         Ok(())
     }
@@ -55,12 +88,16 @@ impl<W: Write> Builder<W> {
         Ok(self.writer)
     }
 
-    /// The stream below, to write blocks of one's own between entries.
+    /// The stream below, to write content or blocks of one's own.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.writer
     }
 
-    fn pad(&mut self, size: u64) -> io::Result<()> {
+    /// Ends the content of a file of `size` bytes.
+    ///
+    /// # Errors
+    /// When writing fails.
+    pub fn pad(&mut self, size: u64) -> io::Result<()> {
         let padding = usize::try_from(size.wrapping_neg() % BLOCK as u64).unwrap_or(0);
         self.writer.write_all(&[0; BLOCK][..padding])
     }

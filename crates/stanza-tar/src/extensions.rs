@@ -58,8 +58,16 @@ pub(crate) fn describe(
     };
     let stored = match kind {
         EntryKind::File => field(records.size, None, block.size(), "size")?,
-        // These have no content, whatever their size field says: old writers put the linked file's size there.
-        _ => 0,
+        // These have no content. Old writers put the linked file's size into the header of a hard link, and every reader passes
+        // that over; any other size GNU tar skips, and Go does not.
+        kind => {
+            let header =
+                if kind == EntryKind::HardLink { 0 } else { field(None, None, block.size(), "size")? };
+            if records.size.unwrap_or(header) > 0 {
+                return Err(TarError::Extensions { offset, reason: "they give content to what has none" });
+            }
+            0
+        }
     };
     if stored > limits.file {
         return Err(TarError::TooLarge { offset, what: "file", limit: limits.file });

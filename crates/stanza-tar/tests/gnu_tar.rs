@@ -206,3 +206,42 @@ fn gnu_tar_reads_what_the_builder_writes() {
     let listing = String::from_utf8(output.stdout).unwrap();
     assert_eq!(listing.lines().collect::<Vec<_>>(), ["d/", &long, "d/\\377", "d/l", "d/h", "d/p"]);
 }
+
+#[test]
+fn content_is_written_and_passed_over_by_its_place() {
+    let mut builder = stanza_tar::Builder::new(Vec::new());
+    let header = |path: &str, size: usize| Header {
+        path: path.into(),
+        mode: 0o644,
+        size: size as u64,
+        ..Header::default()
+    };
+    builder.append(&header("small", 3), &mut &b"abc"[..]).unwrap();
+    let mut whole = stanza_tar::Builder::new(Vec::new());
+    whole.append(&header("small", 3), &mut &b"abc"[..]).unwrap();
+    let large = vec![7; 1_000_001];
+    builder.start(&header("large", large.len())).unwrap();
+    builder.get_mut().write_all(&large).unwrap();
+    builder.pad(large.len() as u64).unwrap();
+    whole.append(&header("large", large.len()), &mut &large[..]).unwrap();
+    builder.append(&header("last", 4), &mut &b"last"[..]).unwrap();
+    whole.append(&header("last", 4), &mut &b"last"[..]).unwrap();
+    let bytes = builder.finish().unwrap();
+    assert_eq!(bytes, whole.finish().unwrap());
+
+    let reader = std::io::BufReader::new(std::io::Cursor::new(&bytes));
+    let mut archive = stanza_tar::Archive::new(reader, stanza_tar::Limits::default());
+    let mut places = Vec::new();
+    while let Some(entry) = archive.next_entry().unwrap() {
+        let (path, size) = (entry.header().path.clone(), usize::try_from(entry.header().size).unwrap());
+        let start = usize::try_from(archive.offset()).unwrap();
+        places.push((path, bytes[start..start + size].to_vec()));
+        archive.skip().unwrap();
+    }
+    let expected = [
+        (b"small".to_vec(), b"abc".to_vec()),
+        (b"large".to_vec(), large),
+        (b"last".to_vec(), b"last".to_vec()),
+    ];
+    assert_eq!(places, expected);
+}

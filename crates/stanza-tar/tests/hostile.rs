@@ -46,7 +46,7 @@ fn pax(records: &[(&str, &[u8])]) -> Vec<u8> {
 type Listing = Vec<(String, u64, Vec<u8>)>;
 
 fn list(bytes: impl Read) -> Result<Listing, TarError> {
-    let mut archive = Archive::new(bytes, Limits::default());
+    let mut archive = Archive::new(std::io::BufReader::new(bytes), Limits::default());
     let mut out = Vec::new();
     while let Some(entry) = archive.next_entry()? {
         let (header, _, mut content) = entry.into_parts();
@@ -142,6 +142,24 @@ fn what_readers_disagree_about_is_refused() {
     assert!(matches!(list(&dangling[..]), Err(TarError::Extensions { .. })));
     let volume = [pax(&[("path", b"a")]), with_data(b"v", b'V', b"")].concat();
     assert!(matches!(list(&volume[..]), Err(TarError::Extensions { .. })));
+    // GNU tar would skip what Go reads as the next header, and the reverse.
+    for flag in *b"23456" {
+        let own = block(b"x", flag, b"00000001000");
+        let record = [pax(&[("size", b"5")]), block(b"x", flag, b"00000000000").to_vec()].concat();
+        for archive in [&own[..], &record] {
+            let archive = [archive, &with_data(b"hidden", b'0', b"")].concat();
+            assert!(matches!(list(&archive[..]), Err(TarError::Extensions { .. })), "{flag}");
+        }
+    }
+    let linked = [pax(&[("size", b"5")]), block(b"x", b'1', b"00000000005").to_vec()].concat();
+    assert!(matches!(list(&linked[..]), Err(TarError::Extensions { .. })));
+    assert_eq!(list(&block(b"x", b'1', b"00000000005")[..]).unwrap(), [one("x", b"")]);
+    let mut longer = [with_data(b"L", b'L', b"a"), with_data(b"x", b'0', b"")].concat();
+    assert_eq!(list(&longer[..]).unwrap(), [one("a", b"")]);
+    longer[513..515].copy_from_slice(b"bc");
+    assert!(matches!(list(&longer[..]), Err(TarError::Extensions { .. })));
+    let sparse = block(b"x", b'S', b"00000000000");
+    assert!(matches!(list(&sparse[..]), Err(TarError::Sparse { .. })));
     let lone = [vec![0; 512], with_data(b"x", b'0', b"")].concat();
     assert!(matches!(list(&lone[..]), Err(TarError::LoneZeroBlock { offset: 0 })));
     let unknown = with_data(b"x", b'Z', b"");

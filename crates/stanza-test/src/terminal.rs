@@ -118,6 +118,20 @@ impl Terminal {
             child.try_wait().expect("wait works").map(code)
         })
     }
+
+    /// Waits for the command's end; its exit code, and the output that nothing was expected of.
+    ///
+    /// # Panics
+    /// When it does not end in time, or leaves something behind that holds the terminal open.
+    pub fn rest(mut self) -> (i32, String) {
+        let code = self.finish();
+        let end = Instant::now() + Duration::from_secs(20);
+        while let Ok(bytes) = self.output.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            self.so_far.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        assert!(Instant::now() < end, "something holds the terminal open after {:?}", self.so_far);
+        (code, std::mem::take(&mut self.so_far))
+    }
 }
 
 impl Drop for Terminal {

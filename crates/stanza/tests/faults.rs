@@ -116,14 +116,15 @@ fn a_blob_with_another_digest_is_refused() {
 #[test]
 fn a_manifest_with_another_digest_is_refused() {
     let stanza = fixture!(Empty);
-    let registry = FakeRegistry::of(&layout(&stanza), |_, good| good);
+    let registry = FakeRegistry::of(&layout(&stanza), |_: &Request, good: Answer| good);
     let name = registry.name(&format!("room@sha256:{}", "1".repeat(64)));
     refused(&stanza, 1, &["pull", &name], &["digest"]);
 }
 
 #[test]
-fn a_truncated_blob_is_refused() {
+fn a_truncated_blob_is_refused_and_what_came_is_kept_for_the_next_pull() {
     let stanza = fixture!(Empty);
+    let before = stanza.leftovers();
     let cut = |request: &Request, mut good: Answer| {
         if request.path.contains("/blobs/") && good.body.len() > 100_000 {
             good.length = Some(good.body.len());
@@ -131,7 +132,19 @@ fn a_truncated_blob_is_refused() {
         }
         good
     };
-    pull(cut, &["breaks off"], &stanza);
+    let registry = FakeRegistry::of(&layout(&stanza), cut);
+    let error = stanza.fails(1, &["pull", &registry.name("room:1")]);
+    assert!(error.contains("breaks off"), "{error}");
+    assert_eq!(stanza.ok(&["images", "-aq"]), "", "nothing may become visible");
+    let partials = stanza.root().join("images/partial");
+    let kept: Vec<u64> =
+        fs::read_dir(&partials).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
+    assert_eq!(kept, [50_000]);
+    let whole = FakeRegistry::of(&layout(&stanza), |_: &Request, good: Answer| good);
+    stanza.ok(&["pull", &whole.name("room:1")]);
+    assert_eq!(fs::read_dir(&partials).unwrap().count(), 0);
+    stanza.ok(&["rmi", &whole.name("room:1")]);
+    stanza.assert_clean(&before);
 }
 
 #[test]

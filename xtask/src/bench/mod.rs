@@ -15,6 +15,7 @@ use crate::packages::is_root;
 use crate::shell::{cargo, step};
 
 mod commands;
+mod image;
 mod listing;
 mod measure;
 mod oci;
@@ -101,6 +102,11 @@ pub(crate) fn run(words: &[String]) -> Result<bool, String> {
         && first == "oci"
     {
         return oci::run(rest);
+    }
+    if let Some((first, rest)) = words.split_first()
+        && first == "image"
+    {
+        return image::run(rest);
     }
     let options = parse(words)?;
     if !is_root() {

@@ -1,8 +1,8 @@
 //! `stanza diff`.
 
 use clap::{ArgMatches, Command};
-use stanza_engine::ChangeKind;
 
+use super::image_diff::letter;
 use super::{Entry, Faults, Group, Needs};
 use crate::arguments::{Given, command, word};
 use crate::door::{Door, Outcome};
@@ -33,12 +33,7 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     let id = engine.find(given.text("CONTAINER").unwrap_or_default())?;
     let mut text = String::new();
     for change in engine.changes(&id)? {
-        let letter = match change.kind {
-            ChangeKind::Added => 'A',
-            ChangeKind::Modified => 'C',
-            ChangeKind::Deleted => 'D',
-        };
-        text.push(letter);
+        text.push_str(letter(&change));
         text.push(' ');
         text.push_str(&change.path.to_string_lossy());
         text.push('\n');

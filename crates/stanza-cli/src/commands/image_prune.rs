@@ -21,14 +21,20 @@ pub(super) const ENTRY: &Entry = &Entry {
 fn build() -> Command {
     command("image prune", "stanza image prune [OPTIONS]", ENTRY.about, "Example:\n  stanza image prune -f")
         .arg(switch("all", 'a', "Remove images with a name too, when no container uses them"))
-        .arg(list("filter", None, "NAME=VALUE", "Remove only those that match: `until=TIME`, `label=…`"))
+        .arg(list(
+            "filter",
+            None,
+            "NAME=VALUE",
+            "Remove only those that match: `until=TIME`, `label=…`, `label!=…`, `dangling=true|false`",
+        ))
         .arg(switch("force", 'f', "Do not ask"))
 }
 
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     let all = given.on("all");
-    let what = if all { "all images without a container" } else { "all images without a name" };
-    if !confirm(given, what)? {
+    let what =
+        if all { "images without at least one container associated to them" } else { "dangling images" };
+    if !confirm(given, &format!("This will remove all {what}."))? {
         return Ok(0);
     }
     let options = PruneOptions {
@@ -36,7 +42,6 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
         images: true,
         all_images: all,
         volumes: false,
-
         filters: filters(given)?,
     };
     show(&door.engine()?.prune(&options)?)

@@ -1,14 +1,16 @@
 //! `stanza images`.
 
 use clap::{ArgMatches, Command};
+use stanza_engine::Image;
 use stanza_spec::Instant;
 
 use super::{Entry, Faults, Group, Needs, filters};
 use crate::arguments::{Given, command, list, optional_word, switch, value};
 use crate::door::{Door, Outcome};
+use crate::failure::Failure;
 use crate::format::listing;
 use crate::output;
-use crate::render::image;
+use crate::render::{image, image_tree};
 
 pub(super) const ENTRY: &Entry = &Entry {
     paths: &["images", "image ls", "image list"],
@@ -34,11 +36,15 @@ fn build() -> Command {
     .arg(value("format", None, "FORMAT", "`json`, or a Go template, or `table` and a template"))
     .arg(switch("no-trunc", None, "Do not cut texts"))
     .arg(switch("quiet", 'q', "Show ids only"))
+    .arg(switch("tree", None, "Show what is in each image, and what it takes on disk"))
     .arg(optional_word("REPOSITORY"))
 }
 
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     let wanted = given.text("REPOSITORY");
+    if given.on("tree") {
+        return tree(door, given, wanted);
+    }
     let images = door.engine()?.images(&filters(given)?)?;
     let now = Instant::now();
     let truncate = !given.on("no-trunc");
@@ -62,6 +68,36 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
         );
         listing::render(format, &table, image::TITLES, &rows)?
     };
+    output::data(&text).map(|()| 0)
+}
+
+/// `--tree`.
+fn tree(door: &mut Door, given: &ArgMatches, wanted: Option<&str>) -> Outcome {
+    for name in ["quiet", "no-trunc", "digests"] {
+        if given.on(name) {
+            return Err(Failure::usage(format!("--{name} is not yet supported with --tree")));
+        }
+    }
+    let json = match given.text("format") {
+        None | Some("" | "table") => false,
+        Some("json") => true,
+        Some(_) => return Err(Failure::usage("--format is not yet supported with --tree, but for `json`")),
+    };
+    // Unlike a listing, this looks into files of other owners.
+    stanza_container::rootless::enter()?;
+    let mut engine = door.engine()?;
+    let mut images = engine.images(&filters(given)?)?;
+    if let Some(wanted) = wanted {
+        for row in &mut images {
+            row.image
+                .names
+                .retain(|name| names(wanted, &name.familiar_repository(), name.tag().unwrap_or_default()));
+        }
+        images.retain(|row| !row.image.names.is_empty());
+    }
+    let all: Vec<&Image> = images.iter().map(|row| &row.image).collect();
+    let unpacked = engine.unpacked_sizes(&all)?;
+    let text = if json { image_tree::json(&images, &unpacked) } else { image_tree::text(&images, &unpacked) };
     output::data(&text).map(|()| 0)
 }
 

@@ -7,7 +7,7 @@ use stanza_spec::Platform;
 use super::load::archive;
 use super::pull::platform;
 use super::tag::reference;
-use super::{Entry, Faults, Group, Needs};
+use super::{Entry, Faults, Group, Needs, keep_budget};
 use crate::arguments::{Given, command, list, optional_word, value, word};
 use crate::door::{Door, Outcome};
 use crate::failure::Failure;
@@ -46,10 +46,13 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     }
     let options = ImportOptions {
         changes: given.texts("change").map(str::to_owned).collect(),
-        message: given.text("message").map(str::to_owned),
+        // Docker's client sends every source as its standard input.
+        message: Some(given.text("message").unwrap_or("Imported from -").to_owned()),
         platform: platform(given)?.unwrap_or_else(Platform::host),
     };
     let archive = archive(Some(path))?;
-    let image = door.engine()?.import(archive, name.as_ref(), &options)?;
+    let mut engine = door.engine()?;
+    let image = engine.import(Box::new(archive), name.as_ref(), &options)?;
+    keep_budget(&mut engine);
     output::line(image.id.as_str()).map(|()| 0)
 }

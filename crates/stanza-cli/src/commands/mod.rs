@@ -12,28 +12,43 @@ use crate::failure::Failure;
 use crate::output;
 
 mod attach;
+mod commit;
 mod container_options;
+mod cp;
 mod create;
 mod diff;
 mod exec;
+mod export;
 mod help;
+mod history;
+mod image_diff;
 mod image_inspect;
 mod image_mount;
 mod image_prune;
+mod image_referrers;
+mod image_squash;
+mod image_tags;
+mod image_tree;
 mod image_unmount;
+mod image_verify;
 mod images;
 mod import;
 mod inspect;
 mod kill;
 mod load;
+mod login;
+mod logout;
 mod logs;
+mod manifest_inspect;
 mod ps;
 mod pull;
+mod push;
 mod rename;
 mod restart;
 mod rm;
 mod rmi;
 mod run;
+mod save;
 mod session;
 mod start;
 mod stop;
@@ -106,6 +121,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     exec::ENTRY,
     ps::ENTRY,
     pull::ENTRY,
+    push::ENTRY,
     images::ENTRY,
     logs::ENTRY,
     stop::ENTRY,
@@ -113,21 +129,35 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     version::ENTRY,
     system_info::ENTRY,
     attach::ENTRY,
+    commit::ENTRY,
+    cp::ENTRY,
     create::ENTRY,
     diff::ENTRY,
+    export::ENTRY,
     inspect::ENTRY,
     kill::ENTRY,
     rename::ENTRY,
     restart::ENTRY,
     start::ENTRY,
     wait::ENTRY,
+    history::ENTRY,
+    image_diff::ENTRY,
     image_inspect::ENTRY,
     image_mount::ENTRY,
     image_prune::ENTRY,
+    image_referrers::ENTRY,
+    image_squash::ENTRY,
+    image_tags::ENTRY,
+    image_tree::ENTRY,
     image_unmount::ENTRY,
+    image_verify::ENTRY,
     import::ENTRY,
     load::ENTRY,
+    login::ENTRY,
+    logout::ENTRY,
+    manifest_inspect::ENTRY,
     rmi::ENTRY,
+    save::ENTRY,
     tag::ENTRY,
     system_check::ENTRY,
     system_df::ENTRY,
@@ -137,7 +167,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
 ];
 
 /// Words that stand before a command of their kind.
-const FAMILIES: [&str; 3] = ["container", "image", "system"];
+const FAMILIES: [&str; 4] = ["container", "image", "manifest", "system"];
 
 /// The command that `words` start with, and how many of them are its own.
 ///
@@ -176,9 +206,9 @@ fn verbs(family: &str) -> String {
 
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
-    "build", "builder", "buildx", "commit", "compose", "config", "context", "cp", "events", "export",
-    "history", "login", "logout", "manifest", "network", "node", "pause", "plugin", "port", "push", "save",
-    "search", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
+    "build", "builder", "buildx", "compose", "config", "context", "events", "network", "node", "pause",
+    "plugin", "port", "search", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause",
+    "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {
@@ -228,6 +258,14 @@ fn distance(a: &str, b: &str) -> usize {
 fn filters(given: &ArgMatches) -> Result<Filters, Failure> {
     let words: Vec<&str> = given.texts("filter").collect();
     Ok(Filters::parse(&words)?)
+}
+
+/// Makes the image store as small as the configuration wants it. What was asked for is done by then, so that a failure is
+/// no more than a warning.
+fn keep_budget(engine: &mut stanza_engine::Engine) {
+    if let Err(error) = engine.enforce_budget() {
+        output::warning(&Failure::from(error).to_string());
+    }
 }
 
 /// Does `action` for every name and goes on after a failure, which it prints; 1 when there was one.

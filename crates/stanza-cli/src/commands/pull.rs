@@ -1,10 +1,13 @@
 //! `stanza pull`.
 
-use clap::{ArgMatches, Command};
+use std::path::Path;
+
+use clap::{Arg, ArgMatches, Command};
+use stanza_image::Platforms;
 use stanza_spec::Platform;
 
 use super::tag::reference;
-use super::{Entry, Faults, Group, Needs};
+use super::{Entry, Faults, Group, Needs, keep_budget};
 use crate::arguments::{Given, command, switch, value, word};
 use crate::door::{Door, Outcome};
 use crate::failure::Failure;
@@ -31,8 +34,27 @@ fn build() -> Command {
     )
     .arg(switch("quiet", 'q', "Print the name only"))
     .arg(value("platform", None, "OS/ARCH", "Take the image for this platform"))
+    .arg(switch(
+        "all-platforms",
+        None,
+        "Take the image for every platform that there is; unpack this machine's",
+    ))
+    .arg(value(
+        "progress",
+        None,
+        "FORM",
+        "Show progress as `auto`, `plain`, `tty`, `json` or `quiet` (default auto)",
+    ))
+    .arg(signature_policy())
     .arg(switch("tls-verify", None, "Ask for HTTPS with a known certificate (default true but on loopback)"))
     .arg(word("NAME"))
+}
+
+/// `--signature-policy`, of all commands that bring images in.
+pub(super) fn signature_policy() -> Arg {
+    let help = "Let in what this policy.json allows (default ~/.config/containers/policy.json or \
+                /etc/containers/policy.json)";
+    value("signature-policy", None, "FILE", help)
 }
 
 /// The platform that `--platform` names.
@@ -41,12 +63,30 @@ pub(super) fn platform(given: &ArgMatches) -> Result<Option<Platform>, Failure> 
 }
 
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
-    let text = given.text("NAME").unwrap_or_default();
+    let typed = given.text("NAME").unwrap_or_default();
+    let alias = stanza_image::expand_alias(typed)?;
+    let text = alias.as_deref().unwrap_or(typed);
     let name = reference(text)?;
-    let platform = platform(given)?;
+    let platforms = match (platform(given)?, given.on("all-platforms")) {
+        (Some(_), true) => {
+            return Err(Failure::usage("`--platform` and `--all-platforms` exclude each other"));
+        }
+        (_, true) => Platforms::All,
+        (Some(platform), false) => Platforms::One(platform),
+        (None, false) => Platforms::default(),
+    };
     let tls_verify = given.choice("tls-verify").unwrap_or(true);
+    let policy = given.text("signature-policy").map(Path::new);
     let quiet = given.on("quiet");
-    let mut display = Display::new(if quiet { Stream::Quiet } else { Stream::Stdout });
+    let mut display = match given.text("progress") {
+        _ if quiet => Display::new(Stream::Quiet),
+        word => Display::of(word).ok_or_else(|| {
+            let word = word.unwrap_or_default();
+            Failure::usage(format!(
+                "`{word}` is no form of progress: expected `auto`, `plain`, `tty`, `json` or `quiet`"
+            ))
+        })?,
+    };
     if let (None, Some(tag)) = (name.digest(), name.tag().filter(|_| !text.contains('@'))) {
         if !quiet && !text.ends_with(&format!(":{tag}")) {
             display.line(&format!("Using default tag: {tag}"));
@@ -55,7 +95,9 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     } else {
         display.line(&format!("Pulling from {}", name.path()));
     }
-    let image = door.engine()?.pull(&name, platform, tls_verify, &mut display)?;
+    let mut engine = door.engine()?;
+    let image = engine.pull(&name, platforms, tls_verify, policy, &mut display)?;
+    keep_budget(&mut engine);
     let digest = display.digest.clone().unwrap_or(image.manifest);
     display.line(&format!("Digest: {digest}"));
     let status =

@@ -37,15 +37,17 @@ fn build() -> Command {
 
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     let (all, volumes) = (given.on("all"), given.on("volumes"));
-    let what = match (all, volumes) {
-        (false, false) => "all stopped containers and all images without a name",
-        (true, false) => "all stopped containers and all images without a container",
-        (false, true) => "all stopped containers, all images without a name and all unused anonymous volumes",
-        (true, true) => {
-            "all stopped containers, all images without a container and all unused anonymous volumes"
-        }
-    };
-    if !confirm(given, what)? {
+    let mut lines = vec!["all stopped containers"];
+    if volumes {
+        lines.push("all anonymous volumes not used by at least one container");
+    }
+    lines.push(if all {
+        "all images without at least one container associated to them"
+    } else {
+        "all dangling images"
+    });
+    let what: String = lines.iter().map(|line| format!("\n  - {line}")).collect();
+    if !confirm(given, &format!("This will remove:{what}\n"))? {
         return Ok(0);
     }
     let options =
@@ -53,8 +55,8 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     show(&door.engine()?.prune(&options)?)
 }
 
-/// Asks before `what` is removed, unless `--force` is given.
-pub(super) fn confirm(given: &ArgMatches, what: &str) -> Result<bool, Failure> {
+/// Asks in Docker's words before something is removed, unless `--force` is given.
+pub(super) fn confirm(given: &ArgMatches, warning: &str) -> Result<bool, Failure> {
     if given.on("force") {
         return Ok(true);
     }
@@ -63,7 +65,8 @@ pub(super) fn confirm(given: &ArgMatches, what: &str) -> Result<bool, Failure> {
             Failure::usage("nobody can be asked: standard input is no terminal").with_hint("add `--force`")
         );
     }
-    output::raw_talk(format!("This removes {what}. Go on? [y/N] ").as_bytes());
+    let question = "Are you sure you want to continue? [y/N] ";
+    output::raw_talk(format!("WARNING! {warning}\n{question}").as_bytes());
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|error| Failure::io("cannot read the answer", &error))?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

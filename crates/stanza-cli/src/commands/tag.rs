@@ -40,3 +40,9 @@ pub(super) fn reference(text: &str) -> Result<stanza_spec::Reference, Failure> {
         Failure::usage(error.to_string()).with_hint("a reference is `[REGISTRY/]NAME[:TAG][@DIGEST]`")
     })
 }
+
+/// An image reference from the command line that only a registry is asked about: a short name may be an alias.
+pub(super) fn remote_reference(text: &str) -> Result<stanza_spec::Reference, Failure> {
+    let alias = stanza_image::expand_alias(text)?;
+    reference(alias.as_deref().unwrap_or(text))
+}

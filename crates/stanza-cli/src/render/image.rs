@@ -72,12 +72,14 @@ pub(crate) fn inspect(image: &Image) -> Json {
     let digests: Vec<String> = image.digests.iter().map(Reference::familiar).collect();
     let layers: Vec<String> = image.layers.iter().map(|layer| layer.diff_id.to_string()).collect();
     let platform = image.platform();
+    let last = image.config.history().iter().flatten().next_back();
+    let comment = last.and_then(|step| step.comment().clone()).unwrap_or_default();
     let mut fields = vec![
         ("Id", image.id.as_str().into()),
         ("RepoTags", names.into()),
         ("RepoDigests", digests.into()),
         ("Parent", "".into()),
-        ("Comment", "".into()),
+        ("Comment", comment.into()),
         ("Created", image.created.clone().unwrap_or_default().into()),
         ("DockerVersion", "".into()),
         ("Author", image.config.author().clone().unwrap_or_default().into()),
@@ -90,12 +92,16 @@ pub(crate) fn inspect(image: &Image) -> Json {
     fields.extend([
         ("Os", platform.os.into()),
         ("Size", image.size.into()),
+        ("GraphDriver", Json::object([("Data", Json::NULL), ("Name", "overlay".into())])),
         ("RootFS", Json::object([("Type", "layers".into()), ("Layers", list_or_null(&layers))])),
+        // When a name was given is not kept: Go's zero time stands for that.
+        ("Metadata", Json::object([("LastTagTime", "0001-01-01T00:00:00Z".into())])),
         (
             "Descriptor",
             Json::object([
-                ("mediaType", "application/vnd.oci.image.manifest.v1+json".into()),
+                ("mediaType", image.manifest_type.as_str().into()),
                 ("digest", image.manifest.as_str().into()),
+                ("size", image.manifest_size.into()),
             ]),
         ),
     ]);
@@ -149,6 +155,8 @@ mod tests {
         Image {
             id: digest("ab"),
             manifest: digest("cd"),
+            manifest_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+            manifest_size: 400,
             names: names.iter().map(|name| name.parse().unwrap()).collect(),
             digests: vec!["busybox".parse::<Reference>().unwrap().with_digest(digest("ef"))],
             config: serde_json::from_value(text).unwrap(),

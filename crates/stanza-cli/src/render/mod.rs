@@ -1,6 +1,8 @@
 //! Docker's shapes for what the engine knows: JSON for `inspect`, rows for listings.
 
 pub(crate) mod container;
+pub(crate) mod document;
 pub(crate) mod image;
+pub(crate) mod image_tree;
 pub(crate) mod json;
 pub(crate) mod ports;

@@ -67,6 +67,6 @@ pub(super) fn mask(root: &Root, paths: &[String], null: &Handle) -> Result<(), F
 }
 
 /// Makes one mount read-only, not what is mounted below it.
-pub(super) fn make_read_only(mount: impl AsFd) -> io::Result<()> {
+pub(crate) fn make_read_only(mount: impl AsFd) -> io::Result<()> {
     source::set_attributes(mount, false, &READ_ONLY)
 }

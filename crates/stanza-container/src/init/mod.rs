@@ -36,6 +36,7 @@ use crate::process::{Program, set_standard_descriptors};
 use crate::root::Root;
 use crate::{scheduling, source, terminal};
 
+pub(crate) use masks::make_read_only;
 pub(crate) use mounts::{mount_one, open_binds};
 
 /// Runs in the child. Returns only with the reason why the program did not start.
@@ -225,7 +226,11 @@ fn set_root_propagation(word: &str) -> Result<(), Failure> {
 }
 
 /// Attaches the root file system and its parts in this mount namespace.
-fn mount_root(rootfs: &Rootfs, prepared: Option<&Prepared>, read_only: bool) -> Result<Root, Failure> {
+pub(crate) fn mount_root(
+    rootfs: &Rootfs,
+    prepared: Option<&Prepared>,
+    read_only: bool,
+) -> Result<Root, Failure> {
     // The mount goes over a directory that exists for sure: this namespace never looks at what is below. The root of a new
     // user namespace may not be able to reach stanza's own directories, but it can reach /proc, needed no more.
     let place = match (prepared, rootfs) {

@@ -4,11 +4,12 @@ use std::io;
 use std::path::PathBuf;
 
 use stanza_image::{ResolveError, StoreError};
-use stanza_snapshot::PlanError;
+use stanza_snapshot::{LinksError, PlanError};
 use stanza_spec::{Classify, Digest, ErrorKind};
 
 use crate::database::DatabaseError;
 use crate::network::NetworkError;
+use crate::settings::SettingsError;
 use crate::spec::SpecError;
 
 /// Why a container was not created. Nothing of it is left.
@@ -102,33 +103,60 @@ pub enum UnpackError {
     /// The layer's blob cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A blob that was dropped to save space cannot be fetched again.
+    #[error(transparent)]
+    Fetch(#[from] Box<stanza_image::PullError>),
     /// The layer store cannot be used.
     #[error(transparent)]
     Layers(#[from] stanza_snapshot::OpenError),
-    /// A layer cannot be applied.
+    /// The layer store cannot be used.
+    #[error(transparent)]
+    Sink(#[from] stanza_image::SinkError),
+    /// A layer cannot be unpacked.
     #[error("cannot unpack the layer `{layer}`")]
-    Apply {
+    Layer {
         /// Its diff id.
         layer: Digest,
         /// Why.
         #[source]
-        source: stanza_snapshot::ApplyError,
+        source: stanza_image::UnpackError,
     },
+    /// Hard links between layers cannot be made.
+    #[error(transparent)]
+    Links(#[from] LinksError),
     /// The layers do not make a root file system.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The configuration file does not say which form layers shall have.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
     /// They cannot be copied for a user namespace.
     #[error("cannot shift the owners of the layers")]
     Shift(#[source] std::io::Error),
+}
+
+impl UnpackError {
+    /// Whether a layer is not there in a form that can be used, so that unpacking it may help.
+    pub(crate) fn is_of_layers(&self) -> bool {
+        matches!(
+            self,
+            UnpackError::Plan(error) | UnpackError::Links(LinksError::Layer(error))
+                if matches!(error, PlanError::Missing { .. } | PlanError::NotMountable { .. } | PlanError::Damaged { .. })
+        ) || matches!(self, UnpackError::Links(LinksError::Missing { .. }))
+    }
 }
 
 impl Classify for UnpackError {
     fn kind(&self) -> ErrorKind {
         match self {
             UnpackError::Store(error) => error.kind(),
+            UnpackError::Fetch(error) => error.kind(),
             UnpackError::Layers(error) => error.kind(),
-            UnpackError::Apply { source, .. } => source.kind(),
+            UnpackError::Sink(error) => error.kind(),
+            UnpackError::Layer { source, .. } => source.kind(),
+            UnpackError::Links(error) => error.kind(),
             UnpackError::Plan(error) => error.kind(),
+            UnpackError::Settings(error) => error.kind(),
             UnpackError::Shift(source) => ErrorKind::of_io(source),
         }
     }
@@ -136,9 +164,13 @@ impl Classify for UnpackError {
     fn hint(&self) -> Option<String> {
         match self {
             UnpackError::Store(error) => error.hint(),
+            UnpackError::Fetch(error) => error.hint(),
             UnpackError::Layers(error) => error.hint(),
-            UnpackError::Apply { source, .. } => source.hint(),
+            UnpackError::Sink(error) => error.hint(),
+            UnpackError::Layer { source, .. } => source.hint(),
+            UnpackError::Links(error) => error.hint(),
             UnpackError::Plan(error) => error.hint(),
+            UnpackError::Settings(error) => error.hint(),
             UnpackError::Shift(_) => None,
         }
     }

@@ -13,8 +13,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use stanza_image::{Image, Progress, PullOptions, ResolveError};
-use stanza_snapshot::{PlanError, StorageDriver, plan_copy, plan_host, plan_layers, prepare, shift_layers};
+use stanza_image::{Image, Platforms, Progress, PullOptions, ResolveError, RestoreOptions, restore_layers};
+use stanza_snapshot::{
+    LayersHeld, PlanError, StorageDriver, plan_copy, plan_host, plan_layers, prepare, shift_layers,
+};
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
     ContainerConfig, ContainerId, Digest, Instant, Isolation, MountKind, NamespaceMode, NetworkMode,
@@ -23,6 +25,7 @@ use stanza_spec::{
 
 use crate::database::{Insert, InsertError, Phase, Record};
 use crate::engine::{Fresh, Lock, make_directory};
+use crate::layers::Unpacking;
 use crate::record::{Facts, VolumeUse};
 use crate::spec::userns;
 use crate::spec::{self, MountError, Planned, SpecError};
@@ -42,10 +45,17 @@ pub struct Created {
     pub warnings: Vec<String>,
 }
 
+/// An image's layers, ready to be mounted.
+pub(crate) struct Stack {
+    pub(crate) rootfs: Rootfs,
+    /// Those of the image, and those that its hard links need.
+    pub(crate) layers: Vec<Digest>,
+    pub(crate) held: LayersHeld,
+}
+
 /// What was found under the image's name.
 struct Source {
     id: Option<Digest>,
-    layers: Vec<Digest>,
     config: Option<Config>,
     image: Option<Image>,
 }
@@ -91,12 +101,15 @@ impl Engine {
             path: "getrandom".into(),
             source,
         })?;
-        let facts = gather(&config, &source)?;
+        let mut facts = gather(&config, &source)?;
         let state_dir = self.options.container_dir(id.as_str());
-        let unpacked = match &source.image {
-            Some(image) => Some(self.ensure_rootfs(image, &config.image, &state_dir)?),
-            None => None,
-        };
+        // The layers are held until the record says that they are needed.
+        let (mut unpacked, mut held) = (None, None);
+        if let Some(image) = &source.image {
+            let stack = self.ensure_rootfs(image, &config.image, &state_dir, progress)?;
+            facts.layers = stack.layers;
+            (unpacked, held) = (Some(stack.rootfs), Some(stack.held));
+        }
         let lock = make_state_directory(&self.options.containers_dir(), &state_dir).map_err(|source| {
             CreateError::File { what: "make the directory", path: state_dir.clone(), source }
         })?;
@@ -110,7 +123,9 @@ impl Engine {
             exit: None,
             address: None,
         };
-        match self.complete(record, unpacked, &state_dir, to_start) {
+        let completed = self.complete(record, unpacked, &state_dir, to_start);
+        drop(held);
+        match completed {
             Ok((record, rootfs, planned)) => {
                 warnings.extend(planned.warnings.iter().cloned());
                 let created = Created { id: record.id.clone(), name: record.name.clone(), warnings };
@@ -227,7 +242,7 @@ impl Engine {
         warnings: &mut Vec<String>,
     ) -> Result<Source, CreateError> {
         if config.image == HOST_IMAGE {
-            return Ok(Source { id: None, layers: Vec::new(), config: None, image: None });
+            return Ok(Source { id: None, config: None, image: None });
         }
         let wanted = match &config.platform {
             Some(text) => Some(text.parse::<Platform>().map_err(|_| CreateError::Unsupported {
@@ -237,8 +252,29 @@ impl Engine {
             None => None,
         };
         let fits = |image: &Image| wanted.as_ref().is_none_or(|wanted| image.platform().satisfies(wanted));
+        let mut pull = |engine: &mut Engine, reference: &Reference| {
+            let platforms = wanted.clone().map_or_else(Platforms::default, Platforms::One);
+            let pulled = engine.pull(reference, platforms, true, None, progress);
+            pulled.map_err(|error| CreateError::Pull(Box::new(error)))
+        };
         let store = self.image_store().map_err(ResolveError::from)?;
-        let found = if config.pull == PullPolicy::Always { None } else { Some(store.resolve(&config.image)) };
+        let mut found =
+            if config.pull == PullPolicy::Always { None } else { Some(store.resolve(&config.image)) };
+        let mut name = config.image.as_str();
+        // The settings of registries are read only when the registry is the next to be asked.
+        let alias = match &found {
+            None | Some(Err(ResolveError::NotFound { .. })) => expand_alias(name)?,
+            Some(_) => None,
+        };
+        if let Some(full) = &alias {
+            // A failure tells of the name as it was given.
+            if found.is_some()
+                && let Ok(image) = store.resolve(full)
+            {
+                found = Some(Ok(image));
+            }
+            name = full;
+        }
         let image = match found {
             Some(Ok(image)) if fits(&image) => image,
             Some(Ok(_)) if config.pull == PullPolicy::Never => {
@@ -247,15 +283,13 @@ impl Engine {
                     wanted: wanted.map(|wanted| wanted.to_string()).unwrap_or_default(),
                 });
             }
-            Some(Err(error @ ResolveError::NotFound { .. })) => match config.image.parse::<Reference>() {
-                Ok(reference) if config.pull != PullPolicy::Never => {
-                    pull(store, &reference, wanted.as_ref(), progress)?
-                }
+            Some(Err(error @ ResolveError::NotFound { .. })) => match name.parse::<Reference>() {
+                Ok(reference) if config.pull != PullPolicy::Never => pull(self, &reference)?,
                 _ => return Err(error.into()),
             },
             Some(Err(error)) => return Err(error.into()),
-            Some(Ok(_)) | None => match config.image.parse::<Reference>() {
-                Ok(reference) => pull(store, &reference, wanted.as_ref(), progress)?,
+            Some(Ok(_)) | None => match name.parse::<Reference>() {
+                Ok(reference) => pull(self, &reference)?,
                 Err(_) => return Err(ResolveError::NotFound { name: config.image.clone() }.into()),
             },
         };
@@ -266,33 +300,41 @@ impl Engine {
                 image.platform()
             ));
         }
-        Ok(Source {
-            id: Some(image.id.clone()),
-            layers: image.layers.iter().map(|layer| layer.diff_id.clone()).collect(),
-            config: image.config.config().clone(),
-            image: Some(image),
-        })
+        Ok(Source { id: Some(image.id.clone()), config: image.config.config().clone(), image: Some(image) })
     }
 
-    /// The root file system's plan; layers that are not unpacked yet are.
+    /// The root file system's plan and its layers, held; those that are not unpacked yet are.
     pub(crate) fn ensure_rootfs(
         &mut self,
         image: &Image,
         name: &str,
         state_dir: &Path,
-    ) -> Result<Rootfs, CreateError> {
+        progress: &mut dyn Progress,
+    ) -> Result<Stack, CreateError> {
         let failed = |source| CreateError::Unpack { image: name.to_owned(), source };
-        let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        let copied =
-            self.layer_store().map_err(|error| failed(error.into()))?.driver() == StorageDriver::Copy;
-        match self.plan_image_rootfs(&layers, state_dir, copied, None) {
-            Err(UnpackError::Plan(
-                PlanError::Missing { .. } | PlanError::NotMountable { .. } | PlanError::Damaged { .. },
-            )) => {}
-            other => return other.map_err(failed),
+        let images = self.image_store().map_err(|error| failed(error.into()))?.clone();
+        images.touch(image);
+        self.choose_driver().map_err(|error| failed(error.into()))?;
+        match self.stack(image, state_dir) {
+            Err(error) if error.is_of_layers() => {}
+            result => return result.map_err(failed),
         }
-        self.unpack(image).map_err(failed)?;
-        self.plan_image_rootfs(&layers, state_dir, copied, None).map_err(failed)
+        // From here on neither blobs nor layers go, also when the image is removed meanwhile.
+        let digests = image.layers.iter().flat_map(|layer| [&layer.digest, &layer.diff_id]);
+        let lease = images.lease(digests).map_err(|error| failed(error.into()))?;
+        self.unpack(image, progress).map_err(failed)?;
+        let stack = self.stack(image, state_dir).map_err(failed)?;
+        drop(lease);
+        Ok(stack)
+    }
+
+    /// The root file system of layers that are all there, and what keeps them there.
+    fn stack(&mut self, image: &Image, state_dir: &Path) -> Result<Stack, UnpackError> {
+        let held = self.layer_store()?.hold()?;
+        let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let layers = self.layer_store()?.with_links(&layers)?;
+        let copied = self.layer_store()?.driver() == StorageDriver::Copy;
+        Ok(Stack { rootfs: self.plan_image_rootfs(&layers, state_dir, copied, None)?, layers, held })
     }
 
     /// The root file system of a container on record.
@@ -329,7 +371,7 @@ impl Engine {
         maps
     }
 
-    fn plan_image_rootfs(
+    pub(crate) fn plan_image_rootfs(
         &mut self,
         layers: &[Digest],
         state_dir: &Path,
@@ -349,24 +391,20 @@ impl Engine {
     }
 
     /// Unpacks the layers of an image that are not on disk. Processes that do the same at once help each other.
-    pub(crate) fn unpack(&mut self, image: &Image) -> Result<(), UnpackError> {
-        self.layer_store()?;
-        let mut lowers: Vec<Digest> = Vec::with_capacity(image.layers.len());
-        let mut cleared = false;
-        for layer in &image.layers {
-            if !self.layer_store()?.is_usable(&layer.diff_id) {
-                if !std::mem::replace(&mut cleared, true) {
-                    // What killed processes left half-unpacked. One look before work that takes longer anyway.
-                    let _ = self.layer_store()?.clear_leftovers();
-                }
-                let mut stream = self.image_store()?.open_layer(layer)?;
-                self.layer_store()?
-                    .apply(&layer.diff_id, &lowers, &mut stream)
-                    .map_err(|source| UnpackError::Apply { layer: layer.diff_id.clone(), source })?;
-            }
-            lowers.insert(0, layer.diff_id.clone());
-        }
-        Ok(())
+    pub(crate) fn unpack(&mut self, image: &Image, progress: &mut dyn Progress) -> Result<(), UnpackError> {
+        let (images, layers) = self.stores::<UnpackError>()?;
+        let missing: Vec<&Digest> = image
+            .layers
+            .iter()
+            .filter(|layer| !layers.is_usable(&layer.diff_id))
+            .map(|layer| &layer.digest)
+            .collect();
+        let is_needed = |digest: &Digest| missing.contains(&digest) && images.is_dropped(digest);
+        restore_layers(images, image, &is_needed, &mut RestoreOptions { tls_verify: true, progress })
+            .map_err(|error| UnpackError::Fetch(Box::new(error)))?;
+        images
+            .unpack(&image.layers, &Unpacking(layers), PullOptions::CONCURRENCY)
+            .map_err(|(layer, source)| UnpackError::Layer { layer, source })
     }
 
     fn take_id_range(&mut self, id: &ContainerId) -> Result<u32, CreateError> {
@@ -537,7 +575,7 @@ fn gather(config: &ContainerConfig, source: &Source) -> Result<Facts, CreateErro
     };
     Ok(Facts {
         image: source.id.clone(),
-        layers: source.layers.clone(),
+        layers: Vec::new(),
         argv,
         env: spec::process::environment(config, image),
         workdir: spec::process::workdir(config, image)?,
@@ -607,13 +645,8 @@ fn ensure_source(kind: &MountKind) -> Result<(), CreateError> {
     }
 }
 
-fn pull(
-    store: &stanza_image::ImageStore,
-    reference: &Reference,
-    platform: Option<&Platform>,
-    progress: &mut dyn Progress,
-) -> Result<Image, CreateError> {
-    let platform = platform.cloned().unwrap_or_else(Platform::host);
-    let mut options = PullOptions { platform, tls_verify: true, progress };
-    stanza_image::pull(store, reference, &mut options).map_err(|error| CreateError::Pull(Box::new(error)))
+/// What a short name means by the settings of registries.
+fn expand_alias(name: &str) -> Result<Option<String>, CreateError> {
+    stanza_image::expand_alias(name)
+        .map_err(|error| CreateError::Pull(Box::new(stanza_image::RegistryError::from(error).into())))
 }

@@ -357,6 +357,8 @@ fn create(path: &Path) -> std::io::Result<()> {
         }
         transaction.pragma_update(None, "user_version", VERSION)?;
         transaction.commit()?;
+        // Closing does it too, but does not tell of a full disk, and the log is not linked: half a file would stay.
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
         connection.close().map_err(|(_, error)| error)
     };
     let result = fill()

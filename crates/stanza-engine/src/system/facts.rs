@@ -72,6 +72,8 @@ impl Engine {
             self.image_store().map_err(crate::ImageError::from)?.list().map_err(crate::ImageError::from)?;
         let layout = stanza_cgroup::detect().unwrap_or(stanza_cgroup::Layout::Absent);
         let (version, cgroup_controllers) = cgroups(&layout);
+        // A configuration file that is wrong is told by the first command that needs it.
+        let _ = self.choose_driver();
         // A store that cannot be opened is told by the first command that needs it.
         let storage_driver = self.layer_store().map(|store| store.driver()).unwrap_or_default();
         Ok(Facts {

@@ -7,7 +7,7 @@ mod leftovers;
 mod prune;
 
 pub use check::{Finding, FindingStatus};
-pub use df::{Part, Usage};
+pub use df::{ImageUsage, Part, Usage, VolumeUsage};
 pub use facts::Facts;
 pub use prune::{PruneOptions, Pruned};
 

@@ -19,7 +19,7 @@ pub struct PruneOptions {
     pub all_images: bool,
     /// Anonymous volumes that no container has.
     pub volumes: bool,
-    /// `until` (only what was created before) and `label`, `label!`; volumes heed none.
+    /// `until` (only what was created before) and `label`, `label!`, and `dangling` of images; volumes heed none.
     pub filters: Filters,
 }
 
@@ -45,7 +45,9 @@ impl Engine {
     /// When a filter is wrong, or the database or image store cannot be used. What cannot be removed is left out.
     pub fn prune(&mut self, options: &PruneOptions) -> Result<Pruned, SystemError> {
         let filters = &options.filters;
-        filters.check(&["until", "label", "label!"])?;
+        filters.check(&["until", "label", "label!", "dangling"])?;
+        // As in Docker, where `--all` is another way to say `dangling=false`.
+        let only_dangling = filters.boolean("dangling")?.unwrap_or(!options.all_images);
         let until = match filters.values("until").last() {
             None => None,
             Some(text) => Some(
@@ -77,12 +79,14 @@ impl Engine {
             pruned.reclaimed += bytes;
         }
         if options.images {
+            // No container is made of an image between the look and the removal.
+            let alone = self.alone_with_layers();
             let used = self.used_images()?;
             let unwanted = |image: &stanza_image::Image| {
                 let labels =
                     image.config.labels_of_config().cloned().unwrap_or_default().into_iter().collect();
                 !used.contains_key(&image.id)
-                    && (options.all_images || image.is_dangling())
+                    && (!only_dangling || image.is_dangling())
                     && (until.is_none() || image.created.as_deref().is_some_and(old))
                     && filters.labels(&labels)
             };
@@ -91,7 +95,10 @@ impl Engine {
             pruned.untagged = removed.untagged;
             pruned.deleted = removed.deleted;
             pruned.reclaimed += removed.reclaimed;
-            pruned.reclaimed += self.remove_unused_layers()?;
+            let taken = self.take_unused_layers()?;
+            drop(alone);
+            pruned.reclaimed += crate::collect::finish(taken);
+            pruned.reclaimed += self.enforce_budget()?;
             if let Ok(store) = self.layer_store() {
                 // What another process left half unpacked; a failure is shown by `check`.
                 let _ = store.clear_leftovers();

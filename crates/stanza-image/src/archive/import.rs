@@ -1,18 +1,21 @@
 //! `import`: a root file system becomes an image of one layer.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 
 use stanza_spec::oci::image::{Arch, HistoryBuilder, Os, RootFsBuilder};
 use stanza_spec::oci::image::{Config, ImageConfiguration, ImageConfigurationBuilder};
 use stanza_spec::{Classify, Digest, ErrorKind, Instant, Platform, Reference};
 use stanza_tar::{Archive, Limits, TarError};
 
-use super::changes;
+use crate::changes;
 use crate::compression::{Compression, Decoder};
 use crate::document::{Descriptor, NewManifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use crate::hash::{Hasher, sha256};
 use crate::image::Image;
 use crate::store::{BlobWriter, ImageStore, NewEntry, ResolveError, Spooled, StoreError};
+
+/// Read and hashed at once.
+const CHUNK: usize = 128 * 1024;
 
 /// What an imported image says besides its files.
 #[derive(Clone, Debug)]
@@ -136,12 +139,10 @@ pub fn import(
     ingest.store_bytes(&digest, &bytes)?;
     ingest.sync()?;
     let descriptor = Descriptor::new(OCI_MANIFEST, digest, size(&bytes));
-    store.update_index(|index| {
-        index.set(NewEntry { descriptor, name: reference.cloned(), id: id.clone(), source: None });
-        Ok::<_, StoreError>(())
-    })?;
+    let entry = NewEntry { descriptor, name: reference.cloned(), id, source: None };
+    let (image, _) = store.enter(entry)?;
     drop(ingest);
-    Ok(store.resolve(id.as_str())?)
+    Ok(image)
 }
 
 fn configuration(config: Config, diff_id: &Digest, options: &ImportOptions) -> ImageConfiguration {
@@ -178,12 +179,12 @@ fn read_layer(
     let read = |source| ImportError::Read { source };
     let mut stored = Stored { archive, writer, failure: None };
     let result = (|| {
-        let decoder = Decoder::new(&mut stored).map_err(read)?;
+        let decoder = Decoder::new(BufReader::with_capacity(CHUNK, &mut stored)).map_err(read)?;
         let compression = decoder.compression();
         let hashed = Hashed { decoder, hasher: Hasher::sha256() };
-        let mut archive = Archive::new(hashed, Limits::default());
+        let mut archive = Archive::new(BufReader::with_capacity(CHUNK, hashed), Limits::default());
         while archive.next_entry()?.is_some() {}
-        let hashed = archive.finish()?;
+        let hashed = archive.finish()?.into_inner();
         Ok::<_, ImportError>((hashed.hasher.finish(), compression))
     })();
     if let Some(error) = stored.failure.take() {
@@ -215,12 +216,12 @@ impl Read for Stored {
 }
 
 /// Hashes what it reads.
-struct Hashed<R: Read> {
+struct Hashed<R: BufRead> {
     decoder: Decoder<R>,
     hasher: Hasher,
 }
 
-impl<R: Read> Read for Hashed<R> {
+impl<R: BufRead> Read for Hashed<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.decoder.read(buffer)?;
         self.hasher.update(&buffer[..count]);

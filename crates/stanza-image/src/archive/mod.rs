@@ -1,20 +1,28 @@
 //! Images that come as tar files.
 //!
 //! ```text
-//! load:   stream -> (gunzip) -> tar -> spool every file in ingest/ -> OCI layout?  by digest -.
-//!                                                                  -> manifest.json? by path -+-> store
-//! import: stream -> one layer + a configuration made here ------------------------------------'
+//! load:   stream    -> (gunzip) -> tar -> spool every file -.   OCI layout?    by digest -.
+//!         file      -> tar, read in place ------------------+-> manifest.json? by path   -+-> layers -> store
+//!         directory ----------------------------------------'   dir?           by digest -'
+//! import: stream -> one layer + a configuration made here --------------------------------------> store
+//! save:   store  -> documents made here, blobs copied as they are -> tar, or directory
 //! ```
 //!
-//! An archive is read once, from front to back, so that it may come through a pipe. What its names say leads nowhere
-//! but to other entries of the same archive: nothing is ever opened under a name from outside.
+//! A stream is read once, from front to back. What the names in an archive say leads nowhere but to other files of the
+//! same archive.
 
-mod changes;
+mod contents;
+mod directory;
 mod docker;
+mod error;
 mod import;
+mod layers;
 mod load;
 mod oci;
-mod spool;
+mod save;
 
+pub use contents::Source;
+pub use error::LoadError;
 pub use import::{ImportError, ImportOptions, import};
-pub use load::{LoadError, Loaded, load};
+pub use load::{Admission, LoadOptions, Loaded, load};
+pub use save::{ArchiveForm, SaveError, Selected, Target, save, select};

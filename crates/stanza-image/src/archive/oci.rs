@@ -1,16 +1,14 @@
 //! The form of the OCI: an image layout in a tar file.
 
-use stanza_spec::{Platform, Reference};
+use stanza_spec::{Digest, Reference};
 
-use super::load::{Assembled, LoadError, Loader, parse_name};
-use super::spool::bounded;
+use super::error::LoadError;
+use super::load::{Assembled, Loader, ManifestPlan, length, parse_name};
 use crate::document::{
     Choice, Descriptor, Document, DocumentError, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_MANIFEST, Manifest, choose,
     parse_config,
 };
-
-/// The full name of an image, as containerd and Docker write it.
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
+use crate::store::CONTAINERD_NAME;
 
 /// Brings every image of `index.json` into the store.
 pub(super) fn assemble(loader: &mut Loader<'_, '_>) -> Result<Vec<Assembled>, LoadError> {
@@ -22,23 +20,24 @@ pub(super) fn assemble(loader: &mut Loader<'_, '_>) -> Result<Vec<Assembled>, Lo
         }
         Err(error) => return Err(LoadError::document("index.json", &error)),
     };
-    let mut images: Vec<Assembled> = Vec::new();
+    let mut images: Vec<(Digest, Assembled)> = Vec::new();
     for entry in &entries {
         // Build attestations are no images.
         if entry.platform.as_ref().is_some_and(|platform| platform.os == "unknown") {
             continue;
         }
         let name = name_of(entry)?;
-        let mut image = image(loader, entry, 0)?;
-        match images.iter_mut().find(|other| other.descriptor.digest == image.descriptor.digest) {
-            Some(other) => other.names.extend(name),
+        // One image may stand there once for each of its names.
+        match images.iter_mut().find(|(digest, _)| *digest == entry.digest) {
+            Some((_, image)) => image.names.extend(name),
             None => {
-                image.names.extend(name);
-                images.push(image);
+                let mut found = image(loader, entry, 0)?;
+                found.names.extend(name);
+                images.push((entry.digest.clone(), found));
             }
         }
     }
-    Ok(images)
+    Ok(images.into_iter().map(|(_, image)| image).collect())
 }
 
 /// The name of an entry. `ref.name` may be a bare tag (`v1`), which names nothing by itself.
@@ -52,23 +51,36 @@ fn name_of(entry: &Descriptor) -> Result<Option<Reference>, LoadError> {
     }
 }
 
-/// The image that a descriptor leads to, all its blobs in the store.
-fn image(loader: &mut Loader<'_, '_>, entry: &Descriptor, depth: u32) -> Result<Assembled, LoadError> {
-    let file = loader.contents.blob(&entry.digest, entry.size)?;
+/// The image that a descriptor leads to.
+pub(super) fn image(
+    loader: &mut Loader<'_, '_>,
+    entry: &Descriptor,
+    depth: u32,
+) -> Result<Assembled, LoadError> {
+    let bytes = loader.contents.blob_bytes(&entry.digest, entry.size, MAX_MANIFEST)?;
     let path = entry.digest.as_str();
-    let bytes = bounded(file, path, MAX_MANIFEST)?;
     let document = Document::parse(&bytes, Some(&entry.media_type))
         .map_err(|error| LoadError::document(path, &error))?;
     let children = match document {
-        Document::Manifest(manifest) => return take(loader, entry, &bytes, &manifest),
+        Document::Manifest(manifest) => return take(loader, &bytes, Some(&entry.digest), &manifest),
         Document::Index(children) => children,
     };
+    choose_image(loader, entry, &children, depth)
+}
+
+/// The image for the platform asked for of an index.
+pub(super) fn choose_image(
+    loader: &mut Loader<'_, '_>,
+    index: &Descriptor,
+    children: &[Descriptor],
+    depth: u32,
+) -> Result<Assembled, LoadError> {
     if depth >= MAX_INDEX_DEPTH {
         let error = DocumentError::Shape("its indexes are nested too deeply".to_owned());
-        return Err(LoadError::document(path, &error));
+        return Err(LoadError::document(index.digest.as_str(), &error));
     }
-    let wanted = Platform::host();
-    match choose(&children, &wanted) {
+    let wanted = loader.platform.clone();
+    match choose(children, &wanted) {
         Choice::One(child) => image(loader, child, depth + 1),
         Choice::Unnamed(unnamed) => image(loader, unnamed[0], depth + 1),
         Choice::Nothing(available) => {
@@ -86,21 +98,24 @@ fn image(loader: &mut Loader<'_, '_>, entry: &Descriptor, depth: u32) -> Result<
     }
 }
 
-fn take(
+/// The image of a manifest in `bytes`.
+pub(super) fn take(
     loader: &mut Loader<'_, '_>,
-    entry: &Descriptor,
     bytes: &[u8],
+    digest: Option<&Digest>,
     manifest: &Manifest,
 ) -> Result<Assembled, LoadError> {
     let config = &manifest.config;
-    let path = config.digest.as_str();
-    let config_bytes = bounded(loader.contents.blob(&config.digest, config.size)?, path, MAX_CONFIG)?;
-    parse_config(&config_bytes, manifest.layers.len()).map_err(|error| LoadError::document(path, &error))?;
-    for layer in &manifest.layers {
-        loader.adopt_layer(loader.contents.blob(&layer.digest, layer.size)?)?;
+    let config_bytes = loader.contents.blob_bytes(&config.digest, config.size, MAX_CONFIG)?;
+    let (_, diff_ids) = parse_config(&config_bytes, manifest.layers.len())
+        .map_err(|error| LoadError::document(config.digest.as_str(), &error))?;
+    for (layer, diff_id) in manifest.layers.iter().zip(&diff_ids) {
+        let part = loader.contents.blob(&layer.digest, layer.size)?;
+        loader.layers.add(part, &layer.digest, diff_id)?;
     }
-    loader.ingest.store_bytes(&config.digest, &config_bytes)?;
-    loader.ingest.store_bytes(&entry.digest, bytes)?;
-    let descriptor = Descriptor::new(manifest.media_type, entry.digest.clone(), entry.size);
-    Ok(Assembled { descriptor, id: config.digest.clone(), names: Vec::new() })
+    loader.keep(Some(&config.digest), &config_bytes)?;
+    let digest = loader.keep(digest, bytes)?;
+    let descriptor = Descriptor::new(manifest.media_type, digest, length(bytes));
+    let manifest = ManifestPlan::Kept(descriptor);
+    Ok(Assembled { manifest, id: config.digest.clone(), diff_ids, names: Vec::new() })
 }

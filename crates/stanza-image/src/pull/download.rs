@@ -1,131 +1,290 @@
-//! One blob, from the registry into the store, however often the connection breaks.
+//! One blob, from the registry into the store and to whoever unpacks it, however often the connection breaks.
 
 use std::io::{self, Read};
+use std::time::Duration;
 
 use super::error::PullError;
+use super::layers::{Layers, Verdict};
 use crate::document::Descriptor;
+use crate::flow::{BUFFER, FlowWriter};
 use crate::progress::{Progress, ProgressEvent};
-use crate::registry::{Blob, Registry, RegistryError};
-use crate::store::{BlobWriter, Ingest, StoreError};
+use crate::registry::{Blob, RegistryError};
+use crate::store::{Partial, StoreError};
 
-/// Hashed while it is in the processor's cache.
-const CHUNK: usize = 128 * 1024;
 /// So much new content makes the count of failures start anew.
 const GAIN: u64 = 4 * 1024 * 1024;
+
+/// What a thread tells the one that shows it.
+pub(super) enum Step {
+    /// Another process brings it.
+    Waiting,
+    Started,
+    /// So many bytes are here.
+    Bytes(u64),
+    Done,
+    Retrying(u32, Duration),
+}
+
+impl Step {
+    pub(super) fn show(&self, blob: &Descriptor, progress: &mut dyn Progress) {
+        let Descriptor { digest, size, .. } = blob;
+        let size = *size;
+        progress.event(match self {
+            Step::Waiting => ProgressEvent::LayerWaiting { digest },
+            Step::Started => ProgressEvent::LayerStarted { digest, size },
+            Step::Bytes(done) => ProgressEvent::LayerBytes { digest, done: *done, size },
+            Step::Done => ProgressEvent::LayerDone { digest, size },
+            Step::Retrying(attempt, delay) => ProgressEvent::Retrying { attempt: *attempt, delay: *delay },
+        });
+    }
+}
+
+/// How a blob came.
+pub(super) enum Received {
+    Whole,
+    /// What was here cannot be continued; it is gone now.
+    Mismatched,
+}
 
 /// How one connection ended.
 enum End {
     Whole,
     BrokeOff(Option<io::Error>),
+    Mismatched,
 }
 
-/// Fetches `wanted` into the store. Its digest must be protected by `ingest`.
-pub(super) fn fetch_blob(
-    registry: &Registry<'_>,
-    ingest: &Ingest<'_>,
-    wanted: &Descriptor,
-    progress: &mut dyn Progress,
-) -> Result<(), PullError> {
-    let policy = *registry.retry_policy();
-    let mut writer = ingest.writer(&wanted.digest, wanted.size)?;
-    let mut failures = 0;
-    let mut resumed = false;
-    let mut reached = 0;
-    loop {
-        let end = match connect(registry, wanted, &mut writer, progress)? {
-            Ok(blob) => {
-                resumed |= blob.offset > 0;
-                receive(blob, wanted, &mut writer, progress)?
+impl Layers<'_> {
+    /// Brings the rest of a blob, and gives all of it to `out`, what was here first. `resumed` tells whether it was
+    /// put together of several answers. When the stages behind `out` blame the content, it is received to its end, so
+    /// that its digest tells whose fault it is, and not kept.
+    pub(super) fn receive(
+        &self,
+        wanted: &Descriptor,
+        mut partial: Partial,
+        out: Option<FlowWriter>,
+        verdict: &Verdict,
+        resumed: &mut bool,
+        tell: &dyn Fn(Step),
+    ) -> Result<Received, PullError> {
+        let mut tee = Tee { out, spare: Vec::new() };
+        match self.receive_into(wanted, &mut partial, &mut tee, verdict, resumed, tell) {
+            Ok(Received::Whole) if verdict.blames_content() => {
+                partial.check()?;
+                Err(PullError::Stopped)
             }
-            Err(error) => End::BrokeOff(Some(error)),
+            Ok(Received::Whole) => {
+                // The stages behind end before the blob is synced, not after.
+                tee.finish();
+                partial.commit()?;
+                Ok(Received::Whole)
+            }
+            Ok(Received::Mismatched) => {
+                partial.discard();
+                Ok(Received::Mismatched)
+            }
+            Err(error) => {
+                if !error.leaves_partial() || verdict.is_final() || verdict.blames_content() {
+                    partial.discard();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn receive_into(
+        &self,
+        wanted: &Descriptor,
+        partial: &mut Partial,
+        tee: &mut Tee,
+        verdict: &Verdict,
+        resumed: &mut bool,
+        tell: &dyn Fn(Step),
+    ) -> Result<Received, PullError> {
+        loop {
+            let mut buffer = tee.buffer();
+            partial.read_kept(&mut buffer, BUFFER)?;
+            if buffer.is_empty() {
+                tee.spare = buffer;
+                break;
+            }
+            *resumed = true;
+            tell(Step::Bytes(partial.done()));
+            tee.send(buffer);
+            self.go_on(verdict)?;
+        }
+        let policy = *self.registry.retry_policy();
+        let mut failures = 0;
+        let mut reached = partial.done();
+        while !partial.is_whole() || wanted.size == 0 {
+            let end = match self.connect(wanted, partial.done(), tell)? {
+                Ok(blob) => {
+                    *resumed |= partial.done() > 0;
+                    self.take(blob, wanted, partial, tee, verdict, tell)?
+                }
+                Err(end) => end,
+            };
+            match end {
+                End::Whole => break,
+                End::Mismatched => return Ok(Received::Mismatched),
+                End::BrokeOff(source) => {
+                    if partial.done() >= reached + GAIN {
+                        failures = 0;
+                    }
+                    reached = reached.max(partial.done());
+                    failures += 1;
+                    if failures >= policy.tries {
+                        return Err(PullError::Truncated {
+                            digest: wanted.digest.clone(),
+                            received: reached,
+                            expected: wanted.size,
+                            source,
+                        });
+                    }
+                    let delay = policy.delay(failures);
+                    tell(Step::Retrying(failures + 1, delay));
+                    (policy.sleep)(delay);
+                }
+            }
+        }
+        Ok(Received::Whole)
+    }
+
+    /// Whether there is reason to stop.
+    fn go_on(&self, verdict: &Verdict) -> Result<(), PullError> {
+        if verdict.is_final() || self.has_failed() { Err(PullError::Stopped) } else { Ok(()) }
+    }
+
+    /// Opens the blob at `offset`, or before it.
+    fn connect(
+        &self,
+        wanted: &Descriptor,
+        offset: u64,
+        tell: &dyn Fn(Step),
+    ) -> Result<Result<Blob, End>, PullError> {
+        let answer = self.registry.blob(&wanted.digest, offset, &mut |attempt, delay| {
+            tell(Step::Retrying(attempt, delay));
+        });
+        let blob = match answer {
+            Ok(blob) => blob,
+            // The range does not please: from the start it may.
+            Err(RegistryError::Status { status: 416, .. } | RegistryError::Answer { .. }) if offset > 0 => {
+                return Ok(Err(End::Mismatched));
+            }
+            Err(error) => return Err(error.into()),
         };
-        match end {
-            End::Whole => match ingest.commit(writer) {
-                // Two halves of different content: once more from the start.
-                Err(StoreError::Corrupt { .. }) if resumed => {
-                    resumed = false;
-                    writer = ingest.writer(&wanted.digest, wanted.size)?;
+        if let Some(size) = blob.size
+            && size != wanted.size
+        {
+            return Err(PullError::Size {
+                digest: wanted.digest.clone(),
+                expected: wanted.size,
+                actual: size,
+            });
+        }
+        Ok(Ok(blob))
+    }
+
+    /// Reads until the blob is whole or the connection ends. One byte too many is an error.
+    fn take(
+        &self,
+        mut blob: Blob,
+        wanted: &Descriptor,
+        partial: &mut Partial,
+        tee: &mut Tee,
+        verdict: &Verdict,
+        tell: &dyn Fn(Step),
+    ) -> Result<End, PullError> {
+        // An answer from the start, to one who asked for the rest.
+        let mut skip = partial.done() - blob.offset.min(partial.done());
+        loop {
+            let mut buffer = tee.buffer();
+            buffer.resize(BUFFER, 0);
+            let end = match blob.body.read(&mut buffer) {
+                Ok(0) if partial.is_whole() => Some(End::Whole),
+                Ok(0) => Some(End::BrokeOff(None)),
+                Ok(count) => {
+                    buffer.truncate(count);
+                    None
                 }
-                result => return Ok(result?),
-            },
-            End::BrokeOff(source) => {
-                if writer.written() >= reached + GAIN {
-                    failures = 0;
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    buffer.clear();
+                    None
                 }
-                reached = reached.max(writer.written());
-                failures += 1;
-                if failures >= policy.tries {
-                    return Err(PullError::Truncated {
-                        digest: wanted.digest.clone(),
-                        received: reached,
-                        expected: wanted.size,
-                        source,
-                    });
-                }
-                let delay = policy.delay(failures);
-                progress.event(ProgressEvent::Retrying { attempt: failures + 1, delay });
-                (policy.sleep)(delay);
+                // All of it is here, however the connection ended.
+                Err(_) if partial.is_whole() => Some(End::Whole),
+                Err(error) => Some(End::BrokeOff(Some(error))),
+            };
+            if let Some(end) = end {
+                // Of a fixed number of buffers none may get lost.
+                tee.spare = buffer;
+                return Ok(end);
+            }
+            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(buffer.len());
+            buffer.drain(..known);
+            skip -= u64::try_from(known).unwrap_or(skip);
+            partial.append(&buffer)?;
+            tell(Step::Bytes(partial.done()));
+            tee.send(buffer);
+            self.go_on(verdict)?;
+            if partial.is_whole() && wanted.size > 0 && blob.size == Some(wanted.size) {
+                // The length was told: nothing more comes.
+                return Ok(End::Whole);
             }
         }
     }
 }
 
-/// Opens the blob where the writer stands. The inner error counts as a connection that broke.
-fn connect(
-    registry: &Registry<'_>,
-    wanted: &Descriptor,
-    writer: &mut BlobWriter,
-    progress: &mut dyn Progress,
-) -> Result<Result<Blob, io::Error>, PullError> {
-    let offset = writer.written();
-    let answer = registry.blob(&wanted.digest, offset, &mut |attempt, delay| {
-        progress.event(ProgressEvent::Retrying { attempt, delay });
-    });
-    let restart = |writer: &mut BlobWriter, reason: &str| {
-        writer.restart()?;
-        Ok(Err(io::Error::other(reason.to_owned())))
-    };
-    let blob = match answer {
-        Ok(blob) => blob,
-        // The range does not please: the next try asks for the whole.
-        Err(RegistryError::Status { status: 416, .. }) if offset > 0 => {
-            return restart(writer, "the range was refused");
-        }
-        Err(RegistryError::Answer { reason, .. }) if offset > 0 => return restart(writer, &reason),
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(size) = blob.size
-        && size != wanted.size
-    {
-        return Err(PullError::Size { digest: wanted.digest.clone(), expected: wanted.size, actual: size });
-    }
-    if blob.offset != offset {
-        writer.restart()?;
-    }
-    Ok(Ok(blob))
+/// Gives buffers on, for as long as somebody takes them.
+struct Tee {
+    out: Option<FlowWriter>,
+    /// A buffer that was not used up.
+    spare: Vec<u8>,
 }
 
-/// Reads until the blob is whole or the connection ends. One byte too many is an error.
-fn receive(
-    mut blob: Blob,
-    wanted: &Descriptor,
-    writer: &mut BlobWriter,
-    progress: &mut dyn Progress,
-) -> Result<End, PullError> {
-    let Descriptor { digest, size, .. } = wanted;
-    let mut buffer = vec![0_u8; CHUNK];
-    loop {
-        match blob.body.read(&mut buffer) {
-            Ok(0) if writer.written() == *size => return Ok(End::Whole),
-            Ok(0) => return Ok(End::BrokeOff(None)),
-            Ok(count) => {
-                writer.append(&buffer[..count])?;
-                progress.event(ProgressEvent::LayerBytes { digest, done: writer.written(), size: *size });
+impl Tee {
+    /// An empty buffer.
+    fn buffer(&mut self) -> Vec<u8> {
+        if self.spare.capacity() > 0 || self.out.is_none() {
+            let mut buffer = std::mem::take(&mut self.spare);
+            buffer.clear();
+            return buffer;
+        }
+        match self.out.as_mut().map(FlowWriter::buffer) {
+            Some(Ok(buffer)) => buffer,
+            // Nobody unpacks it any more: because it is done, or because it failed; the verdict tells.
+            _ => {
+                self.out = None;
+                Vec::with_capacity(BUFFER)
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // All of it is here, however the connection ended.
-            Err(_) if writer.written() == *size => return Ok(End::Whole),
-            Err(error) => return Ok(End::BrokeOff(Some(error))),
+        }
+    }
+
+    fn send(&mut self, buffer: Vec<u8>) {
+        match &mut self.out {
+            Some(out) if !buffer.is_empty() => {
+                if out.send(buffer).is_err() {
+                    self.out = None;
+                }
+            }
+            _ => self.spare = buffer,
+        }
+    }
+
+    fn finish(self) {
+        if let Some(out) = self.out {
+            out.finish();
+        }
+    }
+}
+
+impl PullError {
+    /// Whether what came so far is good for another try.
+    fn leaves_partial(&self) -> bool {
+        match self {
+            PullError::Registry(_) | PullError::Truncated { .. } | PullError::Stopped => true,
+            // A full disk gets its space back.
+            PullError::Store(StoreError::Io { .. }) => false,
+            _ => false,
         }
     }
 }

@@ -2,8 +2,11 @@
 
 use stanza_spec::{Classify, Digest, ErrorKind};
 
+use crate::policy::PolicyError;
 use crate::registry::RegistryError;
+use crate::sink::SinkError;
 use crate::store::{ResolveError, StoreError};
+use crate::unpack::UnpackError;
 
 /// Why an image was not pulled.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +14,9 @@ pub enum PullError {
     /// The registry cannot be reached, refuses, or answers with nonsense.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// The policy does not let it in.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
     /// The image is not made for the platform.
     #[error("`{reference}` has nothing for `{wanted}`{}", list(available))]
     Platform {
@@ -69,6 +75,26 @@ pub enum PullError {
         /// The last failure of the connection, when there was one.
         source: Option<std::io::Error>,
     },
+    /// A layer cannot be unpacked.
+    #[error("cannot unpack the layer `{digest}`")]
+    Unpack {
+        /// Its blob.
+        digest: Digest,
+        /// Why.
+        source: UnpackError,
+    },
+    /// The layer store cannot be used.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// No thread could be started.
+    #[error("cannot start a thread")]
+    Thread {
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Something else failed first.
+    #[error("the pull was stopped")]
+    Stopped,
     /// The store could not take it.
     #[error(transparent)]
     Store(StoreError),
@@ -79,6 +105,12 @@ pub enum PullError {
 
 fn list(available: &[String]) -> String {
     if available.is_empty() { String::new() } else { format!(", only for `{}`", available.join("`, `")) }
+}
+
+impl PullError {
+    pub(super) fn unpack(digest: &Digest, source: UnpackError) -> PullError {
+        PullError::Unpack { digest: digest.clone(), source }
+    }
 }
 
 impl From<StoreError> for PullError {
@@ -97,12 +129,17 @@ impl Classify for PullError {
     fn kind(&self) -> ErrorKind {
         match self {
             PullError::Registry(error) => error.kind(),
+            PullError::Policy(error) => error.kind(),
             PullError::Platform { .. } => ErrorKind::NotFound,
             PullError::Document { .. } | PullError::Digest { .. } | PullError::Size { .. } => {
                 ErrorKind::Corrupt
             }
             PullError::Schema1 { .. } => ErrorKind::Unsupported,
             PullError::Truncated { .. } => ErrorKind::Unavailable,
+            PullError::Unpack { source, .. } => source.kind(),
+            PullError::Sink(error) => error.kind(),
+            PullError::Thread { source } => ErrorKind::of_io(source),
+            PullError::Stopped => ErrorKind::Internal,
             PullError::Store(error) => error.kind(),
             PullError::Resolve(error) => error.kind(),
         }
@@ -111,6 +148,7 @@ impl Classify for PullError {
     fn hint(&self) -> Option<String> {
         match self {
             PullError::Registry(error) => error.hint(),
+            PullError::Policy(error) => error.hint(),
             PullError::Platform { available, .. } if !available.is_empty() => {
                 Some(format!("choose one with `--platform`, as `--platform {}`", available[0]))
             }
@@ -121,6 +159,8 @@ impl Classify for PullError {
                 "what the registry sent was not kept; try again, or tell who runs the registry".to_owned(),
             ),
             PullError::Truncated { .. } => Some("try again later".to_owned()),
+            PullError::Unpack { source, .. } => source.hint(),
+            PullError::Sink(error) => error.hint(),
             PullError::Store(error) => error.hint(),
             PullError::Resolve(error) => error.hint(),
             _ => None,

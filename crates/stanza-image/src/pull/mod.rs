@@ -1,41 +1,81 @@
 //! Pulling: from a reference to an image in the store.
 //!
 //! ```text
-//! name -> index? -> manifest for the platform -> announce all digests -> config, layers (what is not there yet)
+//! name -> index? -> manifest for the platform -> policy -> announce all digests -> config, layers (what is not there yet)
 //!      -> manifest -> sync -> index.json
 //! ```
 //!
-//! Nothing has a name before all of it is there, so a pull that dies leaves at most a room in `ingest/` and whole
-//! blobs without a name, which the next collection clears. Layers come one after the other; each is hashed while
-//! it is written, and a download that broke off goes on where it stopped.
+//! Nothing has a name before all of it is there, so a pull that dies leaves at most a room in `ingest/`, partial blobs,
+//! from where the next pull goes on, and whole blobs without a name, which the next collection clears.
 
 mod download;
 mod error;
+mod every;
+mod layers;
+mod restore;
+
+use std::cell::RefCell;
+use std::path::Path;
 
 use stanza_spec::{Digest, Platform, Reference};
 
+use download::Step;
 pub use error::PullError;
+use layers::{Layers, Wish};
+pub(crate) use restore::restore_from;
+pub use restore::{RestoreOptions, restore_blob, restore_layers};
 
 use crate::document::{
     Choice, Descriptor, Document, DocumentError, MAX_INDEX_DEPTH, Manifest, choose, parse_config,
 };
 use crate::hash::{digest_like, sha256};
 use crate::image::{Image, platform_of};
+use crate::policy::Gate;
 use crate::progress::{Progress, ProgressEvent};
-use crate::registry::{CredentialFiles, Http, Registry, RetryPolicy, Transport};
+use crate::registry::{
+    CredentialFiles, Http, RegistriesConfig, Registry, RegistryError, RetryPolicy, Source, Transport,
+};
+use crate::sink::LayerSink;
 use crate::store::{ImageStore, Ingest, NewEntry};
 
 /// Most indexes that are opened on the way to one manifest.
 const MAX_INDEXES: u32 = 32;
 
+/// What to take from an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Platforms {
+    /// The image that fits best.
+    One(Platform),
+    /// All of it; this machine's is unpacked.
+    All,
+}
+
+impl Default for Platforms {
+    /// This machine's.
+    fn default() -> Platforms {
+        Platforms::One(Platform::host())
+    }
+}
+
 /// What a pull is to bring, and how.
 pub struct PullOptions<'a> {
-    /// The platform to choose from an index.
-    pub platform: Platform,
+    /// What to take from an index.
+    pub platforms: Platforms,
     /// `false` accepts any certificate, and plain http, from a registry.
     pub tls_verify: bool,
+    /// Unpacks layers while they come in; without it they are stored only.
+    pub sink: Option<&'a dyn LayerSink>,
+    /// Layers that come in at once, 1 or more; [`PullOptions::CONCURRENCY`] is usual.
+    pub concurrency: usize,
+    /// The policy that the image must meet; `None` is the user's or the system's (containers-policy.json(5)).
+    pub signature_policy: Option<&'a Path>,
     /// Is told what happens.
     pub progress: &'a mut dyn Progress,
+}
+
+impl PullOptions<'_> {
+    /// Layers at once: enough to keep two processors and a line busy, few enough to be kind to a registry.
+    pub const CONCURRENCY: usize = 4;
 }
 
 /// What a pull reaches the world by.
@@ -43,13 +83,39 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) transport: &'a dyn Transport,
     pub(crate) retry: RetryPolicy,
     pub(crate) credentials: &'a CredentialFiles,
+    pub(crate) registries: &'a RegistriesConfig,
+}
+
+impl<'a> Surroundings<'a> {
+    /// Where an image comes from: mirrors, then the registry.
+    pub(crate) fn source(
+        &self,
+        reference: &Reference,
+        tls_verify: bool,
+    ) -> Result<Source<'a>, RegistryError> {
+        let Surroundings { transport, retry, credentials, registries } = *self;
+        Source::new(reference, tls_verify, registries, transport, retry, credentials)
+    }
+
+    /// The registry of a name itself, mirrors aside: what is written to, and asked about itself.
+    pub(crate) fn registry(
+        &self,
+        reference: &Reference,
+        tls_verify: bool,
+    ) -> Result<Registry<'a>, RegistryError> {
+        let Surroundings { transport, retry, credentials, registries } = *self;
+        let own = registries.endpoints(reference)?.pop();
+        let (reference, insecure) =
+            own.as_ref().map_or((reference, false), |own| (&own.reference, own.insecure));
+        Ok(Registry::new(reference, tls_verify && !insecure, transport, retry, credentials))
+    }
 }
 
 /// Fetches an image from its registry into the store, and gives it the name `reference` there. Blobs that are in the
 /// store are not fetched again; the name is asked for anew each time.
 ///
 /// # Errors
-/// When the registry cannot be reached or refuses, what it sends does not pass the checks, there is nothing for the
+/// When the registry cannot be reached or refuses, the policy does not let the image in, what the registry sends does not pass the checks, there is nothing for the
 /// platform, or the store cannot take it. Nothing in the store has changed then.
 pub fn pull(
     store: &ImageStore,
@@ -58,9 +124,15 @@ pub fn pull(
 ) -> Result<Image, PullError> {
     let transport = Http::default();
     let credentials = CredentialFiles::of_user();
-    let surroundings =
-        Surroundings { transport: &transport, retry: RetryPolicy::default(), credentials: &credentials };
-    pull_with(store, reference, options, &surroundings)
+    let registries = RegistriesConfig::load().map_err(RegistryError::from)?;
+    let gate = Gate::load(options.signature_policy)?;
+    let surroundings = Surroundings {
+        transport: &transport,
+        retry: RetryPolicy::default(),
+        credentials: &credentials,
+        registries: &registries,
+    };
+    pull_with(store, reference, options, &surroundings, &gate)
 }
 
 /// [`pull`], with the network given.
@@ -69,27 +141,53 @@ pub(crate) fn pull_with(
     reference: &Reference,
     options: &mut PullOptions<'_>,
     surroundings: &Surroundings<'_>,
+    gate: &Gate,
 ) -> Result<Image, PullError> {
-    let registry = Registry::new(
+    let registry = surroundings.source(reference, options.tls_verify)?;
+    let host = Platform::host();
+    let pull = Pull {
+        registry,
         reference,
-        options.tls_verify,
-        surroundings.transport,
-        surroundings.retry,
-        surroundings.credentials,
-    );
-    let mut pull = Pull { registry, reference, platform: &options.platform, progress: options.progress };
-    let found = pull.find_manifest()?;
+        platform: match &options.platforms {
+            Platforms::One(platform) => platform,
+            Platforms::All => &host,
+        },
+        sink: options.sink,
+        concurrency: options.concurrency,
+        progress: RefCell::new(&mut *options.progress),
+    };
+    let top = pull.find_top()?;
+    let transport = surroundings.transport;
+    let admit = |digest: &Digest, bytes: &[u8]| {
+        gate.admit_pull(reference, (digest, bytes), pull.registry.current(), transport)
+            .map_err(PullError::from)
+    };
+    if options.platforms == Platforms::All && matches!(top.document, Document::Index(_)) {
+        return pull.fetch_every(store, top, &admit);
+    }
+    let found = pull.choose_manifest(top)?;
+    admit(&found.descriptor.digest, &found.bytes)?;
     pull.fetch(store, &found)
 }
 
 struct Pull<'a> {
-    registry: Registry<'a>,
+    registry: Source<'a>,
     reference: &'a Reference,
     platform: &'a Platform,
-    progress: &'a mut dyn Progress,
+    sink: Option<&'a dyn LayerSink>,
+    concurrency: usize,
+    progress: RefCell<&'a mut dyn Progress>,
+}
+
+/// What the registry has under a name.
+struct Top {
+    digest: Digest,
+    bytes: Vec<u8>,
+    document: Document,
 }
 
 /// The manifest that was found for the platform.
+#[derive(Clone)]
 struct Found {
     /// What the registry has under the name: often an index.
     source: Digest,
@@ -99,23 +197,32 @@ struct Found {
 }
 
 impl Pull<'_> {
-    /// From the name to the manifest for the platform.
-    fn find_manifest(&mut self) -> Result<Found, PullError> {
+    fn tell(&self, event: ProgressEvent<'_>) {
+        self.progress.borrow_mut().event(event);
+    }
+
+    /// What the registry has under the name.
+    fn find_top(&self) -> Result<Top, PullError> {
         let (digest, bytes, document) = match self.reference.digest() {
             Some(digest) => self.fetch_document(digest.as_str(), Some(digest), None)?,
             None => self.fetch_document(self.reference.tag().unwrap_or("latest"), None, None)?,
         };
-        self.progress.event(ProgressEvent::Resolved { digest: &digest });
-        let source = digest.clone();
+        self.tell(ProgressEvent::Resolved { digest: &digest });
+        Ok(Top { digest, bytes, document })
+    }
+
+    /// The manifest for the platform.
+    fn choose_manifest(&self, top: Top) -> Result<Found, PullError> {
+        let Top { digest, bytes, document } = top;
         let mut fetched = 0;
-        let found = self.descend(source.clone(), digest, bytes, document, 0, &mut fetched)?;
+        let found = self.descend(digest.clone(), digest, bytes, document, 0, &mut fetched)?;
         found.ok_or_else(|| self.no_platform(Vec::new()))
     }
 
     /// The manifest in a document, or in the document that an index leads to. `None` when an entry without a
     /// platform turned out to have nothing for ours.
     fn descend(
-        &mut self,
+        &self,
         source: Digest,
         digest: Digest,
         bytes: Vec<u8>,
@@ -161,14 +268,13 @@ impl Pull<'_> {
 
     /// Fetches and parses a document; by digest it must have this digest, and `expected` type when an index named it.
     fn fetch_document(
-        &mut self,
+        &self,
         name: &str,
         digest: Option<&Digest>,
         expected: Option<&str>,
     ) -> Result<(Digest, Vec<u8>, Document), PullError> {
-        let progress = &mut *self.progress;
         let raw = self.registry.manifest(name, &mut |attempt, delay| {
-            progress.event(ProgressEvent::Retrying { attempt, delay });
+            self.tell(ProgressEvent::Retrying { attempt, delay });
         })?;
         let claimed = digest.or(raw.digest.as_ref());
         let actual = claimed.map_or_else(|| sha256(&raw.bytes), |claimed| digest_like(claimed, &raw.bytes));
@@ -190,74 +296,79 @@ impl Pull<'_> {
     }
 
     /// Brings everything the manifest names, then the name.
-    fn fetch(&mut self, store: &ImageStore, found: &Found) -> Result<Image, PullError> {
+    fn fetch(&self, store: &ImageStore, found: &Found) -> Result<Image, PullError> {
         let ingest = store.ingest()?;
         let manifest = &found.manifest;
         let blobs = manifest.layers.iter().map(|layer| &layer.digest);
         ingest.protect(blobs.chain([&manifest.config.digest, &found.descriptor.digest]))?;
-        self.fetch_config(store, &ingest, manifest)?;
-        for (at, layer) in manifest.layers.iter().enumerate() {
+        let layers = Layers::new(&self.registry, store, self.sink, self.concurrency);
+        let diff_ids = self.fetch_config(store, &layers, manifest)?;
+        // What is unpacked is nobody's before the image has its name.
+        ingest.protect(&diff_ids)?;
+        let mut wishes: Vec<Wish<'_>> = Vec::with_capacity(diff_ids.len());
+        for (blob, diff_id) in manifest.layers.iter().zip(&diff_ids) {
             // One blob may be a layer several times.
-            if !manifest.layers[..at].contains(layer) {
-                self.fetch_layer(store, &ingest, layer)?;
+            if !wishes.iter().any(|wish| wish.blob == blob) {
+                wishes.push(Wish { blob, diff_id: Some(diff_id) });
             }
+        }
+        layers.fetch(&wishes, *self.progress.borrow_mut())?;
+        if let Some(sink) = self.sink {
+            sink.stack(&diff_ids)?;
         }
         ingest.store_bytes(&found.descriptor.digest, &found.bytes)?;
         ingest.sync()?;
+        self.name_it(store, ingest, &found.descriptor, &manifest.config.digest, &found.source)
+    }
+
+    /// Gives what is there its name.
+    fn name_it(
+        &self,
+        store: &ImageStore,
+        ingest: Ingest<'_>,
+        descriptor: &Descriptor,
+        id: &Digest,
+        source: &Digest,
+    ) -> Result<Image, PullError> {
         let name = match self.reference.digest() {
             // The digest is the name: a tag beside it says nothing more.
             Some(digest) => self.reference.with_digest(digest.clone()),
             None => self.reference.clone(),
         };
         let entry = NewEntry {
-            descriptor: found.descriptor.clone(),
-            name: Some(name.clone()),
-            id: manifest.config.digest.clone(),
-            source: Some(found.source.clone()),
+            descriptor: descriptor.clone(),
+            name: Some(name),
+            id: id.clone(),
+            source: Some(source.clone()),
         };
-        let changed = store.update_index(|index| Ok::<_, PullError>(index.set(entry)))?;
+        let (image, changed) = store.enter(entry)?;
         drop(ingest);
-        let image = store.resolve(&name.to_string())?;
-        self.progress.event(ProgressEvent::Complete { image: &image.id, changed });
+        self.tell(ProgressEvent::Complete { image: &image.id, changed });
         Ok(image)
     }
 
-    /// Brings the configuration, and refuses it before any layer comes when it is no good.
+    /// Brings the configuration, and refuses it before any layer comes when it is no good. Gives the diff ids.
     fn fetch_config(
-        &mut self,
+        &self,
         store: &ImageStore,
-        ingest: &Ingest<'_>,
+        layers: &Layers<'_>,
         manifest: &Manifest,
-    ) -> Result<(), PullError> {
+    ) -> Result<Vec<Digest>, PullError> {
         let config = &manifest.config;
-        if !store.has_blob(&config.digest, config.size) {
-            download::fetch_blob(&self.registry, ingest, config, &mut Quiet(self.progress))?;
-        }
+        layers.blob(config, &|step| {
+            // A configuration is no layer to show; repetitions are.
+            if let Step::Retrying(..) = step {
+                step.show(config, *self.progress.borrow_mut());
+            }
+        })?;
         let bytes = store.read_blob(&config.digest, crate::document::MAX_CONFIG)?;
-        let (parsed, _) = parse_config(&bytes, manifest.layers.len())
+        let (parsed, diff_ids) = parse_config(&bytes, manifest.layers.len())
             .map_err(|error| self.document(&config.digest, error))?;
         let found = platform_of(&parsed);
         if !found.satisfies(self.platform) {
-            self.progress.event(ProgressEvent::PlatformDiffers { found: &found, wanted: self.platform });
+            self.tell(ProgressEvent::PlatformDiffers { found: &found, wanted: self.platform });
         }
-        Ok(())
-    }
-
-    fn fetch_layer(
-        &mut self,
-        store: &ImageStore,
-        ingest: &Ingest<'_>,
-        layer: &Descriptor,
-    ) -> Result<(), PullError> {
-        let Descriptor { digest, size, .. } = layer;
-        if store.has_blob(digest, *size) {
-            self.progress.event(ProgressEvent::LayerExists { digest, size: *size });
-            return Ok(());
-        }
-        self.progress.event(ProgressEvent::LayerStarted { digest, size: *size });
-        download::fetch_blob(&self.registry, ingest, layer, self.progress)?;
-        self.progress.event(ProgressEvent::LayerDone { digest, size: *size });
-        Ok(())
+        Ok(diff_ids)
     }
 
     fn no_platform(&self, available: Vec<String>) -> PullError {
@@ -280,17 +391,6 @@ impl Pull<'_> {
                 PullError::Document { reference, digest: digest.clone(), reason: source.to_string() }
             }
             other => PullError::Document { reference, digest: digest.clone(), reason: other.to_string() },
-        }
-    }
-}
-
-/// Passes on repetitions alone: a configuration is no layer to show.
-struct Quiet<'a>(&'a mut dyn Progress);
-
-impl Progress for Quiet<'_> {
-    fn event(&mut self, event: ProgressEvent<'_>) {
-        if matches!(event, ProgressEvent::Retrying { .. }) {
-            self.0.event(event);
         }
     }
 }

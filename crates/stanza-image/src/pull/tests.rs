@@ -1,9 +1,7 @@
 //! Pulls from a registry on loopback that answers as it is told.
 
-use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read as _, Write};
+use std::io::Read as _;
 use std::net::{TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::*;
@@ -11,160 +9,7 @@ use crate::document::{DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MAN
 use crate::hash::sha256;
 use crate::progress::Silent;
 use crate::registry::RegistryError;
-
-/// One scripted answer. A body shorter than `length` is cut off there.
-#[derive(Clone)]
-struct Answer {
-    status: u16,
-    headers: Vec<(String, String)>,
-    body: Vec<u8>,
-    /// `Content-Length`; `None` sends none and ends by closing.
-    length: Option<usize>,
-    /// Repeats the body without end.
-    endless: bool,
-    /// Says nothing after the body, and keeps the connection.
-    stalled: bool,
-}
-
-impl Answer {
-    fn status(status: u16) -> Answer {
-        Answer {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-            length: Some(0),
-            endless: false,
-            stalled: false,
-        }
-    }
-
-    fn ok(body: &[u8]) -> Answer {
-        Answer { length: Some(body.len()), body: body.to_vec(), ..Answer::status(200) }
-    }
-
-    fn header(mut self, name: &str, value: impl Into<String>) -> Answer {
-        self.headers.push((name.to_owned(), value.into()));
-        self
-    }
-
-    /// Promises the whole body, and sends `count` bytes of it.
-    fn cut(mut self, count: usize) -> Answer {
-        self.body.truncate(count);
-        self
-    }
-}
-
-/// A request as it came.
-#[derive(Clone, Debug)]
-struct Asked {
-    path: String,
-    headers: HashMap<String, String>,
-}
-
-#[derive(Default)]
-struct Script {
-    /// Answers by path, used up from the front; the last one stays.
-    answers: HashMap<String, Vec<Answer>>,
-    asked: Vec<Asked>,
-}
-
-/// The registry; its threads end with the process.
-#[derive(Clone)]
-struct Server {
-    port: u16,
-    script: Arc<Mutex<Script>>,
-}
-
-impl Server {
-    fn start() -> Server {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Server { port: listener.local_addr().unwrap().port(), script: Arc::default() };
-        let script = Arc::clone(&server.script);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let script = Arc::clone(&script);
-                // A client that goes away is what some tests are about.
-                std::thread::spawn(move || drop(serve(&stream, &script)));
-            }
-        });
-        server
-    }
-
-    fn answer(&self, path: &str, answers: impl IntoIterator<Item = Answer>) {
-        self.script.lock().unwrap().answers.insert(path.to_owned(), answers.into_iter().collect());
-    }
-
-    fn blob(&self, bytes: &[u8]) -> String {
-        let path = format!("/v2/app/blobs/{}", sha256(bytes));
-        self.answer(&path, [Answer::ok(bytes)]);
-        path
-    }
-
-    fn asked(&self, path: &str) -> Vec<Asked> {
-        let script = self.script.lock().unwrap();
-        script.asked.iter().filter(|asked| asked.path.split('?').next() == Some(path)).cloned().collect()
-    }
-
-    fn reference(&self, rest: &str) -> Reference {
-        format!("127.0.0.1:{}/app{rest}", self.port).parse().unwrap()
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
-    }
-}
-
-fn serve(stream: &TcpStream, script: &Mutex<Script>) -> std::io::Result<()> {
-    let mut reader = BufReader::new(stream.try_clone()?);
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line)? == 0 {
-            return Ok(());
-        }
-        let path = line.split(' ').nth(1).unwrap_or("").to_owned();
-        let mut headers = HashMap::new();
-        loop {
-            line.clear();
-            reader.read_line(&mut line)?;
-            match line.trim().split_once(": ") {
-                Some((name, value)) => headers.insert(name.to_ascii_lowercase(), value.to_owned()),
-                None => break,
-            };
-        }
-        let answer = {
-            let mut script = script.lock().unwrap();
-            let key = path.split('?').next().unwrap_or("").to_owned();
-            script.asked.push(Asked { path, headers });
-            match script.answers.get_mut(&key) {
-                Some(answers) if answers.len() > 1 => answers.remove(0),
-                Some(answers) => answers[0].clone(),
-                None => Answer::status(404),
-            }
-        };
-        let mut stream = stream;
-        let mut head = format!("HTTP/1.1 {} X\r\n", answer.status);
-        for (name, value) in &answer.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if let Some(length) = answer.length {
-            head.push_str(&format!("Content-Length: {length}\r\n"));
-        }
-        stream.write_all(format!("{head}\r\n").as_bytes())?;
-        stream.write_all(&answer.body)?;
-        if answer.stalled {
-            // Until the client gives up.
-            std::io::copy(&mut reader, &mut std::io::sink())?;
-        }
-        if answer.endless {
-            loop {
-                stream.write_all(&answer.body)?;
-            }
-        }
-        if answer.length != Some(answer.body.len()) {
-            return stream.shutdown(std::net::Shutdown::Both);
-        }
-    }
-}
+use crate::registry::testing::{Answer, Server};
 
 /// An image on the server.
 struct Fixture {
@@ -223,9 +68,17 @@ fn pull_as(
         transport: &Http::default(),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials,
+        registries: &RegistriesConfig::default(),
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: true, progress };
-    pull_with(store, reference, &mut options, &surroundings)
+    let mut options = PullOptions {
+        platforms: Platforms::default(),
+        tls_verify: true,
+        signature_policy: None,
+        sink: None,
+        concurrency: 2,
+        progress,
+    };
+    pull_with(store, reference, &mut options, &surroundings, &Gate::open())
 }
 
 fn pull_quietly(store: &ImageStore, server: &Server) -> Result<Image, PullError> {
@@ -421,9 +274,17 @@ fn a_stalled_download_is_resumed() {
         transport: &Http::new(Duration::from_millis(300)),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
+        registries: &RegistriesConfig::default(),
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: true, progress: &mut Silent };
-    pull_with(&store, &fixture.server.reference(""), &mut options, &surroundings).unwrap();
+    let mut options = PullOptions {
+        platforms: Platforms::default(),
+        tls_verify: true,
+        signature_policy: None,
+        sink: None,
+        concurrency: 2,
+        progress: &mut Silent,
+    };
+    pull_with(&store, &fixture.server.reference(""), &mut options, &surroundings, &Gate::open()).unwrap();
     assert_eq!(fixture.server.asked(&fixture.layer_path)[1].headers["range"], "bytes=9-");
 }
 
@@ -653,10 +514,10 @@ fn tls_server(directory: &std::path::Path) -> std::io::Result<TlsServer> {
 fn a_tls_registry_on_loopback_is_found_and_its_certificate_checked() {
     let (keep, store) = store();
     let fixture = fixture();
-    for (path, answers) in &fixture.server.script.lock().unwrap().answers {
+    for (path, body) in fixture.server.bodies() {
         let path = keep.path().join(path.trim_start_matches('/'));
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(path, &answers[0].body).unwrap();
+        std::fs::write(path, body).unwrap();
     }
     let server = match tls_server(keep.path()) {
         Ok(server) => server,
@@ -675,10 +536,18 @@ fn a_tls_registry_on_loopback_is_found_and_its_certificate_checked() {
         transport: &Http::default(),
         retry: RetryPolicy { sleep: |_| {}, ..RetryPolicy::default() },
         credentials: &CredentialFiles::default(),
+        registries: &RegistriesConfig::default(),
     };
-    let mut options = PullOptions { platform: Platform::host(), tls_verify: false, progress: &mut Silent };
+    let mut options = PullOptions {
+        platforms: Platforms::default(),
+        tls_verify: false,
+        signature_policy: None,
+        sink: None,
+        concurrency: 2,
+        progress: &mut Silent,
+    };
     // The manifest comes; `s_server` refuses the paths of blobs, which have a colon.
-    let result = pull_with(&store, &reference, &mut options, &surroundings);
+    let result = pull_with(&store, &reference, &mut options, &surroundings, &Gate::open());
     assert!(!matches!(result, Err(PullError::Registry(_) | PullError::Document { .. })), "{result:?}");
 }
 

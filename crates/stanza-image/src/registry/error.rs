@@ -1,12 +1,13 @@
 //! How a registry fails.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use stanza_spec::{Classify, ErrorKind};
 
-/// Why a registry did not give what it was asked for.
+use super::setup::SetupError;
+
+/// Why a registry did not give or take what it was asked to.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// No connection, or it broke before an answer came.
@@ -32,16 +33,16 @@ pub enum RegistryError {
         host: String,
         /// What was being fetched.
         what: String,
-        /// The credential helper that the configuration names for this host, which is not asked.
-        helper: Option<String>,
     },
     /// 403.
-    #[error("registry `{host}` denies access to `{what}`")]
+    #[error("registry `{host}` denies access to `{what}`{}", said(says.as_ref()))]
     Denied {
         /// Host and port.
         host: String,
-        /// What was being fetched.
+        /// What was being fetched or sent.
         what: String,
+        /// The registry's own words.
+        says: Option<String>,
     },
     /// 404.
     #[error("registry `{host}` has no `{what}`")]
@@ -60,14 +61,16 @@ pub enum RegistryError {
         wait: Option<Duration>,
     },
     /// Another status that is not a success, still after the last try.
-    #[error("registry `{host}` answers with status {status} for `{what}`")]
+    #[error("registry `{host}` answers with status {status} for `{what}`{}", said(says.as_ref()))]
     Status {
         /// Host and port.
         host: String,
-        /// What was being fetched.
+        /// What was being fetched or sent.
         what: String,
         /// The HTTP status.
         status: u16,
+        /// The registry's own words.
+        says: Option<String>,
     },
     /// A redirect that is not followed.
     #[error("registry `{host}` redirects to `{target}`, which is not followed: {reason}")]
@@ -89,18 +92,41 @@ pub enum RegistryError {
         /// What is wrong.
         reason: String,
     },
-    /// A file with credentials that does not parse.
-    #[error("cannot read credentials from `{}`", path.display())]
-    Credentials {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        source: io::Error,
+    /// The registry itself fails, after its mirrors did.
+    #[error("{registry}{}; its mirrors before it: {}", causes(registry.as_ref()), list(mirrors))]
+    Mirrors {
+        /// What the registry says.
+        registry: Box<RegistryError>,
+        /// What each mirror says.
+        mirrors: Vec<RegistryError>,
     },
+    /// What the user's files say about registries and credentials cannot be used.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+}
+
+/// The causes of an error, as the end of a line.
+fn causes(error: &RegistryError) -> String {
+    let mut text = String::new();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        text.push_str(&format!(": {cause}"));
+        next = cause.source();
+    }
+    text
+}
+
+fn list(errors: &[RegistryError]) -> String {
+    let texts: Vec<String> = errors.iter().map(|error| format!("{error}{}", causes(error))).collect();
+    texts.join("; ")
 }
 
 fn pause(wait: Option<&Duration>) -> String {
     wait.map_or_else(String::new, |wait| format!(" and asks to wait {} s", wait.as_secs()))
+}
+
+fn said(says: Option<&String>) -> String {
+    says.map_or_else(String::new, |says| format!(": {says}"))
 }
 
 impl Classify for RegistryError {
@@ -114,32 +140,37 @@ impl Classify for RegistryError {
             RegistryError::NotFound { .. } => ErrorKind::NotFound,
             RegistryError::Redirect { .. } => ErrorKind::PermissionDenied,
             RegistryError::Answer { .. } => ErrorKind::Corrupt,
-            RegistryError::Credentials { .. } => ErrorKind::InvalidArgument,
+            RegistryError::Mirrors { registry, .. } => registry.kind(),
+            RegistryError::Setup(error) => error.kind(),
         }
     }
 
     fn hint(&self) -> Option<String> {
         Some(match self {
+            // A file of ours, which the text names.
+            RegistryError::Connect { source, .. } if source.kind() == io::ErrorKind::InvalidInput => {
+                return None;
+            }
             RegistryError::Connect { host, source } if is_certificate_problem(source) => format!(
-                "if `{host}` has a certificate of its own making, add it to the system's certificates, or use \
-                 `--tls-verify=false`"
+                "if `{host}` has a certificate of its own making, put its authority's into \
+                 `/etc/containers/certs.d/{host}/ca.crt`, or use `--tls-verify=false`"
             ),
             RegistryError::Connect { .. } => "check the registry's name and the network".to_owned(),
-            RegistryError::Unauthorized { helper: Some(helper), host, .. } => format!(
-                "the credentials for `{host}` are kept by `docker-credential-{helper}`, which is not supported; put \
-                 them into `auths` of `~/.docker/config.json`"
-            ),
             // Registries hide what is private behind 401 and 403, also when it does not exist.
-            RegistryError::Unauthorized { .. } | RegistryError::Denied { .. } => {
-                "check the spelling; if the image is private, put your credentials into `auths` of \
-                 `~/.docker/config.json`"
-                    .to_owned()
+            RegistryError::Unauthorized { host, .. } | RegistryError::Denied { host, .. } => {
+                format!(
+                    "check the spelling; if the image is private, `stanza login {host}` with an account that may"
+                )
             }
             RegistryError::NotFound { .. } => "check the spelling of the name and the tag".to_owned(),
             RegistryError::RateLimited { .. } => {
                 "wait, or use an account: registries give more to who is known".to_owned()
             }
-            RegistryError::Interrupted { .. } | RegistryError::Status { .. } => "try again later".to_owned(),
+            RegistryError::Mirrors { registry, .. } => return registry.hint(),
+            RegistryError::Setup(error) => return error.hint(),
+            RegistryError::Interrupted { .. } | RegistryError::Status { status: 500.., .. } => {
+                "try again later".to_owned()
+            }
             _ => return None,
         })
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use stanza_spec::Instant;
+
 /// When to try again. The pauses grow twofold from `base`, with jitter, so that many clients do not come back at once.
 #[derive(Clone, Copy)]
 pub(crate) struct RetryPolicy {
@@ -43,9 +45,70 @@ impl RetryPolicy {
     }
 }
 
+/// The pause that an answer asks for in `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3). A date counts
+/// from the answer's own `Date`, so that no two clocks need to agree; without one, from our clock.
+pub(super) fn retry_after<'a>(header: impl Fn(&str) -> Option<&'a str>) -> Option<Duration> {
+    let text = header("retry-after")?.trim();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+    }
+    let until = http_date(text)?;
+    let now = header("date").and_then(http_date).unwrap_or_else(Instant::now);
+    Some(Duration::from_secs(until.seconds_since(now)))
+}
+
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, the one form that servers may write (RFC 9110, section 5.6.7). The day's name is
+/// not checked.
+fn http_date(text: &str) -> Option<Instant> {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let parts: Vec<&str> = text.trim().split(' ').collect();
+    let &[_, day, month, year, clock, "GMT"] = parts.as_slice() else { return None };
+    let month = MONTHS.iter().position(|name| *name == month)? + 1;
+    if day.len() != 2 || clock.len() != 8 {
+        return None;
+    }
+    Instant::parse_rfc3339(&format!("{year}-{month:02}-{day}T{clock}Z")).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn asked(headers: &[(&str, &str)]) -> Option<Duration> {
+        retry_after(|name| headers.iter().find(|(own, _)| *own == name).map(|(_, value)| *value))
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_by_the_servers_clock() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(asked(&[("retry-after", " 7 ")]), seconds(7));
+        assert_eq!(asked(&[("retry-after", "99999999999999999999999")]), seconds(u64::MAX));
+        let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+        for (until, expected) in [
+            ("Sun, 06 Nov 1994 08:49:47 GMT", 10),
+            ("Sun, 06 Nov 1994 08:49:30 GMT", 0),
+            ("Mon, 07 Nov 1994 00:00:00 GMT", 54_623),
+            ("Wed, 01 Mar 1995 08:49:37 GMT", 115 * 86_400),
+        ] {
+            assert_eq!(asked(&[("retry-after", until), date]), seconds(expected), "{until}");
+        }
+        // Long past by any clock.
+        assert_eq!(asked(&[("retry-after", date.1)]), seconds(0));
+        for nonsense in [
+            "",
+            "-1",
+            "1.5",
+            "soon",
+            "Sun, 31 Feb 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 25:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 CET",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun, 6 Nov 1994 08:49:37 GMT",
+        ] {
+            assert_eq!(asked(&[("retry-after", nonsense), date]), None, "{nonsense}");
+        }
+    }
 
     #[test]
     fn pauses_grow_and_stay_bounded() {

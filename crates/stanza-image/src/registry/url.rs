@@ -60,6 +60,9 @@ impl Url {
             return Url::parse(&format!("{scheme}://{authority}{location}"));
         }
         let path = self.target.split('?').next().unwrap_or("/");
+        if location.starts_with('?') {
+            return Url::parse(&format!("{scheme}://{authority}{path}{location}"));
+        }
         let directory = path.rfind('/').map_or("/", |at| &path[..=at]);
         Url::parse(&format!("{scheme}://{authority}{directory}{location}"))
     }
@@ -203,6 +206,7 @@ mod tests {
             ("/b", "https://r.io:8443/b"),
             ("//other/b", "https://other/b"),
             ("y?c:d", "https://r.io:8443/v2/a/blobs/y?c:d"),
+            ("?c:/d", "https://r.io:8443/v2/a/blobs/x?c:/d"),
             ("http://plain/b", "http://plain/b"),
         ] {
             assert_eq!(base.join(location).unwrap().to_string(), whole);

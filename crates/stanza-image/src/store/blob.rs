@@ -60,16 +60,6 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Forgets everything taken so far.
-    pub(crate) fn restart(&mut self) -> Result<(), StoreError> {
-        let file = self.file.as_mut().expect("the file is open until the writer is finished");
-        file.set_len(0).context("truncate", &self.path)?;
-        io::Seek::rewind(file).context("rewind", &self.path)?;
-        self.hasher = self.hasher.fresh();
-        self.written = 0;
-        Ok(())
-    }
-
     /// Checks size and digest, and gives the temporary name of the file, with what it holds.
     pub(super) fn finish(mut self) -> Result<(PathBuf, Digest, u64), StoreError> {
         let actual = std::mem::replace(&mut self.hasher, Hasher::sha256()).finish();

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
 use stanza_spec::Digest;
@@ -11,9 +13,10 @@ use stanza_spec::Digest;
 use super::error::{IoContext, StoreError};
 use super::index::Index;
 use super::ingest::LEASE;
-use super::{ALGORITHMS, BLOBS, COLLECT_LOCK, INGEST, ImageStore, lock_file};
-use crate::document::{Descriptor, Document, MAX_INDEX_DEPTH, MAX_MANIFEST};
+use super::{ALGORITHMS, BLOBS, COLLECT_LOCK, INGEST, ImageStore, PARTIAL, lock_file};
+use crate::document::{Descriptor, MAX_INDEX_DEPTH, MAX_MANIFEST};
 use crate::image::Image;
+use crate::outline::Outline;
 
 /// What a prune took away.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct DiskUsage {
     pub unreferenced: u64,
     /// Partial blobs of pulls under way, or of dead ones.
     pub partial: u64,
+    /// What came of downloads that were cut, kept to go on with.
+    pub kept: u64,
 }
 
 /// What a collection removed.
@@ -107,6 +112,7 @@ impl ImageStore {
         for room in fs::read_dir(&ingest).context("list", &ingest)?.flatten() {
             usage.partial += directory_size(&room.path());
         }
+        usage.kept = directory_size(&self.root.join(PARTIAL));
         Ok(usage)
     }
 
@@ -132,7 +138,57 @@ impl ImageStore {
                 Err(error) => Err(error).context("remove", &path),
             }
         })?;
+        self.clear_marks(&keep);
         Ok(collected)
+    }
+
+    /// Removes downloads that were cut longer than `age` ago, and whatever else is as old there; gives the bytes. One that
+    /// somebody goes on with is younger.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn clear_partials(&self, age: Duration) -> Result<u64, StoreError> {
+        let directory = self.root.join(PARTIAL);
+        let entries = match fs::read_dir(&directory) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(error).context("list", &directory),
+        };
+        let mut bytes = 0;
+        for entry in entries {
+            let entry = entry.context("list", &directory)?;
+            let Ok(metadata) = entry.metadata() else { continue };
+            let is_old =
+                metadata.modified().is_ok_and(|time| time.elapsed().is_ok_and(|elapsed| elapsed > age));
+            // Whoever goes on with it holds its lock.
+            if is_old && !is_locked(&entry.path()) && fs::remove_file(entry.path()).is_ok() {
+                bytes += metadata.blocks() * 512;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// The digests that live writers announced.
+    ///
+    /// # Errors
+    /// When a lease cannot be read.
+    pub fn leases(&self) -> Result<HashSet<Digest>, StoreError> {
+        // Alone: a writer must not find its new lease locked by somebody who looks.
+        let _alone = lock_file(&self.root.join(COLLECT_LOCK), FlockOperation::LockExclusive)?;
+        self.announced()
+    }
+
+    /// The same for whoever holds the collector's lock.
+    pub(super) fn announced(&self) -> Result<HashSet<Digest>, StoreError> {
+        let mut announced = HashSet::new();
+        let ingest = self.root.join(INGEST);
+        for room in fs::read_dir(&ingest).context("list", &ingest)? {
+            let room = room.context("list", &ingest)?.path();
+            if let Some(text) = read_lease(&room.join(LEASE)).context("read", &room)? {
+                announced.extend(text.lines().filter_map(|line| line.parse::<Digest>().ok()));
+            }
+        }
+        Ok(announced)
     }
 
     /// The digests of all live leases; dead writers' rooms are removed on the way.
@@ -175,22 +231,18 @@ impl ImageStore {
                 Err(StoreError::Missing { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            match Document::parse(&bytes, Some(&entry.media_type)) {
-                Ok(Document::Manifest(manifest)) => {
-                    reachable.insert(manifest.config.digest);
-                    reachable.extend(manifest.layers.into_iter().map(|layer| layer.digest));
-                }
-                Ok(Document::Index(children)) if depth < MAX_INDEX_DEPTH => {
-                    open.extend(children.into_iter().map(|child| (child, depth + 1)));
-                }
-                Ok(Document::Index(_)) => {}
-                Err(error) => return Err(StoreError::document(&entry.digest, &error)),
+            // What runs and what lies beside it in an index, as attestations do.
+            let outline = Outline::parse(&bytes)
+                .map_err(|reason| StoreError::Document { digest: entry.digest.clone(), reason })?;
+            reachable.extend(outline.blobs.into_iter().map(|blob| blob.digest));
+            if depth < MAX_INDEX_DEPTH {
+                open.extend(outline.documents.into_iter().map(|child| (child, depth + 1)));
             }
         }
         Ok(reachable)
     }
 
-    fn each_blob(
+    pub(super) fn each_blob(
         &self,
         mut visit: impl FnMut(Digest, u64) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
@@ -214,6 +266,13 @@ impl ImageStore {
         }
         Ok(())
     }
+}
+
+/// Whether a process holds a lock on a file.
+fn is_locked(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| {
+        matches!(flock(&file, FlockOperation::NonBlockingLockExclusive), Err(rustix::io::Errno::WOULDBLOCK))
+    })
 }
 
 /// The lease's text when its writer lives, `None` when it is dead.

@@ -108,7 +108,7 @@ impl Classify for StoreError {
             }
             StoreError::Missing { .. } => Some("the image was removed meanwhile; pull it again".to_owned()),
             StoreError::Corrupt { .. } | StoreError::Size { .. } => {
-                Some("remove the image and pull it again".to_owned())
+                Some("repair it with `stanza image verify --repair`".to_owned())
             }
             _ => None,
         }

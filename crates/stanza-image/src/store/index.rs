@@ -11,9 +11,12 @@ use super::blob::read_bounded;
 use super::error::{IoContext, StoreError};
 use super::{INDEX, INDEX_LOCK, ImageStore, lock_file};
 use crate::document::{Descriptor, OCI_INDEX};
+use crate::image::Image;
 
 /// The name of an entry: the full reference.
-const NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const NAME: &str = "org.opencontainers.image.ref.name";
+/// The full name of an image, as containerd and Docker write it.
+pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// The image's id (digest of its configuration), so that a look-up by id opens no manifest.
 const ID: &str = "io.github.stanza-containers.image-id";
 /// The digest that the registry gave for the name: of an index, when the image came out of one.
@@ -146,6 +149,22 @@ impl ImageStore {
             self.write_index(&index)?;
         }
         Ok(result)
+    }
+
+    /// Enters an image, and reads it back in the same moment: by the next, somebody may have removed it. Its blobs must be
+    /// protected by a lease. Gives `true` when something changed.
+    pub(crate) fn enter(&self, new: NewEntry) -> Result<(Image, bool), StoreError> {
+        self.update_index(|index| {
+            let (digest, id) = (new.descriptor.digest.clone(), new.id.clone());
+            let changed = index.set(new);
+            let entry = index
+                .manifests
+                .iter()
+                .find(|entry| entry.digest == digest)
+                .or_else(|| index.manifests.iter().find(|entry| entry.image_id().as_ref() == Some(&id)))
+                .ok_or(StoreError::Missing { digest })?;
+            Ok((self.read_image(index, entry)?, changed))
+        })
     }
 
     /// Replaces the index. The index lock must be held.

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::fs::{self, File};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, flock};
@@ -21,6 +21,8 @@ pub(crate) struct Ingest<'a> {
     /// Locked for as long as this process lives: who finds it unlocked may clear the directory.
     lease: File,
     files: Cell<u32>,
+    /// What is there under a blob's name does not count: it is damaged.
+    replaces: Cell<bool>,
 }
 
 /// A whole file in the ingest directory, hashed, not (yet) a blob. It goes with its directory.
@@ -31,7 +33,23 @@ pub(crate) struct Spooled {
     pub(crate) size: u64,
 }
 
+/// Keeps digests from being collected for as long as it lives, whether an image leads to them or not.
+pub struct Lease<'a> {
+    _room: Ingest<'a>,
+}
+
 impl ImageStore {
+    /// Announces digests, of blobs or of unpacked layers: nobody collects them from now on, until the lease is dropped. What
+    /// was gone before stays gone.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn lease<'d>(&self, digests: impl IntoIterator<Item = &'d Digest>) -> Result<Lease<'_>, StoreError> {
+        let room = self.ingest()?;
+        room.protect(digests)?;
+        Ok(Lease { _room: room })
+    }
+
     /// Makes a room for a writer.
     pub(crate) fn ingest(&self) -> Result<Ingest<'_>, StoreError> {
         let mut random = [0_u8; 8];
@@ -50,7 +68,7 @@ impl ImageStore {
         flock(&lease, FlockOperation::NonBlockingLockExclusive)
             .map_err(std::io::Error::from)
             .context("lock", &path)?;
-        Ok(Ingest { store: self, directory, lease, files: Cell::new(0) })
+        Ok(Ingest { store: self, directory, lease, files: Cell::new(0), replaces: Cell::new(false) })
     }
 }
 
@@ -69,6 +87,15 @@ impl Ingest<'_> {
         (&self.lease).write_all(lines.as_bytes()).context("write", &self.directory.join(LEASE))
     }
 
+    /// From now on, blobs take the place of what is there under their names.
+    pub(crate) fn replace(&self) {
+        self.replaces.set(true);
+    }
+
+    fn has(&self, digest: &Digest, size: u64) -> bool {
+        !self.replaces.get() && self.store.has_blob(digest, size)
+    }
+
     /// Starts a blob whose digest and size are known.
     pub(crate) fn writer(&self, digest: &Digest, size: u64) -> Result<BlobWriter, StoreError> {
         BlobWriter::create(self.next_path(), Some((digest.clone(), size)))
@@ -81,6 +108,21 @@ impl Ingest<'_> {
             Some(digest) => writer.hash_like(digest),
             None => writer,
         })
+    }
+
+    /// Whether so many more bytes have room: a claim that cannot be true costs nothing.
+    pub(crate) fn check_room(&self, size: u64) -> Result<(), StoreError> {
+        let found = rustix::fs::statvfs(&self.directory).map_err(std::io::Error::from);
+        let enough = found.and_then(|room| {
+            let free = room.f_bavail.saturating_mul(room.f_frsize);
+            if size > free { Err(std::io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        });
+        enough.context("find room in", &self.directory)
+    }
+
+    /// A place for a file that is spooled later, by whatever thread.
+    pub(crate) fn room(&self, like: &Digest) -> SpoolRoom {
+        SpoolRoom { path: self.next_path(), like: like.clone() }
     }
 
     fn next_path(&self) -> PathBuf {
@@ -105,29 +147,20 @@ impl Ingest<'_> {
     /// Makes a spooled file a blob: synced first, then renamed. The digest must be protected.
     pub(crate) fn adopt(&self, spooled: &Spooled) -> Result<(), StoreError> {
         let target = self.store.blob_path(&spooled.digest);
-        if self.store.has_blob(&spooled.digest, spooled.size) {
+        if self.has(&spooled.digest, spooled.size) {
             return Ok(());
         }
         File::open(&spooled.path).and_then(|file| file.sync_data()).context("sync", &spooled.path)?;
-        fs::rename(&spooled.path, &target).context("rename a blob to", &target)
-    }
-
-    /// Opens a spooled file, wherever it is by now: as a blob when it was adopted.
-    pub(crate) fn open(&self, spooled: &Spooled) -> Result<File, StoreError> {
-        match File::open(&spooled.path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let path = self.store.blob_path(&spooled.digest);
-                File::open(&path).context("open", &path)
-            }
-            result => result.context("open", &spooled.path),
-        }
+        fs::rename(&spooled.path, &target).context("rename a blob to", &target)?;
+        self.store.unmark(&spooled.digest);
+        Ok(())
     }
 
     /// Stores a small document as a blob, announced; gives its digest.
     pub(crate) fn store_bytes(&self, digest: &Digest, bytes: &[u8]) -> Result<(), StoreError> {
         let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.protect([digest])?;
-        if self.store.has_blob(digest, size) {
+        if self.has(digest, size) {
             return Ok(());
         }
         let mut writer = self.writer(digest, size)?;
@@ -152,19 +185,23 @@ impl Drop for Ingest<'_> {
     }
 }
 
-impl Spooled {
-    /// Opens the file from its start. Not after it was adopted: see [`Ingest::open`].
-    fn open(&self) -> Result<File, StoreError> {
-        File::open(&self.path).context("open", &self.path)
-    }
+/// Where a file is going to be spooled: nothing is open yet.
+#[derive(Debug)]
+pub(crate) struct SpoolRoom {
+    path: PathBuf,
+    like: Digest,
+}
 
-    /// Reads the whole file, when it has at most `limit` bytes.
-    pub(crate) fn read(&self, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        if self.size > limit {
-            return Ok(None);
-        }
-        let mut bytes = Vec::new();
-        self.open()?.read_to_end(&mut bytes).context("read", &self.path)?;
-        Ok(Some(bytes))
+impl SpoolRoom {
+    /// Starts the file; hashed with the algorithm of the digest that it was made for.
+    pub(crate) fn open(self) -> Result<BlobWriter, StoreError> {
+        Ok(BlobWriter::create(self.path, None)?.hash_like(&self.like))
+    }
+}
+
+impl Spooled {
+    /// Where it is until it is adopted.
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
     }
 }

@@ -8,6 +8,8 @@
 //!   blobs/sha512/<hex>
 //!   .lock                 flock: held while index.json is read, changed and replaced
 //!   gc.lock               flock: shared while a writer announces digests, exclusive while blobs are collected
+//!   partial/<alg>-<hex>   the first bytes of a blob whose download broke off; flock held by whoever adds to it; aged out
+//!   dropped/<algorithm>-<hex>   marks of layers that are absent on purpose (`dropped.rs`)
 //!   ingest/<random>/      one per writer: `lease` (flock held by the writer; one protected digest per line) and
 //!                         blobs that are not whole yet
 //! ```
@@ -28,14 +30,17 @@
 
 mod blob;
 mod collect;
+mod dropped;
 mod error;
 mod index;
 mod ingest;
+mod partial;
 mod remove;
 mod resolve;
+mod verify;
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -43,24 +48,32 @@ use stanza_spec::{Digest, Reference};
 
 pub use collect::{DiskUsage, Pruned};
 pub use error::{RemoveError, ResolveError, StoreError};
+pub use ingest::Lease;
 pub use remove::Removed;
+pub use verify::{BlobFault, BlobKind, KnownBlob, StoreReport, StoredEntry};
 
 pub(crate) use blob::BlobWriter;
 pub(crate) use error::IoContext;
-pub(crate) use index::NewEntry;
-pub(crate) use ingest::{Ingest, Spooled};
+pub(crate) use index::{CONTAINERD_NAME, NAME as REF_NAME, NewEntry};
+pub(crate) use ingest::{Ingest, SpoolRoom, Spooled};
+use partial::PARTIAL;
+pub(crate) use partial::{Partial, Wanted};
 
 use crate::compression::Decoder;
-use crate::image::{Image, Layer};
+use crate::image::Layer;
 
-const LAYOUT: &str = "oci-layout";
-const LAYOUT_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
+pub(crate) const LAYOUT: &str = "oci-layout";
+pub(crate) const LAYOUT_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX: &str = "index.json";
 const INDEX_LOCK: &str = ".lock";
 const COLLECT_LOCK: &str = "gc.lock";
 const INGEST: &str = "ingest";
 const BLOBS: &str = "blobs";
+const DROPPED: &str = "dropped";
 const ALGORITHMS: [&str; 2] = ["sha256", "sha512"];
+
+/// Read of a layer's blob at once.
+const LAYER_BUFFER: usize = 128 * 1024;
 
 /// The images of one root directory. Cheap to open; holds no lock and no open file.
 #[derive(Clone, Debug)]
@@ -90,8 +103,10 @@ impl ImageStore {
             let path = self.root.join(BLOBS).join(algorithm);
             fs::create_dir_all(&path).context("create", &path)?;
         }
-        let ingest = self.root.join(INGEST);
-        fs::create_dir_all(&ingest).context("create", &ingest)?;
+        for name in [INGEST, PARTIAL] {
+            let path = self.root.join(name);
+            fs::create_dir_all(&path).context("create", &path)?;
+        }
         let _lock = self.lock_index()?;
         if !self.root.join(INDEX).exists() {
             self.write_index(&index::Index::default())?;
@@ -105,37 +120,24 @@ impl ImageStore {
     /// When the blob is not there (removed meanwhile) or cannot be read.
     pub fn open_layer(&self, layer: &Layer) -> Result<Box<dyn Read + Send>, StoreError> {
         let path = self.blob_path(&layer.digest);
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(StoreError::Missing { digest: layer.digest.clone() });
-            }
-            Err(error) => return Err(error).context("open", &path),
-        };
+        let file = self.open_blob(&layer.digest)?;
+        let file = BufReader::with_capacity(LAYER_BUFFER, file);
         Ok(Box::new(Decoder::new(file).context("read", &path)?))
     }
 
-    /// Gives `source` one more name. An image that had this name before and has no other one stays, dangling.
+    /// Gives what `source` means one more name: an image, or a whole index when the name is that of one. An image that
+    /// had this name before and has no other one stays, dangling.
     ///
     /// # Errors
-    /// When `target` holds a digest, `source` is not in the store any more, or the index cannot be written.
-    pub fn tag(&self, source: &Image, target: &Reference) -> Result<(), StoreError> {
+    /// When `target` holds a digest, there is nothing that `source` means, or the index cannot be written.
+    pub fn tag(&self, source: &str, target: &Reference) -> Result<(), ResolveError> {
         if target.digest().is_some() || target.tag().is_none() {
-            return Err(StoreError::TagDigest { name: target.familiar() });
+            return Err(StoreError::TagDigest { name: target.familiar() }.into());
         }
         self.update_index(|index| {
-            let entry = index
-                .manifests
-                .iter()
-                .find(|entry| entry.digest == source.manifest)
-                .ok_or_else(|| StoreError::Missing { digest: source.manifest.clone() })?
-                .clone();
-            index.set(NewEntry {
-                descriptor: entry,
-                name: Some(target.clone()),
-                id: source.id.clone(),
-                source: None,
-            });
+            let entry = self.find(index, source)?.clone();
+            let id = self.read_image(index, &entry)?.id;
+            index.set(NewEntry { descriptor: entry, name: Some(target.clone()), id, source: None });
             Ok(())
         })
     }
@@ -146,7 +148,9 @@ impl ImageStore {
         &self.root
     }
 
-    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+    /// Where a blob is when it is there.
+    #[must_use]
+    pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         let mut path = self.root.join(BLOBS);
         path.push(digest.algorithm());
         path.push(digest.hex());

@@ -150,7 +150,18 @@ impl ImageStore {
             })
             .collect();
         let created = config.created().clone();
-        Ok(Image { id, manifest: descriptor.digest, names, digests, config, layers, size, created })
+        Ok(Image {
+            id,
+            manifest: descriptor.digest,
+            manifest_type: manifest.media_type.to_owned(),
+            manifest_size: descriptor.size,
+            names,
+            digests,
+            config,
+            layers,
+            size,
+            created,
+        })
     }
 
     /// The manifest that an entry leads to: itself, or the one for `platform` in the index it is.

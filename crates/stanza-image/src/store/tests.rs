@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use crate::document::{Descriptor, NewManifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use crate::hash::sha256;
+use crate::image::Image;
 
 /// Enters an image of one layer with the content `layer`.
 fn enter(store: &ImageStore, layer: &[u8], name: Option<&str>) -> Digest {
@@ -47,7 +48,7 @@ fn rooms(store: &ImageStore) -> usize {
 }
 
 fn tag(store: &ImageStore, source: &str, target: &str) {
-    store.tag(&store.resolve(source).unwrap(), &target.parse().unwrap()).unwrap();
+    store.tag(source, &target.parse().unwrap()).unwrap();
 }
 
 #[test]
@@ -228,8 +229,6 @@ fn a_wrong_or_partial_blob_leaves_nothing() {
         assert!(matches!(writer.append(b"right!"), Err(StoreError::Size { actual: 6, .. })));
         drop(writer);
         let mut writer = ingest.writer(&digest, 5).unwrap();
-        writer.append(b"xx").unwrap();
-        writer.restart().unwrap();
         writer.append(b"right").unwrap();
         ingest.commit(writer).unwrap();
         let sha512: Digest = format!("sha512:{}", "0".repeat(128)).parse().unwrap();
@@ -238,6 +237,70 @@ fn a_wrong_or_partial_blob_leaves_nothing() {
         assert!(matches!(ingest.commit(writer), Err(StoreError::Corrupt { .. })));
     }
     assert_eq!((blob_count(&store), rooms(&store)), (1, 0));
+}
+
+#[test]
+fn a_partial_blob_outlives_its_owner_and_is_hashed_again() {
+    let (_keep, store) = store();
+    let digest = sha256(b"a whole blob");
+    let take = |waited: &mut bool| match store.partial(&digest, 12, &mut || *waited = true).unwrap() {
+        Wanted::Ours(partial) => partial,
+        Wanted::There => panic!("the blob is there"),
+    };
+    let mut waited = false;
+    let mut partial = take(&mut waited);
+    partial.append(b"a who").unwrap();
+    assert!(matches!(partial.append(b"le blob!"), Err(StoreError::Size { actual: 13, .. })));
+    drop(partial);
+
+    let mut partial = take(&mut waited);
+    let mut kept = Vec::new();
+    partial.read_kept(&mut kept, 3).unwrap();
+    partial.read_kept(&mut kept, 3).unwrap();
+    partial.read_kept(&mut kept, 3).unwrap();
+    assert_eq!((kept.as_slice(), partial.done(), waited), (&b"a who"[..], 5, false));
+    // Another process wants it, and waits.
+    std::thread::scope(|scope| {
+        let (asked, waits) = std::sync::mpsc::channel();
+        let (store, digest) = (&store, &digest);
+        let other = scope.spawn(move || {
+            let wanted = store.partial(digest, 12, &mut || asked.send(()).unwrap()).unwrap();
+            matches!(wanted, Wanted::There)
+        });
+        waits.recv().unwrap();
+        partial.append(b"le blob").unwrap();
+        assert!(partial.is_whole());
+        partial.commit().unwrap();
+        assert!(other.join().unwrap());
+    });
+    assert!(store.has_blob(&digest, 12));
+    assert_eq!(std::fs::read_dir(store.root().join("partial")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_partial_blob_that_is_wrong_does_not_stay() {
+    let (_keep, store) = store();
+    let digest = sha256(b"right");
+    let directory = store.root().join("partial");
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join(format!("sha256-{}", digest.hex()));
+    // Longer than the blob: no beginning of it.
+    std::fs::write(&file, b"too long").unwrap();
+    let take = || match store.partial(&digest, 5, &mut || ()).unwrap() {
+        Wanted::Ours(partial) => partial,
+        Wanted::There => panic!("the blob is there"),
+    };
+    let mut partial = take();
+    let mut kept = Vec::new();
+    partial.read_kept(&mut kept, 100).unwrap();
+    assert!(kept.is_empty());
+    partial.append(b"wrong").unwrap();
+    assert!(matches!(partial.commit(), Err(StoreError::Corrupt { .. })));
+    assert!(!file.exists() && !store.has_blob(&digest, 5));
+    let mut partial = take();
+    partial.append(b"right").unwrap();
+    partial.check().unwrap();
+    assert!(!file.exists() && !store.has_blob(&digest, 5));
 }
 
 #[test]
@@ -352,4 +415,64 @@ fn opening_is_idempotent() {
     let id = enter(&store, b"x", Some("x"));
     let again = ImageStore::open(Path::new(&store.root)).unwrap();
     assert_eq!(again.resolve("x").unwrap().id, id);
+}
+
+/// Enters an index of two images, ours and another machine's, and an attestation about ours; gives its digest.
+fn enter_index(store: &ImageStore, name: &str) -> Digest {
+    let ingest = store.ingest().unwrap();
+    let describe = |media_type: &str, text: &str| {
+        let digest = sha256(text.as_bytes());
+        ingest.store_bytes(&digest, text.as_bytes()).unwrap();
+        serde_json::json!({"mediaType": media_type, "digest": digest, "size": text.len()})
+    };
+    let host = stanza_spec::Platform::host().architecture;
+    let image = |architecture: &str, layer_type: &str| {
+        let layer = describe(layer_type, architecture);
+        let config = serde_json::json!({"architecture": architecture, "os": "linux",
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]}});
+        let config = describe(OCI_CONFIG, &config.to_string());
+        let manifest = serde_json::json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST,
+            "config": config, "layers": [layer]});
+        let mut entry = describe(OCI_MANIFEST, &manifest.to_string());
+        entry["platform"] = serde_json::json!({"os": "linux", "architecture": architecture});
+        (entry, config["digest"].as_str().unwrap().parse::<Digest>().unwrap())
+    };
+    let (ours, id) = image(&host, OCI_LAYER);
+    let (other, _) = image("other", OCI_LAYER);
+    let (mut about, _) = image("unknown", "application/vnd.in-toto+json");
+    about["platform"]["os"] = "unknown".into();
+    let index = serde_json::json!({"schemaVersion": 2, "mediaType": crate::document::OCI_INDEX,
+        "manifests": [about, other, ours]});
+    let entry = describe(crate::document::OCI_INDEX, &index.to_string());
+    let descriptor: Descriptor = serde_json::from_value(entry).unwrap();
+    let digest = descriptor.digest.clone();
+    let new = NewEntry { descriptor, name: Some(name.parse().unwrap()), id, source: Some(digest.clone()) };
+    store.update_index(|index| Ok::<_, StoreError>(index.set(new))).unwrap();
+    digest
+}
+
+#[test]
+fn an_index_is_one_image_to_its_users_and_whole_to_the_collector() {
+    let (_keep, store) = store();
+    let digest = enter_index(&store, "room:all");
+    assert_eq!(blob_count(&store), 10);
+    let image = store.resolve("room:all").unwrap();
+    assert_eq!(image.digests, ["room:all".parse::<Reference>().unwrap().with_digest(digest.clone())]);
+    assert_eq!(image.layers.len(), 1);
+    for name in [format!("room@{digest}"), image.id.to_string(), image.id.short().to_owned()] {
+        assert_eq!(store.resolve(&name).unwrap().id, image.id, "{name}");
+    }
+    store.prune(&|_| false).unwrap();
+    assert_eq!(blob_count(&store), 10);
+    assert_eq!(store.list().unwrap().len(), 1);
+    let report = store.verify(&|_| true, true, 1).unwrap();
+    assert_eq!((report.blobs, report.faults.len()), (10, 0));
+
+    tag(&store, "room:all", "attic:1");
+    store.remove("room:all", false).unwrap();
+    assert_eq!(blob_count(&store), 10);
+    assert_eq!(store.read_index().unwrap().manifests[0].digest, digest);
+    assert_eq!(store.resolve("attic:1").unwrap().id, image.id);
+    store.remove("attic:1", false).unwrap();
+    assert_eq!(blob_count(&store), 0);
 }

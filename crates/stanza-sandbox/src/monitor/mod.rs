@@ -71,6 +71,7 @@ pub fn monitor_main() -> i32 {
         error: None,
         oom_killed: false,
         finished_at: String::new(),
+        exit: Vec::new(),
         clients: Clients::new(door.into_stream()),
     };
     monitor.perform(effects);
@@ -117,6 +118,8 @@ struct Monitor {
     oom_killed: bool,
     /// When the first process ended, RFC 3339.
     finished_at: String,
+    /// The exit record, as it was written: who looks at the container may have removed the file by the time it is told.
+    exit: Vec<u8>,
     clients: Clients,
 }
 
@@ -280,6 +283,7 @@ impl Monitor {
         let text = serde_json::to_vec(&record).unwrap_or_default();
         // Without the record the container counts as lost, and whoever comes next writes 137: there is nobody to tell.
         let _ = paths::replace(&paths::exit_record(&self.plan.state_dir), &text);
+        self.exit = text;
         let _ = paths::remove(&paths::state(&self.plan.state_dir));
         self.remove_run_directory();
     }
@@ -307,8 +311,7 @@ impl Monitor {
     }
 
     fn announce_exit(&mut self) {
-        let text = fs::read(paths::exit_record(&self.plan.state_dir)).unwrap_or_default();
-        self.clients.exit(&text);
+        self.clients.exit(&self.exit);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What each entry of a layer becomes.
 
-use std::io::{BufRead, Read};
+use std::io::BufRead;
 
 use rustix::fd::{AsRawFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags};
@@ -8,9 +8,10 @@ use rustix::io::Errno;
 use stanza_tar::{Content, Entry, EntryKind, Header, Segment};
 
 use super::ApplyError;
-use super::name::{Meaning, meaning, split};
-use super::tree::{Late, Tree};
+use super::name::{Meaning, joined, meaning, split};
+use super::tree::{Late, Parent, Tree};
 use crate::overlay::{is_directory, is_own_xattr, is_whiteout, make_opaque, make_whiteout};
+use crate::tree_digest::ContentHash;
 
 /// Set after everything else: `chown` takes it away.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -19,9 +20,18 @@ const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 /// Seconds that ext4 holds (34 bits, from 1901 to 2446); other times become the nearest.
 const TIMES: std::ops::RangeInclusive<i64> = -(1 << 31)..=15_032_385_535;
 
+/// Where an entry goes.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// Where the parent is.
+    pub(super) path: &'a [u8],
+    pub(super) parent: &'a OwnedFd,
+    pub(super) name: &'a [u8],
+}
+
 impl Tree {
     /// Adds one entry of the archive.
-    pub(super) fn add<R: Read>(&mut self, entry: Entry<'_, R>) -> Result<(), ApplyError> {
+    pub(super) fn add<R: BufRead>(&mut self, entry: Entry<'_, R>) -> Result<(), ApplyError> {
         let (header, sparse, mut content) = entry.into_parts();
         self.applied.entries += 1;
         let meaning =
@@ -38,34 +48,44 @@ impl Tree {
             Meaning::Entry { parent, name } => (parent, name),
         };
         let parent = self.parent(&parent_path).map_err(failed(&header, "make the directory of"))?;
+        self.links.replace(&parent_path, &name);
+        let Parent { path, directory: parent } = &parent;
+        let place = Place { path, parent, name: &name };
         match header.kind {
-            EntryKind::File => self.file(&parent, &name, &header, sparse.as_deref(), &mut content),
-            EntryKind::Directory => self.directory(&parent, &name, &header, parent_path),
-            EntryKind::HardLink => self.hard_link(&parent, &name, &header),
+            EntryKind::File => self.file(place, &header, sparse.as_deref(), &mut content),
+            EntryKind::Directory => self.directory(place, &header),
+            EntryKind::HardLink => self.hard_link(place, &parent_path, &header),
             EntryKind::Symlink => {
-                let make = || fs::symlinkat(&header.link[..], &parent, &name[..]);
-                self.create_entry(&parent, &name, make).map_err(failed(&header, "make the link"))?;
-                self.describe(&parent, &name, &header)
+                let make = || fs::symlinkat(&header.link[..], parent, &name[..]);
+                self.create_entry(place, make).map_err(failed(&header, "make the link"))?;
+                self.describe(place, &header)
             }
-            EntryKind::Fifo => self.special(&parent, &name, &header, FileType::Fifo),
-            EntryKind::CharacterDevice => self.special(&parent, &name, &header, FileType::CharacterDevice),
-            EntryKind::BlockDevice => self.special(&parent, &name, &header, FileType::BlockDevice),
+            EntryKind::Fifo => self.special(place, &header, FileType::Fifo),
+            EntryKind::CharacterDevice => self.special(place, &header, FileType::CharacterDevice),
+            EntryKind::BlockDevice => self.special(place, &header, FileType::BlockDevice),
         }
     }
 
     fn opaque(&mut self, path: &[u8]) -> Result<(), Errno> {
-        self.parent(path)?;
-        let directory = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let Parent { path, .. } = self.parent(path)?;
+        let directory = self.open(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        self.has_xattrs(&path);
         make_opaque(&directory, self.rootless)
     }
 
     /// Hides what lower layers have at `name`. What this layer has there stays; a directory hides what it would merge
     /// with.
-    fn whiteout(&mut self, parent: &[u8], name: &[u8]) -> Result<(), Errno> {
-        let parent = self.parent(parent)?;
-        match Tree::stat(&parent, name)? {
-            None => make_whiteout(&*parent, name),
-            Some(stat) if is_directory(&stat) => make_opaque(open_directory(&parent, name)?, self.rootless),
+    fn whiteout(&mut self, path: &[u8], name: &[u8]) -> Result<(), Errno> {
+        let Parent { path, directory: parent } = &self.parent(path)?;
+        match Tree::stat(parent, name)? {
+            None => {
+                make_whiteout(parent, name)?;
+                self.sum.special(path, parent, name, b"", false)
+            }
+            Some(stat) if is_directory(&stat) => {
+                self.has_xattrs(&joined(path, name));
+                make_opaque(open_directory(parent, name)?, self.rootless)
+            }
             Some(_) => Ok(()),
         }
     }
@@ -79,10 +99,9 @@ impl Tree {
         self.describe_directory(&root, header, Vec::new())
     }
 
-    fn file<R: Read>(
+    fn file<R: BufRead>(
         &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
+        place @ Place { path, parent, name }: Place<'_>,
         header: &Header,
         sparse: Option<&[Segment]>,
         content: &mut Content<'_, R>,
@@ -90,16 +109,21 @@ impl Tree {
         let (uid, gid) = owner(header)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let make = || fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
-        let file = self.create_entry(parent, name, make).map_err(failed(header, "make the file"))?;
+        let file = self.create_entry(place, make).map_err(failed(header, "make the file"))?;
+        let mut hash = ContentHash::default();
         match sparse {
             None => {
                 let length = content.left();
-                copy(content, &file, 0, length, header)?;
+                copy(content, &file, 0, length, header, &mut hash)?;
             }
             Some(segments) => {
+                let mut end = 0;
                 for segment in segments {
-                    copy(content, &file, segment.offset, segment.length, header)?;
+                    hash.skip(segment.offset - end);
+                    copy(content, &file, segment.offset, segment.length, header, &mut hash)?;
+                    end = segment.offset + segment.length;
                 }
+                hash.skip(header.size - end);
                 fs::ftruncate(&file, header.size).map_err(failed(header, "set the size of"))?;
             }
         }
@@ -109,15 +133,14 @@ impl Tree {
         }
         fs::fchmod(&file, mode(header)).map_err(failed(header, "set the mode of"))?;
         self.set_xattrs(header, |name, value| fs::fsetxattr(&file, name, value, XattrFlags::empty()))?;
-        fs::futimens(&file, &times(header)).map_err(failed(header, "set the times of"))
+        fs::futimens(&file, &times(header)).map_err(failed(header, "set the times of"))?;
+        self.sum.file(path, name, &file, !header.xattrs.is_empty(), hash).map_err(failed(header, "look at"))
     }
 
     fn directory(
         &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
+        place @ Place { path, parent, name }: Place<'_>,
         header: &Header,
-        mut path: Vec<u8>,
     ) -> Result<(), ApplyError> {
         let fail = || failed(header, "make the directory");
         let make = || fs::mkdirat(parent, name, Mode::RWXU);
@@ -127,7 +150,7 @@ impl Tree {
                 let stat = Tree::stat(parent, name).map_err(fail())?;
                 if !stat.as_ref().is_some_and(is_directory) {
                     hides = stat.as_ref().is_some_and(is_whiteout);
-                    self.discard(parent, name).map_err(fail())?;
+                    self.discard(place).map_err(fail())?;
                     make().map_err(fail())?;
                 }
             }
@@ -137,10 +160,10 @@ impl Tree {
         if hides {
             make_opaque(&directory, self.rootless).map_err(fail())?;
         }
-        if !path.is_empty() {
-            path.push(b'/');
+        let path = joined(path, name);
+        if hides {
+            self.has_xattrs(&path);
         }
-        path.extend_from_slice(name);
         self.describe_directory(&directory, header, path)
     }
 
@@ -163,10 +186,17 @@ impl Tree {
             fs::fsetxattr(directory, name, value, XattrFlags::empty())
         })?;
         let mode = mode.contains(Mode::SGID).then_some(mode);
-        self.set_late(path, Late { times: times(header), mode, default_acl })
+        let xattrs = !header.xattrs.is_empty();
+        self.set_late(path, Late { times: times(header), mode, default_acl, xattrs, implied: false })
     }
 
-    fn hard_link(&mut self, parent: &OwnedFd, name: &[u8], header: &Header) -> Result<(), ApplyError> {
+    /// `given` is what the archive calls the directory.
+    fn hard_link(
+        &mut self,
+        place @ Place { path, parent, name }: Place<'_>,
+        given: &[u8],
+        header: &Header,
+    ) -> Result<(), ApplyError> {
         let refuse =
             |reason| ApplyError::Link { path: shown(&header.path), target: shown(&header.link), reason };
         let fail = || failed(header, "make the hard link");
@@ -180,13 +210,15 @@ impl Tree {
             Err(error) => return Err(fail()(error)),
         };
         let Some((target_parent, target)) = found.filter(|(_, stat)| !is_whiteout(stat)) else {
-            if self.is_in_lower(&header.link) {
-                return Err(ApplyError::LinkIntoLower {
-                    path: shown(&header.path),
-                    target: shown(&header.link),
-                });
+            if Tree::stat(parent, name).map_err(fail())?.is_some() {
+                self.discard(place).map_err(fail())?;
             }
-            return Err(refuse("there is no such file"));
+            let noted = self.links.add(joined(given, name), &joined(&target_parent, &target_name));
+            return if noted {
+                Ok(())
+            } else {
+                Err(refuse("there are too many links to files of lower layers"))
+            };
         };
         if is_directory(&target) {
             return Err(refuse("its target is a directory"));
@@ -194,20 +226,16 @@ impl Tree {
         match Tree::stat(parent, name).map_err(fail())? {
             // A link to itself: removing what is in its place would lose the file.
             Some(stat) if (stat.st_dev, stat.st_ino) == (target.st_dev, target.st_ino) => return Ok(()),
-            Some(_) => self.discard(parent, name).map_err(fail())?,
+            Some(_) => self.discard(place).map_err(fail())?,
             None => {}
         }
         // Without AT_SYMLINK_FOLLOW: a link to a symbolic link is one more name of that link.
-        fs::linkat(&target_parent, &target_name[..], parent, name, AtFlags::empty()).map_err(fail())
+        fs::linkat(&target_parent, &target_name[..], parent, name, AtFlags::empty()).map_err(fail())?;
+        self.sum.hard_link(path, parent, name, &target).map_err(failed(header, "look at"))
     }
 
-    fn special(
-        &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
-        header: &Header,
-        kind: FileType,
-    ) -> Result<(), ApplyError> {
+    fn special(&mut self, place: Place<'_>, header: &Header, kind: FileType) -> Result<(), ApplyError> {
+        let Place { parent, name, .. } = place;
         let (major, minor) = header.device;
         if kind != FileType::Fifo && (self.rootless || (major, minor) == (0, 0)) {
             self.applied.skipped_devices += 1;
@@ -215,12 +243,16 @@ impl Tree {
         }
         let device = fs::makedev(major, minor);
         let make = || fs::mknodat(parent, name, kind, Mode::empty(), device);
-        self.create_entry(parent, name, make).map_err(failed(header, "make the device"))?;
-        self.describe(parent, name, header)
+        self.create_entry(place, make).map_err(failed(header, "make the device"))?;
+        self.describe(place, header)
     }
 
     /// Sets owner, mode, attributes and times of what cannot be opened: links, pipes and devices.
-    fn describe(&mut self, parent: &OwnedFd, name: &[u8], header: &Header) -> Result<(), ApplyError> {
+    fn describe(
+        &mut self,
+        Place { path: parent_path, parent, name }: Place<'_>,
+        header: &Header,
+    ) -> Result<(), ApplyError> {
         let (uid, gid) = owner(header)?;
         if (header.uid, header.gid) != (0, 0) {
             fs::chownat(parent, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
@@ -234,7 +266,10 @@ impl Tree {
         let path = [format!("/proc/self/fd/{}/", parent.as_raw_fd()).as_bytes(), name].concat();
         self.set_xattrs(header, |name, value| fs::lsetxattr(&path[..], name, value, XattrFlags::empty()))?;
         fs::utimensat(parent, name, &times(header), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed(header, "set the times of"))
+            .map_err(failed(header, "set the times of"))?;
+        self.sum
+            .special(parent_path, parent, name, &header.link, !header.xattrs.is_empty())
+            .map_err(failed(header, "look at"))
     }
 
     fn set_xattrs(
@@ -261,13 +296,15 @@ impl Tree {
     }
 }
 
-/// Copies the next `length` bytes of the archive to `offset` in `file`, straight from the archive's buffer.
-fn copy<R: Read>(
+/// Copies the next `length` bytes of the archive to `offset` in `file`, straight from the archive's buffer, and hashes
+/// them on the way.
+fn copy<R: BufRead>(
     content: &mut Content<'_, R>,
     file: &OwnedFd,
     mut offset: u64,
     length: u64,
     header: &Header,
+    hash: &mut ContentHash,
 ) -> Result<(), ApplyError> {
     let mut left = length;
     while left > 0 {
@@ -285,6 +322,7 @@ fn copy<R: Read>(
             Err(Errno::INTR) => 0,
             result => result.map_err(failed(header, "write"))?,
         };
+        hash.update(&bytes[..written]);
         content.consume(written);
         offset += written as u64;
         left -= written as u64;

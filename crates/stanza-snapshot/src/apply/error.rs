@@ -30,14 +30,6 @@ pub enum ApplyError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A hard link to a file that only a lower layer has.
-    #[error("refused the hard link `{path}` of the layer: `{target}` is in a lower layer")]
-    LinkIntoLower {
-        /// The link.
-        path: String,
-        /// Its target.
-        target: String,
-    },
     /// An owner that is no user or group id.
     #[error("the entry `{path}` of the layer has the owner `{uid}:{gid}`, which is not a valid id")]
     Owner {
@@ -118,10 +110,9 @@ impl Classify for ApplyError {
             | ApplyError::Owner { .. }
             | ApplyError::TooManyDirectories { .. }
             | ApplyError::DiffId { .. } => ErrorKind::Corrupt,
-            ApplyError::LinkIntoLower { .. }
-            | ApplyError::Unmapped { .. }
-            | ApplyError::TooLarge { .. }
-            | ApplyError::NoErofs { .. } => ErrorKind::Unsupported,
+            ApplyError::Unmapped { .. } | ApplyError::TooLarge { .. } | ApplyError::NoErofs { .. } => {
+                ErrorKind::Unsupported
+            }
             ApplyError::Entry { source, .. } | ApplyError::Store { source, .. } => ErrorKind::of_io(source),
         }
     }
@@ -130,9 +121,6 @@ impl Classify for ApplyError {
         match self {
             ApplyError::Unmapped { .. } => {
                 Some("give the user a larger range of ids in /etc/subuid and /etc/subgid".to_owned())
-            }
-            ApplyError::LinkIntoLower { .. } => {
-                Some("rebuild the image with the file itself in the layer of the link".to_owned())
             }
             ApplyError::NoErofs { .. } => Some(
                 "it needs root and the kernel's erofs; `--storage-driver overlay` needs neither".to_owned(),

@@ -46,7 +46,7 @@ pub(crate) fn meaning(path: &[u8]) -> Result<Meaning, &'static str> {
 }
 
 /// A parent, and a name in it.
-type Split = (Vec<u8>, Vec<u8>);
+pub(crate) type Split = (Vec<u8>, Vec<u8>);
 
 /// The parent and the last part of a path; `None` is the root.
 pub(crate) fn split(path: &[u8]) -> Result<Option<Split>, &'static str> {
@@ -73,6 +73,17 @@ pub(crate) fn split(path: &[u8]) -> Result<Option<Split>, &'static str> {
         name = part;
     }
     Ok((!name.is_empty()).then(|| (parent, name.to_vec())))
+}
+
+/// The path of `name` in `parent`.
+pub(crate) fn joined(parent: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(parent.len() + 1 + name.len());
+    path.extend_from_slice(parent);
+    if !parent.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
 }
 
 #[cfg(test)]

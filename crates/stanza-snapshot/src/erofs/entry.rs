@@ -1,7 +1,7 @@
 //! What each entry of a layer becomes: the same as in a directory (`apply/entry.rs`), told to the tree in memory.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::BufRead;
 
 use rustix::io::Errno;
 use stanza_tar::{Content, Entry, EntryKind, Header, Segment};
@@ -12,8 +12,7 @@ use super::tree::{BYTES, Directory, FileContent, Id, Kind, NODES, Node, ROOT, Re
 use super::{Copy, Image};
 use crate::ApplyError;
 use crate::apply::entry::{failed, mode, owner, shown, times};
-use crate::apply::name::{Meaning, meaning, split};
-use crate::layer::is_in_lower;
+use crate::apply::name::{Meaning, joined, meaning, split};
 
 /// Chunks of one sparse file.
 const CHUNKS: u64 = 1 << 16;
@@ -29,7 +28,7 @@ const TARGET: usize = 4095;
 
 impl Image {
     /// Adds one entry of the archive.
-    pub(super) fn add<R: Read>(&mut self, entry: Entry<'_, R>) -> Result<(), ApplyError> {
+    pub(super) fn add<R: BufRead>(&mut self, entry: Entry<'_, R>) -> Result<(), ApplyError> {
         let (header, sparse, content) = entry.into_parts();
         self.applied.entries += 1;
         let meaning =
@@ -50,10 +49,11 @@ impl Image {
             Meaning::Entry { parent, name } => (parent, name),
         };
         let parent = self.tree.parent(&parent_path).map_err(refused(&header, "make the directory of"))?;
+        self.links.replace(&parent_path, &name);
         match header.kind {
             EntryKind::File => self.file(parent, &name, &header, sparse.as_deref(), &content),
             EntryKind::Directory => self.directory(parent, &name, &header),
-            EntryKind::HardLink => self.hard_link(parent, &name, &header),
+            EntryKind::HardLink => self.hard_link(&parent_path, parent, &name, &header),
             EntryKind::Symlink => {
                 let fail = || refused(&header, "make the link");
                 match header.link.len() {
@@ -96,7 +96,7 @@ impl Image {
         self.describe_directory(ROOT, header)
     }
 
-    fn file<R: Read>(
+    fn file<R: BufRead>(
         &mut self,
         parent: Id,
         name: &[u8],
@@ -208,7 +208,7 @@ impl Image {
         self.check_room(id).map_err(refused(header, "set the extended attributes of"))
     }
 
-    fn hard_link(&mut self, parent: Id, name: &[u8], header: &Header) -> Result<(), ApplyError> {
+    fn hard_link(&mut self, path: &[u8], parent: Id, name: &[u8], header: &Header) -> Result<(), ApplyError> {
         let refuse =
             |reason| ApplyError::Link { path: shown(&header.path), target: shown(&header.link), reason };
         let fail = || refused(header, "make the hard link");
@@ -223,13 +223,13 @@ impl Image {
             directory.and_then(|directory| Some((directory, self.tree.entry(directory, &target_name)?)));
         let found = found.filter(|(_, target)| !matches!(self.tree.node(*target).kind, Kind::Whiteout));
         let Some((directory, target)) = found else {
-            if is_in_lower(&self.lowers, &header.link) {
-                return Err(ApplyError::LinkIntoLower {
-                    path: shown(&header.path),
-                    target: shown(&header.link),
-                });
-            }
-            return Err(refuse("there is no such file"));
+            self.tree.unlink(parent, name);
+            let noted = self.links.add(joined(path, name), &joined(&target_parent, &target_name));
+            return if noted {
+                Ok(())
+            } else {
+                Err(refuse("there are too many links to files of lower layers"))
+            };
         };
         if self.tree.directory(target).is_some() {
             return Err(refuse("its target is a directory"));

@@ -32,11 +32,11 @@ pub(crate) mod tree;
 mod write;
 
 use std::fs::File;
-use std::io::{self, Read, Write as _};
-use std::os::unix::fs::FileExt as _;
+use std::io::{self, BufRead, Read, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
-use stanza_spec::{Digest, Layer};
+use stanza_spec::{Digest, Instant};
 use stanza_tar::{Archive, Limits};
 
 pub(crate) use probe::probe;
@@ -44,6 +44,7 @@ pub(crate) use write::digest_of;
 
 use crate::apply::Hashing;
 use crate::ingest::Ingest;
+use crate::links::Noted;
 use crate::record::{ErofsRecord, LayerRecord};
 use crate::{Applied, ApplyError, LayerStore};
 
@@ -57,8 +58,8 @@ const OWN_START: u64 = 4096;
 /// A layer being read.
 struct Image {
     tree: tree::Tree,
-    /// Looked at to explain an error, never to make content.
-    lowers: Vec<Layer>,
+    /// Hard links to files that this layer does not have.
+    links: Noted,
     applied: Applied,
     /// Where the next own data goes.
     own: u64,
@@ -72,13 +73,22 @@ struct Copy {
     length: u64,
 }
 
+/// What was written of a layer.
+struct Layer {
+    image: Image,
+    erofs: ErofsRecord,
+    written: write::Written,
+    /// Bytes on disk of both files.
+    allocated: u64,
+}
+
 impl LayerStore {
-    /// [`LayerStore::apply`] of this driver.
-    pub(crate) fn apply_erofs(
+    /// [`LayerStore::apply`] and [`LayerStore::renew`] of this driver.
+    pub(crate) fn unpack_erofs(
         &self,
         diff_id: &Digest,
-        lowers: &[Digest],
-        tar: &mut dyn Read,
+        tar: &mut dyn BufRead,
+        replace: bool,
     ) -> Result<Applied, ApplyError> {
         let fail = |error| self.ingest_failed(error);
         if self.erofs_way().is_none() {
@@ -87,12 +97,19 @@ impl LayerStore {
         let ingest = Ingest::create(&self.ingest()).map_err(|error| fail(error.into()))?;
         let home = ingest.path();
         crate::store::make_directory(home, 0o700).map_err(fail)?;
-        let lowers = lowers.iter().filter_map(|lower| Some(self.layer(lower).ok()?.0)).collect();
-        let (record, mut applied) = write_layer(home, diff_id, lowers, tar, &fail)?;
-        let record =
-            LayerRecord { version: LayerRecord::VERSION, entries: applied.entries, erofs: Some(record) };
-        record.write(home).map_err(fail)?;
-        applied.existed = !self.publish(&ingest, diff_id)?;
+        let Layer { image, erofs, written, allocated } = write_layer(home, diff_id, tar, &fail)?;
+        let mut applied = image.applied;
+        let record = LayerRecord {
+            version: LayerRecord::VERSION,
+            entries: applied.entries,
+            tree: None,
+            size: written.content,
+            allocated,
+            inodes: written.inodes,
+            created: Instant::now().rfc3339(),
+            erofs: Some(erofs),
+        };
+        applied.existed = !self.complete(&ingest, diff_id, &record, image.links.into_bytes(), replace)?;
         Ok(applied)
     }
 }
@@ -101,15 +118,14 @@ impl LayerStore {
 fn write_layer(
     home: &Path,
     diff_id: &Digest,
-    lowers: Vec<Layer>,
-    tar: &mut dyn Read,
+    tar: &mut dyn BufRead,
     fail: &dyn Fn(io::Error) -> ApplyError,
-) -> Result<(ErofsRecord, Applied), ApplyError> {
+) -> Result<Layer, ApplyError> {
     let create = |name| File::options().read(true).write(true).create_new(true).open(home.join(name));
     let kept = create(TAR).map_err(fail)?;
     let index = create(INDEX).map_err(fail)?;
-    let mut keeping = Keeping { inner: tar, file: &kept, length: 0, failed: false };
-    let mut image = Image::new(lowers);
+    let mut keeping = Keeping { inner: tar, file: &kept, length: 0, kept: 0, failed: false };
+    let mut image = Image::new();
     let read = read_archive(&mut image, &mut keeping, diff_id);
     let (tar_size, failed) = (keeping.length, keeping.failed);
     let actual = match read {
@@ -133,17 +149,19 @@ fn write_layer(
             }
             write::WriteError::Io(error) => fail(error),
         })?;
-    let record = ErofsRecord {
-        digest: written.digest,
+    let on_disk = |file: &File| file.metadata().map(|metadata| metadata.blocks().saturating_mul(512));
+    let allocated = on_disk(&kept).map_err(fail)? + on_disk(&index).map_err(fail)?;
+    let erofs = ErofsRecord {
+        digest: written.digest.clone(),
         size: written.size,
         checksum: written.checksum,
         tar_size,
         opaque,
     };
-    Ok((record, image.applied))
+    Ok(Layer { image, erofs, written, allocated })
 }
 
-fn read_archive(image: &mut Image, stream: &mut dyn Read, diff_id: &Digest) -> Result<Digest, ApplyError> {
+fn read_archive(image: &mut Image, stream: &mut dyn BufRead, diff_id: &Digest) -> Result<Digest, ApplyError> {
     let mut archive = Archive::new(Hashing::new(stream, diff_id), Limits::default());
     while let Some(entry) = archive.next_entry().map_err(ApplyError::Archive)? {
         image.add(entry)?;
@@ -152,9 +170,14 @@ fn read_archive(image: &mut Image, stream: &mut dyn Read, diff_id: &Digest) -> R
 }
 
 impl Image {
-    fn new(lowers: Vec<Layer>) -> Image {
-        let applied = Applied::default();
-        Image { tree: tree::Tree::new(), lowers, applied, own: OWN_START, copies: Vec::new() }
+    fn new() -> Image {
+        Image {
+            tree: tree::Tree::new(),
+            links: Noted::default(),
+            applied: Applied::default(),
+            own: OWN_START,
+            copies: Vec::new(),
+        }
     }
 
     /// Copies what the index itself holds of files, and sets the length of that part; the rest of it is holes.
@@ -176,19 +199,40 @@ impl Image {
 
 /// A reader that keeps what passes in a file.
 struct Keeping<'a> {
-    inner: &'a mut dyn Read,
+    inner: &'a mut dyn BufRead,
     file: &'a File,
     length: u64,
+    /// Bytes at the front of the inner buffer that are in the file already.
+    kept: usize,
     /// The file could not be written.
     failed: bool,
 }
 
+impl BufRead for Keeping<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        let bytes = self.inner.fill_buf()?;
+        if let Some(new @ [_, ..]) = bytes.get(self.kept..) {
+            self.file.write_all(new).inspect_err(|_| self.failed = true)?;
+            self.length += new.len() as u64;
+            self.kept = bytes.len();
+        }
+        Ok(bytes)
+    }
+
+    fn consume(&mut self, length: usize) {
+        // Only what was shown, and so kept, can be used up.
+        let length = length.min(self.kept);
+        self.inner.consume(length);
+        self.kept -= length;
+    }
+}
+
 impl Read for Keeping<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer)?;
-        let bytes = buffer.get(..length).ok_or(io::ErrorKind::InvalidData)?;
-        self.file.write_all(bytes).inspect_err(|_| self.failed = true)?;
-        self.length += bytes.len() as u64;
+        let bytes = self.fill_buf()?;
+        let length = bytes.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&bytes[..length]);
+        self.consume(length);
         Ok(length)
     }
 }

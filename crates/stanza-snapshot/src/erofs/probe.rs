@@ -30,7 +30,7 @@ pub(crate) fn probe(ingest: &Path) -> io::Result<Option<ErofsWay>> {
     let tar = builder.finish().map_err(io::Error::other)?;
     let diff_id = Digest::from_hash(&Sha256::digest(&tar));
     let fail = |source| ApplyError::Store { path: home.to_owned(), source };
-    write_layer(home, &diff_id, Vec::new(), &mut &*tar, &fail).map_err(io::Error::other)?;
+    write_layer(home, &diff_id, &mut &*tar, &fail).map_err(io::Error::other)?;
     let (index, tar) = (File::open(home.join(INDEX))?, File::open(home.join(TAR))?);
     let mut ways = vec![ErofsWay::File, ErofsWay::Loop];
     if rustix::fs::fstatfs(&index)?.f_type == EXT4 && dies_of_warnings() {

@@ -168,6 +168,14 @@ impl Tree {
         Ok(())
     }
 
+    /// Takes away what has a name, if anything has.
+    pub(crate) fn unlink(&mut self, parent: Id, name: &[u8]) {
+        if self.directory_mut(parent).is_some_and(|directory| directory.entries.remove(name).is_some()) {
+            // The way to the remembered directory may have led through it.
+            self.parent = None;
+        }
+    }
+
     /// Whether `directory` lies in `above`, or is it.
     pub(crate) fn lies_in(&self, directory: Id, above: Id) -> bool {
         let mut at = directory;

@@ -22,6 +22,10 @@ pub(super) struct Written {
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) checksum: u32,
+    /// Files, directories and everything else, each once.
+    pub(super) inodes: u64,
+    /// Bytes of all files' content.
+    pub(super) content: u64,
 }
 
 /// Why nothing was.
@@ -97,7 +101,12 @@ pub(super) fn write(
     output.pad_to(size)?;
     output.file.flush()?;
     drop(output);
-    Ok(Written { digest: digest_of(file, size)?, size, checksum })
+    let contents = layout.order.iter().map(|id| match tree.node(*id).kind {
+        Kind::File { size, .. } => size,
+        _ => 0,
+    });
+    let (inodes, content) = (layout.order.len() as u64, contents.sum());
+    Ok(Written { digest: digest_of(file, size)?, size, checksum, inodes, content })
 }
 
 /// The digest of the first `size` bytes of a file.

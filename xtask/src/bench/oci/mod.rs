@@ -29,6 +29,7 @@ mod report;
 mod run;
 
 use report::Report;
+pub(super) use report::render;
 
 /// All parts, in the order in which they run.
 const NAMES: &[&str] = &["run", "seccomp", "lifecycle", "exec", "memory", "calls", "hangs", "stages"];

@@ -120,7 +120,7 @@ impl Report {
 }
 
 /// A table whose first line is its head.
-pub(super) fn render(lines: &[Vec<String>], markdown: bool) -> String {
+pub(in crate::bench) fn render(lines: &[Vec<String>], markdown: bool) -> String {
     let mut text = String::new();
     if markdown {
         for (number, cells) in lines.iter().enumerate() {

@@ -1,15 +1,116 @@
-//! The Dockerfile instructions that `import -c` takes.
+//! The Dockerfile instructions that `import -c` and `commit -c` take.
 
 use std::collections::HashMap;
 
+use serde_json::{Map, Value, json};
 use stanza_spec::oci::image::Config;
 
-/// Applies one instruction.
-pub(super) fn apply(config: &mut Config, change: &str) -> Result<(), String> {
+/// What Docker keeps in a configuration beside what the OCI describes: `Healthcheck`, `OnBuild`, `Shell`.
+pub(crate) type Extra = Map<String, Value>;
+
+/// Applies one instruction as `commit` takes it: also those of Docker's own.
+pub(crate) fn apply_all(config: &mut Config, extra: &mut Extra, change: &str) -> Result<(), String> {
+    let (name, rest) = split(change);
+    match name.as_str() {
+        "HEALTHCHECK" => {
+            extra.insert("Healthcheck".to_owned(), healthcheck(rest)?);
+        }
+        "ONBUILD" => {
+            let (first, _) = split(rest);
+            if matches!(first.as_str(), "" | "ONBUILD" | "FROM" | "MAINTAINER") {
+                return Err(
+                    "`ONBUILD` wants an instruction other than `ONBUILD`, `FROM` and `MAINTAINER`".to_owned()
+                );
+            }
+            match extra.entry("OnBuild").or_insert_with(|| json!([])) {
+                Value::Array(all) => all.push(rest.into()),
+                other => *other = json!([rest]),
+            }
+        }
+        _ => return apply(config, change),
+    }
+    Ok(())
+}
+
+/// An instruction's name in capitals, and what follows it.
+fn split(change: &str) -> (String, &str) {
     let change = change.trim();
     let (name, rest) = change.split_once(char::is_whitespace).unwrap_or((change, ""));
-    let rest = rest.trim();
-    let name = name.to_ascii_uppercase();
+    (name.to_ascii_uppercase(), rest.trim())
+}
+
+/// `[--interval=D] [--timeout=D] [--start-period=D] [--start-interval=D] [--retries=N] CMD …`, or `NONE`.
+fn healthcheck(text: &str) -> Result<Value, String> {
+    let mut rest = text;
+    let mut check = Map::new();
+    while let Some(option) = rest.strip_prefix("--") {
+        let (option, after) = option.split_once(char::is_whitespace).unwrap_or((option, ""));
+        rest = after.trim_start();
+        let (key, value) = option.split_once('=').ok_or_else(|| format!("`--{option}` has no value"))?;
+        let name = match key {
+            "interval" => "Interval",
+            "timeout" => "Timeout",
+            "start-period" => "StartPeriod",
+            "start-interval" => "StartInterval",
+            "retries" => {
+                let number: u32 = value.parse().map_err(|_| format!("`{value}` is not a number"))?;
+                check.insert("Retries".to_owned(), number.into());
+                continue;
+            }
+            _ => return Err(format!("`--{}` is not an option of `HEALTHCHECK`", key.escape_debug())),
+        };
+        let time =
+            nanoseconds(value).ok_or_else(|| format!("`{}` is not a duration", value.escape_debug()))?;
+        check.insert(name.to_owned(), time.into());
+    }
+    let (kind, command) = split(rest);
+    let test = match kind.as_str() {
+        "NONE" if command.is_empty() && check.is_empty() => json!(["NONE"]),
+        "CMD" if !command.is_empty() => match json_list(command) {
+            Some(words) => Value::from_iter(std::iter::once("CMD".to_owned()).chain(words)),
+            None => json!(["CMD-SHELL", command]),
+        },
+        _ => return Err("`HEALTHCHECK` wants `CMD` and a command, or `NONE`".to_owned()),
+    };
+    check.insert("Test".to_owned(), test);
+    Ok(Value::Object(check))
+}
+
+/// A duration as Go writes it (`1m30s`, `1.5s`, `200ms`), in nanoseconds.
+fn nanoseconds(text: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 6] = [
+        ("ns", 1),
+        ("us", 1_000),
+        ("ms", 1_000_000),
+        ("s", 1_000_000_000),
+        ("m", 60_000_000_000),
+        ("h", 3_600_000_000_000),
+    ];
+    let mut rest = text;
+    let mut total = 0_u64;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| c.is_ascii_alphabetic())?;
+        let (number, after) = rest.split_at(end);
+        let length = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let (unit, after) = after.split_at(length);
+        rest = after;
+        let (_, unit) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        let whole: u64 = if whole.is_empty() && !fraction.is_empty() { 0 } else { whole.parse().ok()? };
+        let mut part = unit;
+        let mut sum = whole.checked_mul(unit)?;
+        for digit in fraction.chars() {
+            part /= 10;
+            sum = sum.checked_add(u64::from(digit.to_digit(10)?) * part)?;
+        }
+        total = total.checked_add(sum)?;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// Applies one instruction.
+pub(crate) fn apply(config: &mut Config, change: &str) -> Result<(), String> {
+    let (name, rest) = split(change);
     if rest.is_empty() && !matches!(name.as_str(), "CMD" | "ENTRYPOINT") {
         return Err(format!("`{}` wants an argument", name.escape_debug()));
     }
@@ -57,7 +158,10 @@ pub(super) fn apply(config: &mut Config, change: &str) -> Result<(), String> {
             config.set_volumes(Some(all));
         }
         other => {
-            return Err(format!("`{}` is not an instruction that an import takes", other.escape_debug()));
+            return Err(format!(
+                "`{}` is not an instruction that can be applied to an image",
+                other.escape_debug()
+            ));
         }
     }
     Ok(())
@@ -201,6 +305,43 @@ mod tests {
         for bad in ["RUN x", "", "ENV", "ENV =x", "EXPOSE 0", "EXPOSE 99999", "USER a b", "LABEL 'x", "ENV A"]
         {
             assert!(apply(&mut Config::default(), bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn dockers_own_instructions_are_kept_beside() {
+        let mut extra = Extra::new();
+        for change in [
+            "healthcheck --interval=1m30s --timeout=1.5s --retries=3 CMD curl -f http://localhost/",
+            "ONBUILD RUN make",
+            "onbuild ADD . /app",
+        ] {
+            apply_all(&mut Config::default(), &mut extra, change).unwrap();
+        }
+        let expected = json!({
+            "Healthcheck": {
+                "Interval": 90_000_000_000_u64, "Timeout": 1_500_000_000, "Retries": 3,
+                "Test": ["CMD-SHELL", "curl -f http://localhost/"],
+            },
+            "OnBuild": ["RUN make", "ADD . /app"],
+        });
+        assert_eq!(Value::Object(extra.clone()), expected);
+        apply_all(&mut Config::default(), &mut extra, r#"HEALTHCHECK CMD ["a", "b"]"#).unwrap();
+        assert_eq!(extra["Healthcheck"], json!({ "Test": ["CMD", "a", "b"] }));
+        apply_all(&mut Config::default(), &mut extra, "HEALTHCHECK NONE").unwrap();
+        assert_eq!(extra["Healthcheck"], json!({ "Test": ["NONE"] }));
+        for bad in [
+            "HEALTHCHECK",
+            "HEALTHCHECK CMD",
+            "HEALTHCHECK --interval=5 CMD x",
+            "HEALTHCHECK --x=1s CMD x",
+            "HEALTHCHECK --interval= CMD x",
+            "HEALTHCHECK RUN x",
+            "ONBUILD",
+            "ONBUILD FROM x",
+            "RUN x",
+        ] {
+            assert!(apply_all(&mut Config::default(), &mut extra, bad).is_err(), "{bad}");
         }
     }
 }
