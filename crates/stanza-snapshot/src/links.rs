@@ -22,6 +22,7 @@ use stanza_spec::{Classify, Digest, ErrorKind};
 
 use crate::apply::name::joined;
 use crate::changes::{lookup, open_in, open_root};
+use crate::copy::copy_content;
 use crate::ingest::Ingest;
 use crate::overlay::{is_directory, is_own_xattr};
 use crate::record::LayerRecord;
@@ -311,7 +312,9 @@ fn copy_entry(from: &OwnedFd, original: &[u8], to: &OwnedFd, name: &[u8]) -> Res
             let source = fs::openat(from, original, flags, Mode::empty())?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let copy = fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR)?;
-            copy_content(&source, &copy)?;
+            let size = u64::try_from(stat.st_size).unwrap_or(0);
+            copy_content(&source, &copy, size)
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
             fs::fchown(&copy, owner.0, owner.1)?;
             fs::fchmod(&copy, mode)?;
             copy_xattrs(&source, &copy)?;
@@ -328,19 +331,6 @@ fn copy_entry(from: &OwnedFd, original: &[u8], to: &OwnedFd, name: &[u8]) -> Res
             fs::chownat(to, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
             fs::chmodat(to, name, mode, AtFlags::empty())?;
             fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)
-        }
-    }
-}
-
-fn copy_content(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
-    if fs::ioctl_ficlone(to.as_fd(), from.as_fd()).is_ok() {
-        return Ok(());
-    }
-    loop {
-        match fs::copy_file_range(from, None, to, None, 1 << 30) {
-            Ok(0) => return Ok(()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
         }
     }
 }

@@ -226,7 +226,7 @@ fn by_name(directory: &OwnedFd, name: &[u8]) -> Vec<u8> {
 }
 
 /// Copies a file's content: shared where the file system can, else its data without its holes.
-fn copy_content(from: &OwnedFd, to: &OwnedFd, size: u64) -> io::Result<()> {
+pub(crate) fn copy_content(from: &OwnedFd, to: &OwnedFd, size: u64) -> io::Result<()> {
     if size == 0 || fs::ioctl_ficlone(to, from).is_ok() {
         return Ok(());
     }

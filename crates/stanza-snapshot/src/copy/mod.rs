@@ -13,7 +13,7 @@ mod changes;
 mod merge;
 
 pub(crate) use changes::changes;
-pub(crate) use merge::{copy_layer, copy_layers};
+pub(crate) use merge::{copy_content, copy_layer, copy_layers};
 
 /// Ids of a container's user namespace.
 const RANGE: u32 = 65_536;
