@@ -261,10 +261,14 @@ impl Engine {
             }
         };
         let diff_ids: Vec<Digest> = parent.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let store = self.layer_store().map_err(UnpackError::from)?;
+        let all = store.with_links(&diff_ids).map_err(UnpackError::from)?;
+        // Those of the layers below do not depend on what is above them.
+        let below = store.with_links(&diff_ids[..keep]).map_err(UnpackError::from)?.len();
         let source = LayerSource {
             own: None,
-            trees: self.lower_layers(&diff_ids[keep..])?,
-            below: self.lower_layers(&diff_ids[..keep])?,
+            trees: self.lower_layers(&all[below..])?,
+            below: self.lower_layers(&all[..below])?,
             userxattr: self.options.rootless,
             owners: OwnerMap::default(),
         };

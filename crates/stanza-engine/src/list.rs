@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use stanza_network::{Network, PortMap, mac_of};
-use stanza_snapshot::StorageDriver;
-use stanza_spec::{Classify, ContainerId, ErrorKind, LogDriver, MountKind};
+use stanza_snapshot::{LayerStore, StorageDriver};
+use stanza_spec::{Classify, ContainerId, Digest, ErrorKind, LogDriver, MountKind};
 
 use crate::container::{Container, MountPoint, State};
 use crate::database::{DatabaseError, Phase, Record};
@@ -186,7 +186,7 @@ impl Engine {
         let written: u64 = ["upper", "rootfs"].iter().map(|name| size::of_tree(&state_dir.join(name))).sum();
         let layers: Vec<_> = self.record(&container.id).map(|record| record.facts.layers).unwrap_or_default();
         let read_only: u64 = match self.layer_store() {
-            Ok(store) => layers.iter().map(|layer| size::of_tree(&store.home(layer))).sum(),
+            Ok(store) => layers.iter().map(|layer| shown_size(store, layer)).sum(),
             Err(_) => 0,
         };
         (written, written + read_only)
@@ -328,6 +328,15 @@ fn name_matches(name: &str, pattern: &str) -> bool {
         (true, false) => name.starts_with(rest),
         (false, true) => name.ends_with(rest),
         (false, false) => name.contains(rest),
+    }
+}
+
+/// Bytes of a layer's files. Those of an erofs image are known without looking.
+fn shown_size(store: &LayerStore, layer: &Digest) -> u64 {
+    let record = store.record(layer).ok();
+    match record.filter(|record| record.erofs.is_some()) {
+        Some(record) => record.size,
+        None => size::of_tree(&store.path(layer)),
     }
 }
 

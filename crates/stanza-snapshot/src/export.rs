@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use stanza_spec::{Classify, ErrorKind, Rootfs};
+use stanza_spec::{Classify, ErrorKind, Layer, Rootfs};
 use stanza_tar::{Builder, EntryKind, Header};
 
 use crate::layer::{open_layer, place};
@@ -94,7 +94,9 @@ pub fn export(rootfs: &Rootfs, owners: &OwnerMap, out: &File) -> Result<(), Expo
     }
     for layer in lower {
         let open = |source| ExportError::Open { path: place(layer).to_owned(), source };
-        trees.push(tree(open_layer(layer).map_err(open)?, &plain));
+        // A copy with shifted owners has them as the upper layer has.
+        let owners = if matches!(layer, Layer::Shifted(_)) { owners } else { &plain };
+        trees.push(tree(open_layer(layer).map_err(open)?, owners));
     }
     let mut export = Export {
         out: Builder::new(BufWriter::with_capacity(128 << 10, out)),
