@@ -55,6 +55,11 @@ fn ok(stanza: &Stanza, driver: &str, args: &[&str]) -> String {
     stdout.trim_end().to_owned()
 }
 
+/// Brings an image in, whose layers are unpacked by `driver`.
+fn load(stanza: &Stanza, driver: &str, archive: &[u8]) {
+    ok(stanza, driver, &["load", "-q", "-i", &stanza.file("archive.tar", archive)]);
+}
+
 /// Files in the home of a layer, of all layers, sorted.
 fn forms(stanza: &Stanza) -> Vec<String> {
     let layers = fs::read_dir(stanza.root().join("layers/sha256")).into_iter().flatten().flatten();
@@ -87,9 +92,7 @@ fn every_driver_shows_the_same_tree_and_tells_the_same_changes() {
             continue;
         }
         let stanza = fixture!(Empty);
-        let archive = image(&stanza);
-        let loaded = stanza.output_with_input(&["load"], &archive);
-        assert_eq!(loaded.code, 0, "{}", loaded.stderr);
+        load(&stanza, driver, &image(&stanza));
         // Sizes of directories, and links of a file that is partly hidden, are each file system's own affair.
         let list = "cd /opt; find . | sort | while read f; do stat -c '%N %f %u %g %y %t %T' $f; \
                     [ -d $f -a ! -L $f ] || stat -c %s $f; done; cat keep/one keep/two; \
@@ -133,11 +136,9 @@ fn layers_of_several_drivers_make_one_container() {
         skip!("the kernel has no erofs");
     }
     let base = Layout::new(vec![stanza.busybox().to_vec()], &json!({ "Cmd": ["sh"] })).archive("base:1");
-    for archive in [&base, &image(&stanza)] {
-        assert_eq!(stanza.output_with_input(&["load"], archive).code, 0);
-    }
-    ok(&stanza, "overlay", &["run", "--rm", "--network", "none", "base:1", "true"]);
+    load(&stanza, "overlay", &base);
     assert_eq!(forms(&stanza), [DIRECTORY]);
+    load(&stanza, "erofs", &image(&stanza));
     let script = "cat /opt/keep/one; ls /opt/hidden /opt/keep";
     let run = ["run", "--rm", "--network", "none", "layered:1", "sh", "-c", script];
     let mixed = ok(&stanza, "erofs", &run);
@@ -156,7 +157,7 @@ fn in_a_user_namespace_files_of_the_image_are_its_roots() {
             continue;
         }
         let stanza = fixture!(Empty);
-        assert_eq!(stanza.output_with_input(&["load"], &image(&stanza)).code, 0);
+        load(&stanza, driver, &image(&stanza));
         let script = "stat -c '%u %g %a' /bin/busybox /opt/keep /opt/hidden; echo 1 > /opt/keep/one; cat /opt/keep/one; \
                       cat /proc/self/uid_map | tr -s ' '";
         let options = [
@@ -305,6 +306,188 @@ fn where_mounts_cannot_be_id_mapped_a_shifted_copy_of_the_layer_is_used() {
     }
     ram.run(&["rmi", "busybox"], None);
     assert_eq!(ram.names("layers/sha256"), [""; 0]);
+}
+
+/// Paths in an archive with what their entries are; `fields` are columns of `tar -tv`.
+fn entries(archive: &std::path::Path) -> Vec<String> {
+    let output = Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(archive).output().expect("tar");
+    assert!(output.status.success());
+    let mut entries: Vec<String> = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        // Without the times, which are those of the run.
+        .map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            [&words[..3], &words[5..]].concat().join(" ")
+        })
+        .collect();
+    entries.sort();
+    entries
+}
+
+#[test]
+fn whatever_looks_into_layers_finds_the_same_by_every_driver() {
+    let mut seen: Vec<Vec<String>> = Vec::new();
+    for driver in DRIVERS {
+        if driver == "erofs" && !has_erofs() {
+            continue;
+        }
+        let stanza = fixture!(Empty);
+        load(&stanza, driver, &image(&stanza));
+        let base = Layout::new(vec![stanza.busybox().to_vec()], &json!({ "Cmd": ["sh"] })).archive("base:1");
+        load(&stanza, driver, &base);
+        // A hard link to a file that only a lower layer has.
+        let links = Tarball::new()
+            .entry("opt/linked", 0o644, (0, 0), &Kind::Hardlink("opt/large".to_owned()))
+            .finish();
+        let middle = Tarball::new().file("opt/large", 0o4711, vec![b'x'; 300_000]).finish();
+        let layers = vec![stanza.busybox().to_vec(), middle, links];
+        load(&stanza, driver, &Layout::new(layers, &json!({ "Cmd": ["sh"] })).archive("linked:1"));
+        let mut told = Vec::new();
+        let mut tell = |args: &[&str]| told.push(format!("{args:?}\n{}", ok(&stanza, driver, args)));
+        tell(&["image", "diff", "base:1", "layered:1"]);
+        tell(&["image", "diff", "linked:1", "layered:1"]);
+        tell(&["run", "--rm", "--network", "none", "linked:1", "stat", "-c", "%a %s", "/opt/linked"]);
+        tell(&["history", "--format", "{{.Size}}", "layered:1"]);
+
+        let change = "echo more >> /opt/keep/one; rm /opt/large; mkdir /new; echo x > /new/file; chmod 600 /opt/hidden/new; \
+                      ln /new/file /new/same; rm -r /opt/pair; mkdir /opt/pair; touch /opt/pair/again; chown 7:8 /new/file";
+        let options = [
+            "run",
+            "--network",
+            "none",
+            "--userns",
+            "private",
+            "--name",
+            "box",
+            "layered:1",
+            "sh",
+            "-c",
+            change,
+        ];
+        ok(&stanza, driver, &options);
+        let text = stanza.directory().join("one");
+        ok(&stanza, driver, &["cp", "box:/opt/keep/one", &text.display().to_string()]);
+        assert_eq!(fs::read_to_string(&text).expect("it was copied"), "changedmore\n", "{driver}");
+        ok(&stanza, driver, &["cp", &text.display().to_string(), "box:/opt/keep/brought"]);
+        let archive = stanza.directory().join("box.tar");
+        ok(&stanza, driver, &["export", "-o", &archive.display().to_string(), "box"]);
+        let exported = entries(&archive);
+        assert!(
+            exported.iter().any(|entry| entry.contains("7/8") && entry.contains("new/file")),
+            "{exported:?}"
+        );
+        assert!(exported.iter().any(|entry| entry.contains("0/0") && entry.ends_with("bin/busybox")));
+
+        ok(&stanza, driver, &["commit", "box", "made:1"]);
+        ok(&stanza, driver, &["commit", "--squash", "box", "flat:1"]);
+        ok(&stanza, driver, &["image", "squash", "-t", "linked:flat", "linked:1"]);
+        for image in ["made:1", "flat:1"] {
+            let list = "cd /; find opt new bin/busybox | sort | while read f; do stat -c '%N %f %u %g' $f; done; \
+                        cat new/* opt/keep/*; stat -c %h new/file";
+            told.push(ok(&stanza, driver, &["run", "--rm", "--network", "none", image, "sh", "-c", list]));
+        }
+        let show = ["run", "--rm", "--network", "none", "linked:flat", "stat", "-c", "%a %s", "/opt/linked"];
+        told.push(ok(&stanza, driver, &show));
+        // In the copy, what the two images have in common is the same to the last attribute.
+        told.push(ok(&stanza, driver, &["image", "diff", "made:1", "flat:1"]));
+        let verified = ok(&stanza, driver, &["image", "verify"]);
+        assert!(!verified.contains("damaged"), "{verified}");
+        told.extend(exported);
+        seen.push(told);
+    }
+    for other in &seen[1..] {
+        for (mine, others) in seen[0].iter().zip(other) {
+            assert_eq!(mine, others);
+        }
+        assert_eq!(other.len(), seen[0].len());
+    }
+}
+
+#[test]
+fn a_damaged_image_of_a_layer_is_found_and_repaired() {
+    let stanza = fixture!(Empty);
+    if !has_erofs() {
+        skip!("the kernel has no erofs");
+    }
+    load(&stanza, "erofs", &image(&stanza));
+    ok(&stanza, "erofs", &["image", "verify"]);
+    let layers = fs::read_dir(stanza.root().join("layers/sha256")).expect("layers").flatten();
+    for (number, layer) in layers.enumerate() {
+        let (name, at) = [("index.erofs", 4200), ("layer.tar", 600), ("index.erofs", 1100)][number];
+        let file = fs::File::options().write(true).open(layer.path().join(name)).expect("it is there");
+        std::os::unix::fs::FileExt::write_all_at(&file, b"\xfe", at).expect("it is writable");
+    }
+    let (code, stdout, stderr) = output(&stanza, "erofs", &["image", "verify"]);
+    assert_eq!(code, 1, "{stdout}{stderr}");
+    for difference in
+        ["its erofs image has another digest", "its archive has another digest", "another size or superblock"]
+    {
+        assert!(stdout.contains(difference) || stderr.contains(difference), "{stdout}{stderr}");
+    }
+    ok(&stanza, "erofs", &["image", "verify", "--repair"]);
+    assert_eq!(forms(&stanza), [IMAGE; 3]);
+    ok(&stanza, "erofs", &["image", "verify"]);
+    let script = "cat /opt/keep/one";
+    assert_eq!(
+        ok(&stanza, "erofs", &["run", "--rm", "--network", "none", "layered:1", "sh", "-c", script]),
+        "changed"
+    );
+}
+
+#[test]
+fn disk_usage_is_what_is_on_the_disk() {
+    for driver in ["overlay", "erofs"] {
+        if driver == "erofs" && !has_erofs() {
+            continue;
+        }
+        let stanza = fixture!(Empty);
+        load(&stanza, driver, &image(&stanza));
+        let words = ["system", "df", "-v", "--format", "json"];
+        let layers = Command::new("du").args(["-s", "-B1"]).arg(stanza.root().join("layers/sha256")).output();
+        let layers: u64 = String::from_utf8_lossy(&layers.expect("du").stdout)
+            .split_whitespace()
+            .next()
+            .and_then(|bytes| bytes.parse().ok())
+            .expect("a number");
+        let sizes: u64 = fs::read_dir(stanza.root().join("layers/sha256"))
+            .expect("layers")
+            .flatten()
+            .map(|layer| {
+                let record = fs::read(layer.path().join("record.json")).expect("a record");
+                let record: serde_json::Value = serde_json::from_slice(&record).expect("JSON");
+                let around = |path: PathBuf| fs::metadata(path).expect("it is there").blocks() * 512;
+                record["allocated"].as_u64().expect("a number")
+                    + around(layer.path())
+                    + around(layer.path().join("record.json"))
+            })
+            .sum();
+        let directory =
+            fs::metadata(stanza.root().join("layers/sha256")).expect("it is there").blocks() * 512;
+        assert_eq!(sizes + directory, layers, "{driver}");
+        ok(&stanza, driver, &words);
+    }
+}
+
+#[test]
+fn the_configuration_file_names_the_driver_when_nobody_else_does() {
+    let stanza = fixture!(Empty);
+    let config = stanza.file("config.toml", b"[storage]\ndriver = \"copy\"\n");
+    load(&stanza, "overlay", &image(&stanza));
+    let driver = |words: &[&str], variable: &str| {
+        let mut command = stanza.command(words);
+        command.env("STANZA_CONFIG", &config).env("STANZA_STORAGE_DRIVER", variable);
+        let output = command.output().expect("it starts");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+    };
+    let info = ["info", "--format", "{{.Driver}}"];
+    assert_eq!(driver(&info, ""), "copy");
+    assert_eq!(driver(&info, "overlay"), "overlay");
+    assert_eq!(driver(&with("erofs", &info), "overlay"), "erofs");
+    driver(&["create", "--name", "one", "layered:1"], "");
+    driver(&["create", "--name", "two", "layered:1"], "overlay");
+    assert_eq!(stanza.inspect("one")["Driver"], "copy");
+    assert_eq!(stanza.inspect("two")["Driver"], "overlay");
 }
 
 #[test]
