@@ -235,21 +235,21 @@ impl Copies {
             fs::linkat(directory, &copy[..], &parent, name, AtFlags::empty())?;
             return Ok(true);
         }
-        let Some((directory, original)) = self.find(target)? else { return Ok(false) };
-        copy_entry(&directory, &original, &parent, name)?;
+        let Some(directory) = self.find(target)? else { return Ok(false) };
+        copy_entry(&directory, parted(target).1, &parent, name)?;
         self.files.insert(target.to_vec(), (parent, name.to_vec()));
         Ok(true)
     }
 
-    /// The directory of a lower layer that has this file, and its name there. Links on the way are not followed: an
+    /// The directory of a lower layer that has this file. Links on the way are not followed: an
     /// archive names the file itself.
-    fn find(&self, path: &[u8]) -> Result<Option<(Rc<OwnedFd>, Vec<u8>)>, Errno> {
+    fn find(&self, path: &[u8]) -> Result<Option<Rc<OwnedFd>>, Errno> {
         let (parent, name) = parted(path);
         // Not the layer of the link itself: what it has of this name came after the link.
         let Some(merged) = Self::merged(&self.lowers[1..], parent, self.userxattr)? else { return Ok(None) };
         let below = lookup(&merged, name, self.userxattr)?;
         let is_file = below.stat.as_ref().is_some_and(|stat| !is_directory(stat));
-        Ok(below.from.filter(|_| is_file).map(|directory| (directory, name.to_vec())))
+        Ok(below.from.filter(|_| is_file))
     }
 
     /// The directories that merge at `path`, topmost first.
