@@ -262,6 +262,22 @@ fn a_full_disk_is_named_and_the_next_pull_succeeds() {
 }
 
 #[test]
+fn a_database_made_on_a_full_disk_is_whole_or_not_there() {
+    let stanza = fixture!(Empty);
+    // With a few dozen KiB its pages fit into the log and not into the file.
+    let script = r#"
+        for free in $(seq 0 8 160); do
+            rm -rf "$D/root" "$D/run"; mkdir -p "$D/root"
+            head -c 10m /dev/zero >"$D/fill" 2>/dev/null; truncate -s $((3072 - free))K "$D/fill"
+            s ps -aq; [ $? = 0 ] && went=yes || failed=yes
+            rm "$D/fill"
+            s ps -aq || echo "damaged with $free KiB"
+        done; echo "$went $failed""#;
+    let Some(output) = on_a_small_disk(&stanza, "3m", script) else { skip!("no tmpfs may be mounted here") };
+    assert_eq!(output.stdout, "yes yes\n", "{}", output.stderr);
+}
+
+#[test]
 fn documents_of_an_archive_are_bounded() {
     let stanza = fixture!(Empty);
     let zeros = vec![b' '; 80 << 20];
