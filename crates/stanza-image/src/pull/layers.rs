@@ -237,7 +237,8 @@ impl<'a> Layers<'a> {
             // What came later failed because of this.
             (Err(error), ..) if !matches!(error, PullError::Stopped) => Err(error),
             (Ok(Received::Mismatched), ..) => Ok(Received::Mismatched),
-            (_, Some(Err(InflateError::Content(source))), _) => {
+            // When the sink has failed first, the stream was cut off because of that.
+            (_, Some(Err(InflateError::Content(source))), _) if !verdict.is_final() => {
                 Err(PullError::unpack(digest, InflateError::Content(source).into()))
             }
             (_, _, Some(Err(error))) => Err(PullError::unpack(digest, error.into())),
