@@ -46,7 +46,7 @@ impl Scene {
 
     pub(crate) fn run(&self, bytes: &[u8]) -> Outcome {
         let diff_id = Digest::from_hash(&sha2::Sha256::digest(bytes));
-        let result = self.store.apply(&diff_id, &[], &mut &*bytes);
+        let result = self.store.apply(&diff_id, &mut &*bytes);
         let taken = result.is_ok();
         if let Err(error) = &result {
             drop(error.to_string());

@@ -74,22 +74,26 @@ impl From<InflateError> for UnpackError {
 }
 
 /// Decompresses a stream into a flow.
-pub(crate) fn inflate(stream: impl BufRead, mut plain: FlowWriter) -> Result<(), InflateError> {
+pub(crate) fn inflate(stream: impl BufRead, plain: FlowWriter) -> Result<(), InflateError> {
     let mut decoder = Decoder::new(stream).map_err(InflateError::Content)?;
+    pour(&mut decoder, plain)
+}
+
+/// Reads a stream to its end into a flow.
+pub(crate) fn pour(stream: &mut dyn Read, mut plain: FlowWriter) -> Result<(), InflateError> {
     loop {
         let mut buffer = plain.buffer().map_err(|_| InflateError::Gone)?;
-        buffer.resize(BUFFER, 0);
         let mut filled = 0;
         let mut ended = false;
         while filled < BUFFER && !ended {
-            match decoder.read(&mut buffer[filled..]) {
+            match stream.read(&mut buffer.room()[filled..]) {
                 Ok(0) => ended = true,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(InflateError::Content(error)),
             }
         }
-        buffer.truncate(filled);
+        buffer.fill(filled);
         plain.send(buffer).map_err(|_| InflateError::Gone)?;
         if ended {
             plain.finish();

@@ -16,11 +16,12 @@ use super::contents::{Kept, Part, PartReader};
 use super::error::LoadError;
 use crate::compression::{Compression, Decoder};
 use crate::document::{Descriptor, OCI_LAYER};
-use crate::flow::{BUFFER, flow};
+use crate::flow::flow;
 use crate::hash::Hasher;
 use crate::progress::{Progress, ProgressEvent};
 use crate::sink::LayerSink;
 use crate::store::{BlobWriter, ImageStore, Ingest, SpoolRoom, Spooled, StoreError};
+use crate::unpack::{InflateError, pour};
 
 /// Most threads.
 const THREADS: usize = 4;
@@ -362,26 +363,12 @@ fn unpack(layer: &Wanted, sink: &dyn LayerSink, stop: &AtomicBool) -> Result<(),
     if stream.get_ref().compression() == Compression::None {
         return sink.unpack(&layer.diff_id, &mut stream).map_err(refused);
     }
-    let (mut writer, mut tar) = flow();
+    let (writer, mut tar) = flow();
     thread::scope(|scope| {
-        let inflating = scope.spawn(move || {
-            loop {
-                // A sink that does not read on has failed, and tells itself.
-                let Ok(mut buffer) = writer.buffer() else { return Ok(()) };
-                match stream
-                    .get_mut()
-                    .take(u64::try_from(BUFFER).unwrap_or(u64::MAX))
-                    .read_to_end(&mut buffer)
-                {
-                    Ok(0) => {
-                        writer.finish();
-                        return Ok(());
-                    }
-                    Ok(_) if writer.send(buffer).is_err() => return Ok(()),
-                    Ok(_) => {}
-                    Err(source) => return Err(LoadError::Read { source }),
-                }
-            }
+        let inflating = scope.spawn(move || match pour(stream.get_mut(), writer) {
+            Err(InflateError::Content(source)) => Err(LoadError::Read { source }),
+            // A sink that does not read on has failed, and tells itself.
+            Ok(()) | Err(InflateError::Gone) => Ok(()),
         });
         let unpacked = sink.unpack(&layer.diff_id, &mut tar);
         drop(tar);

@@ -1,12 +1,14 @@
 //! One blob, from the registry into the store and to whoever unpacks it, however often the connection breaks.
 
-use std::io::{self, Read};
+use std::io;
 use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
 
 use super::error::PullError;
 use super::layers::{Layers, Verdict};
 use crate::document::Descriptor;
-use crate::flow::{BUFFER, FlowWriter};
+use crate::flow::{BUFFER, FrameWriter};
 use crate::progress::{Progress, ProgressEvent};
 use crate::registry::{Blob, RegistryError};
 use crate::store::{Partial, StoreError};
@@ -61,12 +63,12 @@ impl Layers<'_> {
         &self,
         wanted: &Descriptor,
         mut partial: Partial,
-        out: Option<FlowWriter>,
+        out: Option<FrameWriter>,
         verdict: &Verdict,
         resumed: &mut bool,
         tell: &dyn Fn(Step),
     ) -> Result<Received, PullError> {
-        let mut tee = Tee { out, spare: Vec::new() };
+        let mut tee = Tee(out);
         match self.receive_into(wanted, &mut partial, &mut tee, verdict, resumed, tell) {
             Ok(Received::Whole) if verdict.blames_content() => {
                 partial.check()?;
@@ -101,15 +103,14 @@ impl Layers<'_> {
         tell: &dyn Fn(Step),
     ) -> Result<Received, PullError> {
         loop {
-            let mut buffer = tee.buffer();
+            let mut buffer = Vec::with_capacity(BUFFER);
             partial.read_kept(&mut buffer, BUFFER)?;
             if buffer.is_empty() {
-                tee.spare = buffer;
                 break;
             }
             *resumed = true;
             tell(Step::Bytes(partial.done()));
-            tee.send(buffer);
+            tee.send(buffer.into());
             self.go_on(verdict)?;
         }
         let policy = *self.registry.retry_policy();
@@ -197,34 +198,20 @@ impl Layers<'_> {
         // An answer from the start, to one who asked for the rest.
         let mut skip = partial.done() - blob.offset.min(partial.done());
         loop {
-            let mut buffer = tee.buffer();
-            buffer.resize(BUFFER, 0);
-            let end = match blob.body.read(&mut buffer) {
-                Ok(0) if partial.is_whole() => Some(End::Whole),
-                Ok(0) => Some(End::BrokeOff(None)),
-                Ok(count) => {
-                    buffer.truncate(count);
-                    None
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    buffer.clear();
-                    None
-                }
+            let mut frame = match blob.body.frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) if partial.is_whole() => return Ok(End::Whole),
+                Ok(None) => return Ok(End::BrokeOff(None)),
                 // All of it is here, however the connection ended.
-                Err(_) if partial.is_whole() => Some(End::Whole),
-                Err(error) => Some(End::BrokeOff(Some(error))),
+                Err(_) if partial.is_whole() => return Ok(End::Whole),
+                Err(error) => return Ok(End::BrokeOff(Some(error))),
             };
-            if let Some(end) = end {
-                // Of a fixed number of buffers none may get lost.
-                tee.spare = buffer;
-                return Ok(end);
-            }
-            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(buffer.len());
-            buffer.drain(..known);
+            let known = usize::try_from(skip).unwrap_or(usize::MAX).min(frame.len());
+            frame.advance(known);
             skip -= u64::try_from(known).unwrap_or(skip);
-            partial.append(&buffer)?;
+            partial.append(&frame)?;
             tell(Step::Bytes(partial.done()));
-            tee.send(buffer);
+            tee.send(frame);
             self.go_on(verdict)?;
             if partial.is_whole() && wanted.size > 0 && blob.size == Some(wanted.size) {
                 // The length was told: nothing more comes.
@@ -234,44 +221,17 @@ impl Layers<'_> {
     }
 }
 
-/// Gives buffers on, for as long as somebody takes them.
-struct Tee {
-    out: Option<FlowWriter>,
-    /// A buffer that was not used up.
-    spare: Vec<u8>,
-}
+/// Gives frames on, for as long as somebody takes them.
+struct Tee(Option<FrameWriter>);
 
 impl Tee {
-    /// An empty buffer.
-    fn buffer(&mut self) -> Vec<u8> {
-        if self.spare.capacity() > 0 || self.out.is_none() {
-            let mut buffer = std::mem::take(&mut self.spare);
-            buffer.clear();
-            return buffer;
-        }
-        match self.out.as_mut().map(FlowWriter::buffer) {
-            Some(Ok(buffer)) => buffer,
-            // Nobody unpacks it any more: because it is done, or because it failed; the verdict tells.
-            _ => {
-                self.out = None;
-                Vec::with_capacity(BUFFER)
-            }
-        }
-    }
-
-    fn send(&mut self, buffer: Vec<u8>) {
-        match &mut self.out {
-            Some(out) if !buffer.is_empty() => {
-                if out.send(buffer).is_err() {
-                    self.out = None;
-                }
-            }
-            _ => self.spare = buffer,
-        }
+    fn send(&mut self, frame: Bytes) {
+        // Nobody unpacks it any more: because it is done, or because it failed; the verdict tells.
+        self.0 = self.0.take().filter(|out| out.send(frame).is_ok());
     }
 
     fn finish(self) {
-        if let Some(out) = self.out {
+        if let Some(out) = self.0 {
             out.finish();
         }
     }

@@ -19,7 +19,7 @@ use stanza_spec::{Classify as _, Digest, ErrorKind};
 use super::download::{Received, Step};
 use super::error::PullError;
 use crate::document::Descriptor;
-use crate::flow::flow;
+use crate::flow::{flow, frames};
 use crate::progress::{Progress, ProgressEvent};
 use crate::registry::Source;
 use crate::sink::LayerSink;
@@ -191,6 +191,8 @@ impl<'a> Layers<'a> {
                     let (digest, expected) = (blob.digest.clone(), blob.size);
                     return Err(PullError::Truncated { digest, received: 0, expected, source: None });
                 }
+                // A mirror with other content than the registry: the next place may be better.
+                Err(PullError::Digest { .. } | PullError::Size { .. }) if self.registry.leave() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -208,7 +210,7 @@ impl<'a> Layers<'a> {
     ) -> Result<Received, PullError> {
         let verdict = Verdict::default();
         let digest = &blob.digest;
-        let (compressed, to_inflate) = flow();
+        let (compressed, to_inflate) = frames();
         let (plain, to_unpack) = flow();
         let (received, inflated, unpacked) = scope(|scope| {
             let inflating = start(scope, || {
@@ -237,7 +239,8 @@ impl<'a> Layers<'a> {
             // What came later failed because of this.
             (Err(error), ..) if !matches!(error, PullError::Stopped) => Err(error),
             (Ok(Received::Mismatched), ..) => Ok(Received::Mismatched),
-            (_, Some(Err(InflateError::Content(source))), _) => {
+            // When the sink has failed first, the stream was cut off because of that.
+            (_, Some(Err(InflateError::Content(source))), _) if !verdict.is_final() => {
                 Err(PullError::unpack(digest, InflateError::Content(source).into()))
             }
             (_, _, Some(Err(error))) => Err(PullError::unpack(digest, error.into())),

@@ -55,6 +55,16 @@ impl<'a> Source<'a> {
         &self.places[self.current.load(Ordering::Relaxed)]
     }
 
+    /// Leaves a mirror whose content is wrong; `false` when it was the registry itself.
+    pub(crate) fn leave(&self) -> bool {
+        let next = self.current.load(Ordering::Relaxed) + 1;
+        // Several threads may leave one place: going on by more than one does no harm, the last one stays.
+        next < self.places.len() && {
+            self.current.store(next, Ordering::Relaxed);
+            true
+        }
+    }
+
     pub(crate) fn retry_policy(&self) -> &RetryPolicy {
         self.places[self.places.len() - 1].retry_policy()
     }
