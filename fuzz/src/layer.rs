@@ -41,6 +41,8 @@ impl Scene {
         rustix::process::chroot(&directory).map_err(|error| format!("chroot: {error}"))?;
         told(std::env::set_current_dir("/"))?;
         let store = LayerStore::open(Path::new("/layers"), false).map_err(|error| error.to_string())?;
+        // Says that some layer has links to files of lower ones: it comes with the first.
+        told(fs::write("/layers/links", ""))?;
         Ok(Scene { store, before: picture()? })
     }
 
@@ -55,6 +57,12 @@ impl Scene {
             return Err(format!("a layer that is there against {result:?}"));
         }
         if taken {
+            // Its links are made, or refused; either way they stay in the store.
+            for layer in self.store.with_links(std::slice::from_ref(&diff_id)).unwrap_or_default() {
+                if layer != diff_id {
+                    self.store.remove(&layer).map_err(|error| format!("its links cannot be removed: {error}"))?;
+                }
+            }
             self.store.remove(&diff_id).map_err(|error| format!("it cannot be removed: {error}"))?;
         }
         let after = picture()?;

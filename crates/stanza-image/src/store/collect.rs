@@ -191,6 +191,19 @@ impl ImageStore {
         Ok(announced)
     }
 
+    /// Removes what writers that were killed left in their rooms. Not when there is nothing, and not while somebody
+    /// announces or collects: the next writer comes soon enough. What fails is told by the collection.
+    pub(super) fn clear_dead_rooms(&self) {
+        let is_empty = fs::read_dir(self.root.join(INGEST)).is_ok_and(|mut rooms| rooms.next().is_none());
+        if is_empty {
+            return;
+        }
+        let Ok(lock) = File::open(self.root.join(COLLECT_LOCK)) else { return };
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = self.leased(&mut Collected::default());
+        }
+    }
+
     /// The digests of all live leases; dead writers' rooms are removed on the way.
     fn leased(&self, collected: &mut Collected) -> Result<HashSet<Digest>, StoreError> {
         let mut protected = HashSet::new();

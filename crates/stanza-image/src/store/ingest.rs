@@ -59,6 +59,7 @@ impl ImageStore {
             .context("choose a random name in", &ingest)?;
         let name = format!("{:016x}", u64::from_ne_bytes(random));
         let directory = ingest.join(name);
+        self.clear_dead_rooms();
         // Under the shared lock, so that the collector cannot meet the lease before it is locked.
         let _announcing = lock_file(&self.root.join(COLLECT_LOCK), FlockOperation::LockShared)?;
         fs::create_dir(&directory).context("create", &directory)?;
