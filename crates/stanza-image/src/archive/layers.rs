@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError, mpsc};
 use std::{num::NonZero, sync::Arc, thread};
 
-use stanza_spec::Digest;
+use stanza_spec::{Classify as _, Digest, ErrorKind};
 
 use super::contents::{Kept, Part, PartReader};
 use super::error::LoadError;
@@ -335,7 +335,7 @@ fn perform(
         }
         Task::Unpack(at) => {
             if let Some(sink) = sink {
-                unpack(&layers[at], sink, stop)?;
+                unpack(&layers[at], sink, stop).map_err(|error| told(&layers[at], stop, error))?;
             }
             Ok(News::Unpacked)
         }
@@ -353,6 +353,25 @@ fn perform(
             let (path, expected) = (layer.path.clone(), layer.diff_id.clone());
             Err(LoadError::Digest { path, expected, actual })
         }
+    }
+}
+
+/// What is said of a layer that cannot be unpacked: when it is not the one that was promised, that, whichever of the threads
+/// that copy and unpack it fails first.
+fn told(layer: &Wanted, stop: &AtomicBool, error: LoadError) -> LoadError {
+    let Some(promised) = layer.digest.as_ref().filter(|_| error.kind() == ErrorKind::Corrupt) else {
+        return error;
+    };
+    let mut hasher = Hasher::like(promised);
+    let read = layer.part.reader().and_then(|reader| {
+        read_all(&mut Stoppable { reader, stop }, |bytes| {
+            hasher.update(bytes);
+            Ok(())
+        })
+    });
+    match read {
+        Ok(()) => check_digest(layer, &hasher.finish()).err().unwrap_or(error),
+        Err(_) => error,
     }
 }
 
