@@ -9,6 +9,7 @@ use stanza_spec::{Classify, Digest, ErrorKind};
 
 use crate::StorageDriver;
 use crate::ingest::{self, Ingest};
+use crate::links::LINKS;
 use crate::overlay::try_overlay;
 use crate::record::RECORD;
 use crate::remove::remove_tree;
@@ -172,8 +173,8 @@ impl LayerStore {
         Ok(LayerStore { driver, ..store })
     }
 
-    /// The same store, whose layers are unpacked by `driver` from now on; without one, by what its file system allows. `memory` is a directory that is empty after a
-    /// reboot: what was found out about this kernel is kept there.
+    /// The same store, whose layers are unpacked by `driver` from now on; without one, by what its file system allows.
+    /// `memory` is a directory that is empty after a reboot: what was found out about this kernel is kept there.
     #[must_use]
     pub fn with_driver(self, driver: Option<StorageDriver>, memory: &Path) -> LayerStore {
         let driver = driver.unwrap_or(self.driver);
@@ -238,14 +239,14 @@ impl LayerStore {
         remove_tree(ingest.path()).map_err(fail)
     }
 
-    /// Bytes on disk of what is beside a layer's files: its directory and its record.
+    /// Bytes on disk of what is beside a layer's files: its directory, its record, its links to files of lower layers.
     #[must_use]
     pub fn around(&self, diff_id: &Digest) -> u64 {
         use std::os::unix::fs::MetadataExt;
         let size = |path: PathBuf| {
             std::fs::symlink_metadata(path).map_or(0, |metadata| metadata.blocks().saturating_mul(512))
         };
-        size(self.home(diff_id)) + size(self.member(diff_id, RECORD))
+        size(self.home(diff_id)) + size(self.member(diff_id, RECORD)) + size(self.member(diff_id, LINKS))
     }
 
     /// Keeps layers from being removed for as long as the value lives: for the moment between looking whether they are

@@ -211,6 +211,12 @@ fn without_root_images_are_refused_and_copies_work() {
     assert!(stderr.contains("hint: it needs root"), "{stderr}");
     assert_eq!(run("copy").1, "in\n0\n", "{}", run("copy").2);
     assert_eq!(run("overlay").1, "in\n0\n");
+    // What a copy has otherwise than its layers becomes a layer of an image, whose containers may be overlays.
+    let change = "echo 1 > /x; chown 1000 /x; rm /bin/true";
+    ok(&stanza, "copy", &["run", "--name", "box", "busybox", "sh", "-c", change]);
+    ok(&stanza, "copy", &["commit", "box", "made:1"]);
+    let look = ["run", "--rm", "made:1", "sh", "-c", "cat /x; stat -c %u /x; ls /bin/true 2>/dev/null"];
+    assert_eq!(output(&stanza, "overlay", &look).1, "1\n1000\n");
 }
 
 /// A stanza whose root is on a file system that is mounted in a name space of the fixture's own.
