@@ -109,6 +109,34 @@ fn an_image_is_mounted_where_it_is_wanted_and_a_lost_mount_is_found() {
 }
 
 #[test]
+fn layers_that_are_mounted_stay_whatever_is_cleared_or_repaired() {
+    let stanza = fixture!(Empty, PrivateNetwork);
+    // The second layer's link is made above it, in a layer that no image names.
+    let link = Tarball::new().entry("linked", 0o755, (0, 0), &Kind::Hardlink("bin/busybox".to_owned()));
+    let layers = vec![stanza.busybox().to_vec(), link.finish()];
+    let archive = Layout::new(layers, &json!({ "Cmd": ["sh"] })).archive("some:1");
+    assert_eq!(stanza.output_with_input(&["load"], &archive).code, 0);
+    let path = stanza.ok(&["image", "mount", "some:1"]);
+    let homes = || std::fs::read_dir(stanza.root().join("layers/sha256")).expect("layers").flatten();
+    assert_eq!(homes().count(), 3);
+    stanza.ok(&["system", "prune", "-a", "-f"]);
+    stanza.ok(&["image", "prune", "-a", "-f"]);
+    assert_eq!(homes().count(), 3);
+    assert_eq!(shell(&stanza, &format!("cmp {path}/linked {path}/bin/busybox")), "");
+
+    let busybox = homes().map(|home| home.path().join("fs/bin/busybox")).find(|path| path.is_file());
+    std::fs::write(busybox.expect("it is there"), "damaged").expect("it is writable");
+    let refused = stanza.output(&["image", "verify", "--repair"]);
+    let told = refused.stdout + &refused.stderr;
+    assert_eq!(refused.code, 1, "{told}");
+    assert!(told.contains(&format!("it is mounted at `{path}`")), "{told}");
+    stanza.ok(&["image", "unmount", "some:1"]);
+    stanza.ok(&["image", "verify", "--repair"]);
+    stanza.ok(&["rmi", "some:1"]);
+    assert_eq!(homes().count(), 0);
+}
+
+#[test]
 fn without_root_nothing_is_mounted_on_the_machine() {
     let stanza = fixture!(Rootless);
     let refused = stanza.fails(1, &["image", "mount", "busybox"]);
