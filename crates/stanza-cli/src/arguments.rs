@@ -99,6 +99,11 @@ pub(crate) fn words(name: &'static str) -> Arg {
     Arg::new(name).required(true).num_args(1..).action(ArgAction::Append)
 }
 
+/// Any number of words.
+pub(crate) fn optional_words(name: &'static str) -> Arg {
+    Arg::new(name).num_args(0..).action(ArgAction::Append)
+}
+
 /// A word and all that follows it, options or not.
 pub(crate) fn rest(name: &'static str) -> Arg {
     Arg::new(name).required(true).num_args(1..).trailing_var_arg(true).action(ArgAction::Append)

@@ -63,6 +63,7 @@ struct Globals {
     root: Option<PathBuf>,
     runroot: Option<PathBuf>,
     config: Option<PathBuf>,
+    storage_driver: Option<String>,
     debug: bool,
 }
 
@@ -88,7 +89,6 @@ const REFUSED: &[&str] = &[
     "--tlsverify",
     "-l",
     "--log-level",
-    "--storage-driver",
     "--storage-opt",
     "--cgroup-manager",
     "--runtime",
@@ -123,6 +123,16 @@ fn read_globals(words: &[OsString], globals: &mut Globals) -> Result<Start, Fail
                     _ => &mut globals.config,
                 };
                 *slot = Some(value);
+            }
+            "--storage-driver" => {
+                let value = match attached {
+                    Some(value) => value.to_owned(),
+                    None => {
+                        at += 1;
+                        words.get(at).and_then(|word| word.to_str()).unwrap_or_default().to_owned()
+                    }
+                };
+                globals.storage_driver = Some(value);
             }
             "-D" | "--debug" => globals.debug = attached.is_none_or(|value| value == "true"),
             "-v" | "--version" => return Ok(Start::Version),
@@ -182,7 +192,8 @@ fn dispatch(globals: &Globals, entry: &'static Entry, words: &[OsString]) -> Out
         Parsed::Help(text) => return output::data(&text).map(|()| 0),
     };
     namespace?;
-    let mut options = Options::resolve(globals.root.clone(), globals.runroot.clone(), uid);
+    let mut options = Options::resolve(globals.root.clone(), globals.runroot.clone(), uid)
+        .with_storage_driver(globals.storage_driver.as_deref())?;
     options.config.clone_from(&globals.config);
     (entry.run)(&mut Door { options, monitor, entering }, &matches)
 }
@@ -206,9 +217,13 @@ mod tests {
             root: Some("/a".into()),
             runroot: Some("/b".into()),
             config: Some("/c".into()),
+            storage_driver: None,
             debug: true,
         };
         assert_eq!(globals, expected);
+        for words in [&["--storage-driver", "copy", "ps"][..], &["--storage-driver=copy", "ps"]] {
+            assert_eq!(read(words).1.storage_driver.as_deref(), Some("copy"));
+        }
         assert_eq!(read(&[]).0, Ok(Start::Help));
         assert_eq!(read(&["-v", "run"]).0, Ok(Start::Version));
     }

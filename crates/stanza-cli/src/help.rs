@@ -28,6 +28,8 @@ pub(crate) fn overview() -> String {
          --root DIR      Where images, containers and volumes are kept ($STANZA_ROOT)\n  \
          --config FILE   The configuration file\n  \
          --runroot DIR   Where the state of running containers is kept\n  \
+         --storage-driver NAME\n                         \
+         How root file systems are made: `overlay`, `erofs`, `copy` ($STANZA_STORAGE_DRIVER)\n  \
          -D, --debug     Tell the kind of a failure too\n  \
          -v, --version   Print the version\n  \
          -h, --help      Print this help\n\n\

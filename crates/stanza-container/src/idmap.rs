@@ -1,14 +1,15 @@
 //! A root file system for a new user namespace: the layers' owners are translated by id-mapped mounts, so that what
 //! the image gives to root belongs to the namespace's root, without a copy (mount_setattr(2), "ID-mapped mounts").
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Gid, Uid};
-use stanza_spec::oci::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Spec};
-use stanza_spec::{OverlayLayers, Rootfs, RootfsPart};
+use stanza_spec::oci::runtime::{Linux, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespaceType, Spec};
+use stanza_spec::{Layer, OverlayLayers, Rootfs, RootfsPart};
 use stanza_sys::{CloneFlags, Cloned, MountAttributes, clone_process};
 
 use crate::error::LaunchError;
@@ -39,7 +40,7 @@ pub(crate) fn prepare(rootfs: &Rootfs, spec: &Spec) -> Result<Prepared, LaunchEr
         move |source| LaunchError::Mount { destination, source }
     };
     match rootfs {
-        Rootfs::Directory(path) => {
+        Rootfs::Directory(path) | Rootfs::Copied { root: path, .. } => {
             let root = source::clone_tree(path, true).map_err(mount(path))?;
             Ok(Prepared { root, parts: Vec::new(), binds })
         }
@@ -109,6 +110,19 @@ pub(crate) fn namespace_of(maps: &IdMaps) -> Result<OwnedFd, LaunchError> {
     }
 }
 
+/// Whether owners on the file system of `directory` can be translated by id-mapped mounts: a trial, attached nowhere.
+///
+/// # Errors
+/// When there is no user namespace to try it with, or the directory cannot be cloned.
+pub fn maps_owners(directory: &Path) -> Result<bool, LaunchError> {
+    let step = |source| LaunchError::Step { step: "try an id-mapped mount".to_owned(), source };
+    let one = LinuxIdMappingBuilder::default().container_id(0u32).host_id(1u32).size(1u32).build();
+    let one = [one.unwrap_or_default()];
+    let namespace = namespace_of(&IdMaps::new(Some(&one), Some(&one)))?;
+    let clone = source::clone_tree(directory, false).map_err(step)?;
+    Ok(map(&clone, &namespace).is_ok())
+}
+
 /// Translates the owners of a detached mount.
 fn map(mount: &OwnedFd, namespace: &OwnedFd) -> io::Result<()> {
     translate(mount, namespace, true)
@@ -129,8 +143,9 @@ pub(crate) fn translate(mount: &OwnedFd, namespace: &OwnedFd, recursive: bool) -
 fn overlay(layers: &OverlayLayers, namespace: &OwnedFd, root: (Uid, Gid)) -> io::Result<OwnedFd> {
     let mut clones = Vec::with_capacity(layers.lower.len());
     for layer in &layers.lower {
-        let clone = source::clone_tree(layer, false)?;
-        if map(&clone, namespace).is_err() && clones.is_empty() {
+        let clone = source::mount_layer(layer)?;
+        let mapped = matches!(layer, Layer::Shifted(_));
+        if !mapped && map(&clone, namespace).is_err() && clones.is_empty() {
             return source::overlay(layers);
         }
         clones.push(clone);
@@ -138,8 +153,8 @@ fn overlay(layers: &OverlayLayers, namespace: &OwnedFd, root: (Uid, Gid)) -> io:
     for directory in [&layers.upper, &layers.work] {
         rustix::fs::chown(directory, Some(root.0), Some(root.1))?;
     }
-    let by_descriptor = |fd: &OwnedFd| PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()));
-    source::overlay(&OverlayLayers { lower: clones.iter().map(by_descriptor).collect(), ..layers.clone() })
+    let lower: Vec<_> = clones.iter().map(|clone| Cow::Owned(source::descriptor_path(clone))).collect();
+    source::overlay_of(&lower, layers)
 }
 
 /// The host's ids of the namespace's root.

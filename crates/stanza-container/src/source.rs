@@ -1,10 +1,11 @@
 //! Detached mounts: made or cloned by descriptor, attached nowhere yet, so that what is mounted and where it goes are
 //! both decided before either can be changed by anybody else.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs, openat};
 use rustix::io::Errno;
@@ -13,8 +14,8 @@ use rustix::mount::{
     OpenTreeFlags, UnmountFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
     mount, mount_change, mount_remount, move_mount, open_tree, unmount,
 };
-use stanza_spec::OverlayLayers;
-use stanza_sys::{Handle, MountAttributes, mount_set_attributes};
+use stanza_spec::{ErofsWay, Layer, OverlayLayers};
+use stanza_sys::{Handle, MountAttributes, mount_erofs, mount_set_attributes};
 
 /// A clone of the mount tree at `path` of the host's view (all of it when `recursive`).
 pub(crate) fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
@@ -137,12 +138,43 @@ pub(crate) fn new_mount(
 /// each try, so its version is asked). Older kernels take all lower layers as one string, which `fsconfig` limits to 255
 /// bytes; a plain `mount(2)` takes a page.
 pub(crate) fn overlay(layers: &OverlayLayers) -> io::Result<OwnedFd> {
+    let mut images = Vec::new();
+    for layer in layers.lower.iter().filter(|layer| matches!(layer, Layer::Erofs { .. })) {
+        images.push(mount_layer(layer)?);
+    }
+    let mut mounted = images.iter();
+    let path = |layer| match layer {
+        &(Layer::Directory(ref path) | Layer::Shifted(ref path)) => Cow::Borrowed(path.as_path()),
+        Layer::Erofs { .. } => Cow::Owned(mounted.next().map(descriptor_path).unwrap_or_default()),
+    };
+    overlay_of(&layers.lower.iter().map(path).collect::<Vec<_>>(), layers)
+}
+
+/// Where a descriptor can be found by name.
+pub(crate) fn descriptor_path(descriptor: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))
+}
+
+/// A mount of one layer, attached nowhere. The kernel parses an erofs image here: one of this program's own, whose record
+/// was compared when the plan was made; images that others made are never in a plan.
+pub(crate) fn mount_layer(layer: &Layer) -> io::Result<OwnedFd> {
+    match layer {
+        Layer::Directory(path) | Layer::Shifted(path) => clone_tree(path, false),
+        Layer::Erofs { index, tar, way } => {
+            let open = |path: &Path| openat(CWD, path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+            mount_erofs(open(index)?.as_fd(), open(tar)?.as_fd(), *way == ErofsWay::Loop)
+        }
+    }
+}
+
+/// As [`overlay`], with `lower` in place of its lower layers.
+pub(crate) fn overlay_of(lower: &[Cow<'_, Path>], layers: &OverlayLayers) -> io::Result<OwnedFd> {
     if kernel_is_at_least((6, 8)) {
         return overlay_with(layers, &|context| {
-            layers.lower.iter().try_for_each(|layer| fsconfig_set_string(context, "lowerdir+", layer))
+            lower.iter().try_for_each(|layer| fsconfig_set_string(context, "lowerdir+", layer.as_ref()))
         });
     }
-    let joined = join(layers)?;
+    let joined = join(lower)?;
     if joined.text.len() > LONGEST_STRING {
         return overlay_by_name(layers, &joined);
     }
@@ -160,6 +192,10 @@ pub(crate) fn kernel_is_at_least(wanted: (u32, u32)) -> bool {
 /// `fsconfig` takes strings of 255 bytes.
 const LONGEST_STRING: usize = 255;
 
+fn is_view(layers: &OverlayLayers) -> bool {
+    layers.upper.as_os_str().is_empty()
+}
+
 fn overlay_with(
     layers: &OverlayLayers,
     set_lower: &dyn Fn(&OwnedFd) -> rustix::io::Result<()>,
@@ -167,8 +203,10 @@ fn overlay_with(
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(&context, "source", "overlay")?;
     set_lower(&context)?;
-    fsconfig_set_string(&context, "upperdir", &layers.upper)?;
-    fsconfig_set_string(&context, "workdir", &layers.work)?;
+    if !is_view(layers) {
+        fsconfig_set_string(&context, "upperdir", &layers.upper)?;
+        fsconfig_set_string(&context, "workdir", &layers.work)?;
+    }
     if layers.userxattr {
         fsconfig_set_flag(&context, "userxattr")?;
     } else {
@@ -188,10 +226,10 @@ struct Joined {
     descriptors: Vec<OwnedFd>,
 }
 
-fn join(layers: &OverlayLayers) -> io::Result<Joined> {
-    let mut joined = Joined { text: String::new(), descriptors: Vec::with_capacity(layers.lower.len()) };
-    for layer in &layers.lower {
-        let descriptor = openat(CWD, layer, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+fn join(lower: &[Cow<'_, Path>]) -> io::Result<Joined> {
+    let mut joined = Joined { text: String::new(), descriptors: Vec::with_capacity(lower.len()) };
+    for layer in lower {
+        let descriptor = openat(CWD, layer.as_ref(), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         if !joined.text.is_empty() {
             joined.text.push(':');
         }
@@ -206,11 +244,16 @@ fn join(layers: &OverlayLayers) -> io::Result<Joined> {
 fn overlay_by_name(layers: &OverlayLayers, joined: &Joined) -> io::Result<OwnedFd> {
     let options = if layers.userxattr { "userxattr" } else { "redirect_dir=off,metacopy=off" };
     let (upper, work) = (layers.upper.display(), layers.work.display());
-    let data = format!("lowerdir={},upperdir={upper},workdir={work},{options}", joined.text);
+    let (place, writes) = if is_view(layers) {
+        (&layers.work, String::new())
+    } else {
+        (&layers.upper, format!(",upperdir={upper},workdir={work}"))
+    };
+    let data = format!("lowerdir={}{writes},{options}", joined.text);
     let data = CString::new(data).map_err(|_| io::ErrorKind::InvalidInput)?;
-    mount("overlay", &layers.upper, "overlay", MountFlags::empty(), Some(data.as_c_str()))?;
-    let clone = clone_tree(&layers.upper, false);
-    unmount(&layers.upper, UnmountFlags::DETACH)?;
+    mount("overlay", place, "overlay", MountFlags::empty(), Some(data.as_c_str()))?;
+    let clone = clone_tree(place, false);
+    unmount(place, UnmountFlags::DETACH)?;
     clone
 }
 

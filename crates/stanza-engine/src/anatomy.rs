@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use stanza_image::{Image, Layer, ResolveError, StoreError};
 use stanza_snapshot::{Change, DiffError, LayerSummary};
-use stanza_spec::{Classify, Digest, ErrorKind, Reference};
+use stanza_spec::{Classify, Digest, ErrorKind, Layer as Lower, Reference, Rootfs};
 
 use crate::Engine;
 use crate::create::UnpackError;
@@ -162,7 +162,7 @@ impl Engine {
         for name in [before, after] {
             let image = self.image_store()?.resolve(name)?;
             self.unpack(&image, &mut stanza_image::Silent)?;
-            layers.push(self.lower_directories(&image)?);
+            layers.push(self.lowers(&image)?);
         }
         let rootless = self.options.rootless;
         Ok(stanza_snapshot::compare(&layers[0], &layers[1], rootless)?)
@@ -178,8 +178,9 @@ impl Engine {
         let mut sizes = BTreeMap::new();
         for layer in images.iter().flat_map(|image| &image.layers) {
             let diff_id = &layer.diff_id;
-            if !sizes.contains_key(diff_id) && layers.contains(diff_id) {
-                let summary = stanza_snapshot::summarize(&layers.path(diff_id), rootless, 0)?;
+            if !sizes.contains_key(diff_id) && layers.is_usable(diff_id) {
+                let root = layers.open_root(diff_id).map_err(UnpackError::from)?;
+                let summary = stanza_snapshot::summarize(&root, rootless, 0)?;
                 sizes.insert(diff_id.clone(), summary.size);
             }
         }
@@ -192,21 +193,23 @@ impl Engine {
         layer: &Digest,
         largest: usize,
     ) -> Result<LayerSummary, AnatomyError> {
-        if !self.layer_store().map_err(UnpackError::from)?.contains(layer) {
+        if !self.layer_store().map_err(UnpackError::from)?.is_usable(layer) {
             self.unpack(image, &mut stanza_image::Silent)?;
         }
         let rootless = self.options.rootless;
-        let path = self.layer_store().map_err(UnpackError::from)?.path(layer);
-        Ok(stanza_snapshot::summarize(&path, rootless, largest)?)
+        let root = self.layer_store().map_err(UnpackError::from)?.open_root(layer);
+        Ok(stanza_snapshot::summarize(&root.map_err(UnpackError::from)?, rootless, largest)?)
     }
 
-    /// The directories of an unpacked image, as a container would stack them, the topmost first.
-    fn lower_directories(&mut self, image: &Image) -> Result<Vec<std::path::PathBuf>, UnpackError> {
+    /// The layers of an unpacked image, as a container would stack them, the topmost first.
+    fn lowers(&mut self, image: &Image) -> Result<Vec<Lower>, UnpackError> {
         let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let layers = self.layer_store()?.with_links(&layers)?;
         let nowhere = self.options.containers_dir();
-        match self.plan_image_rootfs(&layers, &nowhere)? {
-            stanza_spec::Rootfs::Layered { root, .. } => Ok(root.lower),
-            stanza_spec::Rootfs::Directory(path) => Ok(vec![path]),
+        match self.plan_image_rootfs(&layers, &nowhere, false, None)? {
+            Rootfs::Layered { root, .. } => Ok(root.lower),
+            Rootfs::Copied { layers, .. } => Ok(layers),
+            Rootfs::Directory(path) => Ok(vec![Lower::Directory(path)]),
         }
     }
 }

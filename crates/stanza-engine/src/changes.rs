@@ -3,9 +3,9 @@
 use stanza_snapshot::{Change, DiffError};
 use stanza_spec::{Classify, ContainerId, ErrorKind};
 
+use crate::Engine;
 use crate::create::UnpackError;
 use crate::find::FindError;
-use crate::{Engine, HOST_IMAGE};
 
 /// Why the changes cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +46,7 @@ impl Engine {
     /// When there is no such container, or its files cannot be read.
     pub fn changes(&mut self, id: &ContainerId) -> Result<Vec<Change>, ChangesError> {
         let record = self.record(id)?;
-        let state_dir = self.options.container_dir(id.as_str());
-        let rootfs = if record.config.image == HOST_IMAGE {
-            self.plan_host_rootfs(&state_dir).map_err(UnpackError::from)
-        } else {
-            self.plan_image_rootfs(&record.facts.layers, &state_dir)
-        };
+        let rootfs = self.plan_rootfs(&record);
         Ok(stanza_snapshot::changes(&rootfs.map_err(ChangesError::Rootfs)?)?)
     }
 }

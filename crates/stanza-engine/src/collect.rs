@@ -28,7 +28,7 @@ impl Engine {
         self.layer_store().ok()?.alone().ok()
     }
 
-    /// Takes away the unpacked layers that belong to no image, no container and no pull; with the bytes they have. The
+    /// Takes away the unpacked layers that belong to no image, mounted or not, no container and no pull; with the bytes they have. The
     /// caller is alone with the layers.
     pub(crate) fn take_unused_layers(&mut self) -> Result<Option<(TakenLayers, u64)>, ImageError> {
         // Layers first: one that is unpacked after this look is not in the list. Leases second: who lets go after this
@@ -44,6 +44,7 @@ impl Engine {
         for row in self.database()?.rows()? {
             needed.extend(self.database()?.decode(&row)?.facts.layers);
         }
+        needed.extend(self.image_mounts().into_iter().flat_map(|mount| mount.layers));
         layers.retain(|layer| !needed.contains(layer));
         let bytes = layers.iter().map(|layer| self.layer_size(layer)).sum();
         let Ok(store) = self.layer_store() else { return Ok(None) };

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 
 use stanza_image::{Image, LayerCompression, NewImage, ResolveError, StoreError};
 use stanza_sandbox::{PauseError, Paused, StatusError};
-use stanza_snapshot::{IdRange, LayerError, LayerSource, OwnerMap};
+use stanza_snapshot::{IdRange, LayerError, LayerSource, OwnerMap, write_difference, write_layer};
 use stanza_spec::oci::image::Config;
 use stanza_spec::oci::runtime::{LinuxIdMapping, Spec};
-use stanza_spec::{Classify, ContainerId, Digest, ErrorKind, MountKind, Protocol, Reference, Rootfs};
+use stanza_spec::{Classify, ContainerId, Digest, ErrorKind, Layer, MountKind, Protocol, Reference, Rootfs};
 
 use crate::container::State;
 use crate::create::UnpackError;
@@ -145,6 +145,25 @@ impl From<StoreError> for CommitError {
     }
 }
 
+/// What the new layer holds.
+enum LayerContent {
+    /// Trees, merged.
+    Trees(LayerSource),
+    /// What a copy has otherwise than the layers it was made of.
+    Difference { root: PathBuf, layers: Vec<Layer>, userxattr: bool, shift: u32, owners: OwnerMap },
+}
+
+impl LayerContent {
+    fn write(&self, out: &mut dyn Write) -> Result<u64, LayerError> {
+        match self {
+            LayerContent::Trees(source) => write_layer(source, out),
+            LayerContent::Difference { root, layers, userxattr, shift, owners } => {
+                write_difference(root, layers, (*userxattr, *shift), owners, out)
+            }
+        }
+    }
+}
+
 impl Engine {
     /// Makes an image of a container: of its image, what it changed, and how it was started. The second part of the answer
     /// are warnings.
@@ -167,19 +186,28 @@ impl Engine {
             Some(image) => Some(self.image_store()?.resolve(image.as_str())?),
             None => None,
         };
-        let rootfs =
-            self.plan_image_rootfs(&record.facts.layers, &self.options.container_dir(id.as_str()))?;
+        let rootfs = self.plan_rootfs(&record)?;
         let planned = self.plan_spec(&record)?;
-        let Rootfs::Layered { root, .. } = rootfs else { return Err(CommitError::Host(record.name)) };
-        let layers = self.layer_paths(&record.facts.layers)?;
-        let (trees, below) = if request.squash { (layers, Vec::new()) } else { (Vec::new(), layers) };
-        // A container that was never started has no upper layer yet.
-        let upper = Some(root.upper).filter(|upper| upper.exists());
-        let source = LayerSource {
-            trees: upper.into_iter().chain(trees).collect(),
-            below,
-            userxattr: root.userxattr,
-            owners: owners(&planned.spec),
+        let owners = owners(&planned.spec);
+        let content = match rootfs {
+            Rootfs::Layered { root, .. } => {
+                let layers = self.lower_layers(&record.facts.layers)?;
+                let (trees, below) = if request.squash { (layers, Vec::new()) } else { (Vec::new(), layers) };
+                // A container that was never started has no upper layer yet.
+                let own = Some(root.upper).filter(|upper| upper.exists());
+                LayerContent::Trees(LayerSource { own, trees, below, userxattr: root.userxattr, owners })
+            }
+            Rootfs::Copied { root, userxattr, .. } if request.squash => LayerContent::Trees(LayerSource {
+                own: Some(root),
+                trees: Vec::new(),
+                below: Vec::new(),
+                userxattr,
+                owners,
+            }),
+            Rootfs::Copied { root, layers, userxattr, shift } => {
+                LayerContent::Difference { root, layers, userxattr, shift, owners }
+            }
+            Rootfs::Directory(_) => return Err(CommitError::Host(record.name)),
         };
         let new = NewImage {
             keep: if request.squash { 0 } else { usize::MAX },
@@ -197,7 +225,7 @@ impl Engine {
             true => None,
             false => self.pause(&record, &planned.spec, &mut warnings)?,
         };
-        let image = self.store_image(&new, &source)?;
+        let image = self.store_image(&new, &content)?;
         drop(paused);
         self.unpack(&image, &mut stanza_image::Silent)?;
         Ok((image, warnings))
@@ -233,9 +261,14 @@ impl Engine {
             }
         };
         let diff_ids: Vec<Digest> = parent.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let store = self.layer_store().map_err(UnpackError::from)?;
+        let all = store.with_links(&diff_ids).map_err(UnpackError::from)?;
+        // Those of the layers below do not depend on what is above them.
+        let below = store.with_links(&diff_ids[..keep]).map_err(UnpackError::from)?.len();
         let source = LayerSource {
-            trees: self.layer_paths(&diff_ids[keep..])?,
-            below: self.layer_paths(&diff_ids[..keep])?,
+            own: None,
+            trees: self.lower_layers(&all[below..])?,
+            below: self.lower_layers(&all[..below])?,
             userxattr: self.options.rootless,
             owners: OwnerMap::default(),
         };
@@ -255,16 +288,16 @@ impl Engine {
             parent: Some(parent),
             ..NewImage::default()
         };
-        let image = self.store_image(&new, &source)?;
+        let image = self.store_image(&new, &LayerContent::Trees(source))?;
         self.unpack(&image, &mut stanza_image::Silent)?;
         Ok(image)
     }
 
-    fn store_image(&mut self, new: &NewImage, source: &LayerSource) -> Result<Image, CommitError> {
+    fn store_image(&mut self, new: &NewImage, content: &LayerContent) -> Result<Image, CommitError> {
         // What the layer's writer says is told in its own words.
         let mut failure = None;
         let result = stanza_image::commit(self.image_store()?, new, &mut |out: &mut dyn Write| {
-            match stanza_snapshot::write_layer(source, out) {
+            match content.write(out) {
                 Ok(_) => Ok(()),
                 // The store's own failure comes back as it was handed out.
                 Err(LayerError::Write(error)) => Err(error),
@@ -280,10 +313,10 @@ impl Engine {
         }
     }
 
-    /// The directories of layers that are given lowest first, the topmost first.
-    fn layer_paths(&mut self, layers: &[Digest]) -> Result<Vec<PathBuf>, UnpackError> {
+    /// Layers that are given lowest first, the topmost first.
+    fn lower_layers(&mut self, layers: &[Digest]) -> Result<Vec<Layer>, UnpackError> {
         let store = self.layer_store()?;
-        Ok(layers.iter().rev().map(|layer| store.path(layer)).collect())
+        layers.iter().rev().map(|layer| Ok(store.layer(layer)?)).collect()
     }
 
     /// Lets a container that runs stand still; where control groups cannot do that, a warning says so.

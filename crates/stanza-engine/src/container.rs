@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use stanza_network::PortMap;
 use stanza_sandbox::{ExitRecord, Running};
+use stanza_snapshot::StorageDriver;
 use stanza_spec::{ContainerConfig, ContainerId, Digest, NetworkMode};
 
 /// A container: what was asked for, what was decided, and what is true now.
@@ -21,6 +22,8 @@ pub struct Container {
     pub image: Option<Digest>,
     /// The image as it was named when the container was created.
     pub image_name: String,
+    /// How its root file system is put together.
+    pub storage_driver: StorageDriver,
     /// When it was created, RFC 3339.
     pub created_at: String,
     /// Entry point and command together.

@@ -12,7 +12,7 @@ use stanza_snapshot::LayerStore;
 use stanza_spec::{Classify, ErrorKind, Rootfs};
 
 use crate::database::{Database, DatabaseError, Record};
-use crate::{Options, Settings};
+use crate::{Options, Settings, SettingsError};
 
 /// One engine: what any number of processes do to one root directory. Cheap to make; not shared between threads.
 #[derive(Debug)]
@@ -109,12 +109,29 @@ impl Engine {
         Ok(self.images.as_ref().expect("it was opened above"))
     }
 
+    /// Decides which form layers get that are unpacked from now on, and whether containers are copies of them: as the command
+    /// line or the environment says, else the configuration file, else by the file system.
+    ///
+    /// Costs the attempt to open the configuration file, and no more where there is none: so it is asked by whoever unpacks
+    /// or creates, and by nobody who uses what is there.
+    pub(crate) fn choose_driver(&mut self) -> Result<(), SettingsError> {
+        if self.options.storage_driver.is_none()
+            && let Some(driver) = self.settings()?.storage.driver
+        {
+            self.options.storage_driver = Some(driver);
+            let layers = self.layers.take();
+            self.layers = layers.map(|store| store.with_driver(Some(driver), &self.options.runroot));
+        }
+        Ok(())
+    }
+
     /// Both stores at once, ready to take an image: what processes that died left half unpacked is cleared first.
     pub(crate) fn stores<E>(&mut self) -> Result<(&ImageStore, &LayerStore), E>
     where
         E: From<StoreError> + From<SinkError>,
     {
         self.image_store()?;
+        self.choose_driver().map_err(SinkError::new)?;
         // One look, before work that takes much longer. A failure is shown by `system check`.
         let _ = self.layer_store().map_err(SinkError::new)?.clear_leftovers();
         Ok(self.images.as_ref().zip(self.layers.as_ref()).expect("both were opened above"))
@@ -123,7 +140,8 @@ impl Engine {
     pub(crate) fn layer_store(&mut self) -> Result<&LayerStore, stanza_snapshot::OpenError> {
         if self.layers.is_none() {
             let _ = make_directory(&self.options.root, 0o711);
-            self.layers = Some(LayerStore::open(&self.options.root.join("layers"), self.options.rootless)?);
+            let store = LayerStore::open(&self.options.root.join("layers"), self.options.rootless)?;
+            self.layers = Some(store.with_driver(self.options.storage_driver, &self.options.runroot));
         }
         Ok(self.layers.as_ref().expect("it was opened above"))
     }

@@ -64,8 +64,7 @@ impl Engine {
         if record.config.image == HOST_IMAGE {
             return Err(ExportError::Host(record.name));
         }
-        let state_dir = self.options.container_dir(id.as_str());
-        let rootfs = self.plan_image_rootfs(&record.facts.layers, &state_dir).map_err(ExportError::Rootfs)?;
+        let rootfs = self.plan_rootfs(&record).map_err(ExportError::Rootfs)?;
         let planned = self.plan_spec(&record)?;
         let ranges = |mappings: Option<&Vec<LinuxIdMapping>>| {
             let range = |mapping: &LinuxIdMapping| IdRange {

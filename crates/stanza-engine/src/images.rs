@@ -61,6 +61,14 @@ pub enum ImageError {
         /// The container's short id.
         container: String,
     },
+    /// It is mounted.
+    #[error("conflict: unable to delete {image} (cannot be forced) - image is mounted at `{}`", path.display())]
+    Mounted {
+        /// The image's short id.
+        image: String,
+        /// Where.
+        path: std::path::PathBuf,
+    },
     /// A filter.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -81,7 +89,9 @@ impl Classify for ImageError {
             ImageError::Resolve(error) => error.kind(),
             ImageError::Store(error) => error.kind(),
             ImageError::Remove(error) => error.kind(),
-            ImageError::InUse { .. } | ImageError::Running { .. } => ErrorKind::Conflict,
+            ImageError::InUse { .. } | ImageError::Running { .. } | ImageError::Mounted { .. } => {
+                ErrorKind::Conflict
+            }
             ImageError::Filter(error) => error.kind(),
             ImageError::Settings(error) => error.kind(),
             ImageError::Database(error) => error.kind(),
@@ -98,6 +108,9 @@ impl Classify for ImageError {
                 Some(format!("remove it with `stanza rm {container}`, or use `rmi -f`"))
             }
             ImageError::Running { container, .. } => Some(format!("stop it with `stanza rm -f {container}`")),
+            ImageError::Mounted { image, .. } => {
+                Some(format!("take it off with `stanza image unmount {image}`"))
+            }
             ImageError::Filter(error) => error.hint(),
             ImageError::Settings(error) => error.hint(),
             ImageError::Database(error) => error.hint(),
@@ -308,9 +321,11 @@ impl Engine {
         let alone = self.alone_with_layers();
         let by_id = name.parse::<Reference>().map_or(true, |reference| !image.names.contains(&reference));
         // Taking one of several names away harms nobody.
-        if (image.names.len() <= 1 || by_id)
-            && let Some(users) = self.used_images()?.get(&image.id).cloned()
-        {
+        let deletes = image.names.len() <= 1 || by_id;
+        if deletes && let Some(mount) = self.image_mounts().into_iter().find(|mount| mount.id == image.id) {
+            return Err(ImageError::Mounted { image: image.id.short().to_owned(), path: mount.path });
+        }
+        if deletes && let Some(users) = self.used_images()?.get(&image.id).cloned() {
             let mut user = None;
             for id in &users {
                 match self.inspect(id) {
@@ -345,11 +360,12 @@ impl Engine {
         Ok(removed)
     }
 
-    /// Images that containers are made of, with those containers.
+    /// Images that containers are made of, with those containers, and images that are mounted.
     pub(crate) fn used_images(
         &mut self,
     ) -> Result<BTreeMap<Digest, Vec<stanza_spec::ContainerId>>, DatabaseError> {
-        let mut used: BTreeMap<Digest, Vec<_>> = BTreeMap::new();
+        let mut used: BTreeMap<Digest, Vec<_>> =
+            self.image_mounts().into_iter().map(|mount| (mount.id, Vec::new())).collect();
         for row in self.database()?.rows()? {
             let record = self.database()?.decode(&row)?;
             if let Some(image) = record.facts.image {

@@ -12,7 +12,7 @@ pub(crate) struct Unpacking<'a>(pub(crate) &'a LayerStore);
 
 impl LayerSink for Unpacking<'_> {
     fn contains(&self, diff_id: &Digest) -> bool {
-        self.0.contains(diff_id)
+        self.0.is_usable(diff_id)
     }
 
     fn unpack(&self, diff_id: &Digest, tar: &mut dyn BufRead) -> Result<(), SinkError> {

@@ -33,6 +33,7 @@ mod exec;
 mod export;
 mod filters;
 mod find;
+mod image_mounts;
 mod images;
 mod layers;
 mod list;
@@ -69,6 +70,7 @@ pub use exec::{ExecPlanError, ExecRequest};
 pub use export::ExportError;
 pub use filters::{FilterError, Filters};
 pub use find::FindError;
+pub use image_mounts::{ImageMount, ImageMountError};
 pub use images::{ImageError, ImageRow};
 pub use list::{ListError, ListQuery};
 pub use logs::{LogLine, LogQuery, LogStream, LogsError};
@@ -76,7 +78,7 @@ pub use options::Options;
 pub use remove::RemoveError;
 pub use rename::RenameError;
 pub use seccomp::SeccompError;
-pub use settings::{ImageSettings, Settings, SettingsError, StorageDriver, StorageSettings};
+pub use settings::{ImageSettings, Settings, SettingsError, StorageSettings};
 pub use spec::{MountError, SpecError};
 pub use start::{AddressError, StartError};
 pub use stop::StopError;
@@ -94,7 +96,7 @@ pub use stanza_image::{
 };
 pub use stanza_network::PortMap;
 pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};
-pub use stanza_snapshot::{Change, ChangeKind, LayerSummary};
+pub use stanza_snapshot::{Change, ChangeKind, LayerSummary, StorageDriver};
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,8 @@
 use std::collections::BTreeSet;
 
 use stanza_network::{Network, PortMap, mac_of};
-use stanza_spec::{Classify, ContainerId, ErrorKind, LogDriver, MountKind};
+use stanza_snapshot::{LayerStore, StorageDriver};
+use stanza_spec::{Classify, ContainerId, Digest, ErrorKind, LogDriver, MountKind};
 
 use crate::container::{Container, MountPoint, State};
 use crate::database::{DatabaseError, Phase, Record};
@@ -181,10 +182,11 @@ impl Engine {
     /// Bytes of the writable layer and of all layers together.
     fn sizes(&mut self, container: &Container) -> (u64, u64) {
         let state_dir = self.options.container_dir(container.id.as_str());
-        let written = size::of_tree(&state_dir.join("upper"));
+        // A copied root file system is all the container's own.
+        let written: u64 = ["upper", "rootfs"].iter().map(|name| size::of_tree(&state_dir.join(name))).sum();
         let layers: Vec<_> = self.record(&container.id).map(|record| record.facts.layers).unwrap_or_default();
         let read_only: u64 = match self.layer_store() {
-            Ok(store) => layers.iter().map(|layer| size::of_tree(&store.path(layer))).sum(),
+            Ok(store) => layers.iter().map(|layer| shown_size(store, layer)).sum(),
             Err(_) => 0,
         };
         (written, written + read_only)
@@ -210,6 +212,8 @@ impl Engine {
             network: mode,
             log_path: (record.config.log.driver == LogDriver::JsonFile)
                 .then(|| state_dir.join("log/container.log")),
+            // An overlay is one whatever its layers are.
+            storage_driver: if record.facts.copied { StorageDriver::Copy } else { StorageDriver::Overlay },
             id: record.id,
             name: record.name,
             image: record.facts.image,
@@ -324,6 +328,15 @@ fn name_matches(name: &str, pattern: &str) -> bool {
         (true, false) => name.starts_with(rest),
         (false, true) => name.ends_with(rest),
         (false, false) => name.contains(rest),
+    }
+}
+
+/// Bytes of a layer's files. Those of an erofs image are known without looking.
+fn shown_size(store: &LayerStore, layer: &Digest) -> u64 {
+    let record = store.record(layer).ok();
+    match record.filter(|record| record.erofs.is_some()) {
+        Some(record) => record.size,
+        None => size::of_tree(&store.path(layer)),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use stanza_snapshot::{StorageDriver, UnknownDriver};
+
 /// The two directories of an engine, and whose they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -13,6 +15,8 @@ pub struct Options {
     pub rootless: bool,
     /// The configuration file, when another than the usual one is asked for.
     pub config: Option<PathBuf>,
+    /// How root file systems are put together; without it, as the configuration file says or the file system allows.
+    pub storage_driver: Option<StorageDriver>,
 }
 
 impl Options {
@@ -27,6 +31,18 @@ impl Options {
         let variable =
             |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         resolve_with(root, runroot, uid, &variable)
+    }
+
+    /// The same with the storage driver that was given, or `STANZA_STORAGE_DRIVER`.
+    ///
+    /// # Errors
+    /// When there is no such driver.
+    pub fn with_storage_driver(mut self, given: Option<&str>) -> Result<Options, UnknownDriver> {
+        let variable = std::env::var("STANZA_STORAGE_DRIVER").ok().filter(|name| !name.is_empty());
+        if let Some(name) = given.map(str::to_owned).or(variable) {
+            self.storage_driver = Some(name.parse()?);
+        }
+        Ok(self)
     }
 
     pub(crate) fn container_dir(&self, id: &str) -> PathBuf {
@@ -82,7 +98,13 @@ fn resolve_with(
         variable("XDG_RUNTIME_DIR")
             .map_or_else(|| PathBuf::from(format!("/tmp/stanza-{uid}")), |run| run.join("stanza"))
     });
-    Options { root: absolute(&root), runroot: absolute(&runroot), rootless, config: None }
+    Options {
+        root: absolute(&root),
+        runroot: absolute(&runroot),
+        rootless,
+        config: None,
+        storage_driver: None,
+    }
 }
 
 fn absolute(path: &Path) -> PathBuf {

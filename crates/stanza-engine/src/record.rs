@@ -29,6 +29,8 @@ pub(crate) struct Facts {
     pub(crate) stop_signal: i32,
     /// Volumes, named, anonymous and the image's own.
     pub(crate) volumes: Vec<VolumeUse>,
+    /// Its root file system is a copy of the layers in place of an overlay.
+    pub(crate) copied: bool,
     /// The first id of this container's range in the machine, with `--userns private`.
     pub(crate) id_base: Option<u32>,
 }

@@ -1,6 +1,7 @@
 //! The configuration file: what an administrator decides once for all commands.
 //!
-//! It is read when something that it decides is about to be done, and never by a `run` whose image is unpacked.
+//! It is read when something that it decides is about to be done: what a `create` or `run` of an unpacked image asks of it is
+//! the storage driver, unless the command line or the environment says that.
 //! `docs/configuration.md` tells every field.
 
 use std::io;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use stanza_snapshot::{StorageDriver, UnknownDriver};
 use stanza_spec::units::parse_bytes;
 use stanza_spec::{Classify, ErrorKind};
 
@@ -56,23 +58,18 @@ impl Default for ImageSettings {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StorageSettings {
-    /// How layers become root file systems.
-    pub driver: StorageDriver,
+    /// How layers are stored and become root file systems; `None`, in the file `auto`, is what works here.
+    #[serde(deserialize_with = "driver")]
+    pub driver: Option<StorageDriver>,
 }
 
-/// How layers become root file systems.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StorageDriver {
-    /// What works here: overlay where it can be mounted.
-    #[default]
-    Auto,
-    /// Directories under an overlay.
-    Overlay,
-    /// Erofs images under an overlay.
-    Erofs,
-    /// A copy for each container.
-    Copy,
+fn driver<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<StorageDriver>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "auto" {
+        return Ok(None);
+    }
+    let fail = |error| format!("{error}: expected `auto`, `overlay`, `erofs` or `copy`");
+    text.parse().map(Some).map_err(|error: UnknownDriver| D::Error::custom(fail(error)))
 }
 
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
@@ -226,10 +223,11 @@ mod tests {
                 partial_age: Duration::from_secs(5400),
                 max_concurrent_downloads: 9,
             },
-            storage: StorageSettings { driver: StorageDriver::Erofs },
+            storage: StorageSettings { driver: Some(StorageDriver::Erofs) },
         };
         assert_eq!(parse(text), Ok(expected));
         assert_eq!(parse(""), Ok(Settings::default()));
+        assert_eq!(parse("[storage]\ndriver = \"auto\""), Ok(Settings::default()));
         assert_eq!(parse("[images]\nevict = true").unwrap().images.max_concurrent_downloads, 4);
     }
 

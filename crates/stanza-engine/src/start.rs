@@ -15,13 +15,13 @@ use stanza_sandbox::{LogPlan, SandboxPlan, Spawned, Started, Status};
 use stanza_spec::oci::runtime::Spec;
 use stanza_spec::{Classify, ContainerId, ErrorKind, NetworkMode, Rootfs};
 
+use crate::Engine;
 use crate::create::UnpackError;
 use crate::database::{DatabaseError, Phase, Record};
 use crate::engine::{Fresh, Lock, make_directory};
 use crate::network::NetworkError;
 use crate::seccomp::SeccompError;
 use crate::spec::{self, FILES, Planned, SpecError};
-use crate::{Engine, HOST_IMAGE};
 
 /// One log file's size in bytes when nothing is said.
 pub(crate) const LOG_SIZE: u64 = 20 << 20;
@@ -221,11 +221,7 @@ impl Engine {
                 _ => {}
             }
         }
-        let rootfs = if record.config.image == HOST_IMAGE {
-            self.plan_host_rootfs(&state_dir).map_err(UnpackError::from)
-        } else {
-            self.plan_image_rootfs(&record.facts.layers, &state_dir)
-        };
+        let rootfs = self.plan_rootfs(&record);
         let planned = self.plan_spec(&record)?;
         Ok(Ready { rootfs: rootfs.map_err(StartError::Rootfs)?, record, planned, lock })
     }

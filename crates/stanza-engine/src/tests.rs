@@ -27,8 +27,13 @@ fn house() -> House {
 
 fn open(path: &Path) -> Engine {
     // As without root: the layers of these tests need no privilege.
-    let options =
-        Options { root: path.join("root"), runroot: path.join("run"), rootless: true, config: None };
+    let options = Options {
+        root: path.join("root"),
+        runroot: path.join("run"),
+        rootless: true,
+        config: None,
+        storage_driver: None,
+    };
     Engine::open(options).unwrap()
 }
 

@@ -258,6 +258,7 @@ impl Engine {
         let store = self.image_store().map_err(|error| told(&error))?;
         restore_layers(store, image, &|digest| *digest == layer.digest, &mut restore)
             .map_err(|error: PullError| told(&error))?;
+        self.choose_driver().map_err(|error| told(&error))?;
         // Nobody begins to use it from here on.
         let _alone = self
             .layer_store()
@@ -289,6 +290,9 @@ impl Engine {
                 return Err(busy());
             }
             locks.push(lock);
+        }
+        if let Some(mount) = self.image_mounts().into_iter().find(|mount| mount.layers.contains(layer)) {
+            return Err(format!("it is mounted at `{}`: unmount that first", mount.path.display()));
         }
         Ok(locks)
     }

@@ -20,11 +20,11 @@
 //!   skipped always. Extended attributes of overlayfs itself are dropped.
 //! * Directories that the layer does not describe are 0755, belong to root, and are of 1970.
 
-mod entry;
+pub(crate) mod entry;
 mod error;
 mod fingerprint;
 pub(crate) mod name;
-mod tree;
+pub(crate) mod tree;
 
 use std::io::{self, BufRead, Read};
 
@@ -40,7 +40,7 @@ use crate::ingest::Ingest;
 use crate::links::LINKS;
 use crate::record::LayerRecord;
 use crate::store::FILES;
-use crate::{LayerStore, RemoveError};
+use crate::{LayerStore, RemoveError, StorageDriver};
 
 /// What became of a layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,13 +59,14 @@ impl LayerStore {
     /// Unpacks a layer from its uncompressed tar stream. It becomes visible when it is whole and the stream's digest,
     /// trailing bytes included, is `diff_id`; when it is there already, the stream is not read.
     ///
-    /// Any number of processes may apply one layer at once; the first to finish wins, all succeed.
+    /// Any number of processes may apply one layer at once; the first to finish wins, all succeed. A layer that is there
+    /// in a form that this kernel does not mount, or damaged so that it is seen at once, gives way.
     ///
     /// # Errors
     /// When the stream fails or is not the archive that `diff_id` names, when an entry is refused, or when the file
     /// system says no. Nothing is left behind then.
     pub fn apply(&self, diff_id: &Digest, tar: &mut dyn BufRead) -> Result<Applied, ApplyError> {
-        if self.contains(diff_id) {
+        if self.is_usable(diff_id) {
             return Ok(Applied { existed: true, ..Applied::default() });
         }
         self.unpack(diff_id, tar, false)
@@ -81,6 +82,9 @@ impl LayerStore {
     }
 
     fn unpack(&self, diff_id: &Digest, tar: &mut dyn BufRead, replace: bool) -> Result<Applied, ApplyError> {
+        if self.driver() == StorageDriver::Erofs {
+            return self.unpack_erofs(diff_id, tar, replace);
+        }
         let ingest = Ingest::create(&self.ingest()).map_err(|error| self.ingest_failed(error.into()))?;
         crate::store::make_directory(ingest.path(), 0o700).map_err(|error| self.ingest_failed(error))?;
         let mut unpacked = tree::Tree::create(&ingest.path().join(FILES), self.rootless())
@@ -95,27 +99,31 @@ impl LayerStore {
             return Err(ApplyError::DiffId { expected: diff_id.clone(), actual });
         }
         let (mut applied, summary, links) = unpacked.finish()?;
+        let record = LayerRecord::new(applied.entries, &summary);
+        applied.existed = !self.complete(&ingest, diff_id, &record, links, replace)?;
+        Ok(applied)
+    }
+
+    /// Writes what is known of a layer whose files are there, and gives it its name; `false` when somebody else has done
+    /// so and it shall not be replaced.
+    pub(crate) fn complete(
+        &self,
+        ingest: &Ingest,
+        diff_id: &Digest,
+        record: &LayerRecord,
+        links: Option<Vec<u8>>,
+        replace: bool,
+    ) -> Result<bool, ApplyError> {
         if let Some(links) = links {
             std::fs::write(ingest.path().join(LINKS), links)
                 .and_then(|()| std::fs::write(self.links_marker(), b""))
                 .map_err(|error| self.ingest_failed(error))?;
         }
-        let record = LayerRecord::new(applied.entries, &summary);
         record.write(ingest.path()).map_err(|error| self.ingest_failed(error))?;
-        if !(replace && self.exchange(&ingest, diff_id)?) {
-            applied.existed = !self.publish(&ingest, diff_id)?;
+        let replace = replace || (self.contains(diff_id) && !self.is_usable(diff_id));
+        if replace && self.exchange(ingest, diff_id)? {
+            return Ok(true);
         }
-        Ok(applied)
-    }
-
-    /// Writes the record of a whole layer and gives it its name; `false` when somebody else has done so.
-    pub(crate) fn publish_record(
-        &self,
-        ingest: &Ingest,
-        diff_id: &Digest,
-        record: &LayerRecord,
-    ) -> Result<bool, ApplyError> {
-        record.write(ingest.path()).map_err(|error| self.ingest_failed(error))?;
         self.publish(ingest, diff_id)
     }
 
@@ -161,13 +169,13 @@ impl LayerStore {
         }
     }
 
-    fn ingest_failed(&self, source: io::Error) -> ApplyError {
+    pub(crate) fn ingest_failed(&self, source: io::Error) -> ApplyError {
         ApplyError::Store { path: self.ingest(), source }
     }
 }
 
 /// A reader that hashes what passes, while it is in the processor's cache and where it lies.
-struct Hashing<'a> {
+pub(crate) struct Hashing<'a> {
     inner: &'a mut dyn BufRead,
     hash: Hash,
     /// Bytes at the front of the inner buffer that are hashed already.
@@ -180,7 +188,7 @@ enum Hash {
 }
 
 impl<'a> Hashing<'a> {
-    fn new(inner: &'a mut dyn BufRead, digest: &Digest) -> Self {
+    pub(crate) fn new(inner: &'a mut dyn BufRead, digest: &Digest) -> Self {
         let hash = match digest.algorithm() {
             "sha512" => Hash::Sha512(Sha512::new()),
             _ => Hash::Sha256(Sha256::new()),
@@ -188,7 +196,7 @@ impl<'a> Hashing<'a> {
         Hashing { inner, hash, hashed: 0 }
     }
 
-    fn finish(self) -> Digest {
+    pub(crate) fn finish(self) -> Digest {
         match self.hash {
             Hash::Sha256(hash) => Digest::from_hash(&hash.finalize()),
             Hash::Sha512(hash) => Digest::from_hash(&hash.finalize()),

@@ -17,6 +17,7 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use stanza_spec::{Classify, ErrorKind, OverlayLayers, Rootfs, RootfsPart};
 
+use crate::layer::open_layer;
 use crate::overlay::{is_directory, is_kind, is_opaque, is_whiteout};
 
 /// Directories below one another that are followed.
@@ -84,7 +85,13 @@ impl Classify for DiffError {
 /// # Errors
 /// When the root file system has no layers, or a layer cannot be read.
 pub fn changes(rootfs: &Rootfs) -> Result<Vec<Change>, DiffError> {
-    let Rootfs::Layered { root, parts } = rootfs else { return Err(DiffError::NotLayered) };
+    let (root, parts) = match rootfs {
+        Rootfs::Directory(_) => return Err(DiffError::NotLayered),
+        Rootfs::Copied { root, layers, userxattr, shift } => {
+            return crate::copy::changes(root, layers, *userxattr, *shift);
+        }
+        Rootfs::Layered { root, parts } => (root, parts),
+    };
     let mut own: HashSet<PathBuf> = HashSet::new();
     if let Ok(list) = std::fs::read(root.upper.with_file_name(crate::host::HIDDEN)) {
         let paths = list.split(|byte| *byte == 0).filter(|path| !path.is_empty());
@@ -136,7 +143,9 @@ impl Walk {
         };
         let mut lowers = Vec::new();
         for lower in &layers.lower {
-            lowers.push(Rc::new(open_root(lower).map_err(failed())?));
+            let opened = open_layer(lower)
+                .map_err(|error| DiffError::Read { path: destination.to_owned(), source: error })?;
+            lowers.push(Rc::new(opened));
         }
         let found = self.directory(destination, &upper, Lower { directories: &lowers, shown: true }, 0)?;
         // What changed in a part is a change of the directories above it.
@@ -274,12 +283,15 @@ impl Walk {
 /// What the lower layers have at a name.
 pub(crate) struct Below {
     pub(crate) stat: Option<Stat>,
+    /// The layer's directory in which it was found.
+    pub(crate) from: Option<Rc<OwnedFd>>,
     /// The directories that merge there, topmost first.
     pub(crate) directories: Vec<Rc<OwnedFd>>,
 }
 
+/// Looks for `name` in the directories of several layers, topmost first, as overlayfs does.
 pub(crate) fn lookup(lowers: &[Rc<OwnedFd>], name: &[u8], userxattr: bool) -> Result<Below, Errno> {
-    let mut below = Below { stat: None, directories: Vec::new() };
+    let mut below = Below { stat: None, from: None, directories: Vec::new() };
     for lower in lowers {
         let stat = match fs::statat(lower, name, AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::NOENT) => continue,
@@ -289,12 +301,14 @@ pub(crate) fn lookup(lowers: &[Rc<OwnedFd>], name: &[u8], userxattr: bool) -> Re
             // A file below a directory does not merge; a whiteout ends the search.
             if below.stat.is_none() && !is_whiteout(&stat) {
                 below.stat = Some(stat);
+                below.from = Some(Rc::clone(lower));
             }
             break;
         }
         let directory = open_in(lower, name)?;
         let opaque = is_opaque(&directory, userxattr)?;
         below.stat.get_or_insert(stat);
+        below.from.get_or_insert_with(|| Rc::clone(lower));
         below.directories.push(Rc::new(directory));
         if opaque {
             break;
@@ -310,7 +324,7 @@ fn same_directory(upper: &Stat, lower: &Stat, ignore_time: bool) -> bool {
     what(upper) == what(lower) && (ignore_time || time(upper) == time(lower))
 }
 
-fn is_mount_point(path: &Path) -> bool {
+pub(crate) fn is_mount_point(path: &Path) -> bool {
     MOUNT_POINTS.iter().any(|point| path == Path::new(point))
 }
 
@@ -323,7 +337,7 @@ pub(crate) fn open_in(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     fs::openat(parent, name, flags, Mode::empty())
 }
 
-fn failed(path: &Path) -> impl FnOnce(Errno) -> DiffError {
+pub(crate) fn failed(path: &Path) -> impl FnOnce(Errno) -> DiffError {
     let path = path.to_owned();
     move |error| DiffError::Read { path, source: error.into() }
 }

@@ -12,8 +12,10 @@ use std::rc::Rc;
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
+use stanza_spec::Layer;
 
-use crate::changes::{Below, DEPTH, lookup, open_root};
+use crate::changes::{Below, DEPTH, lookup};
+use crate::layer::open_layer;
 use crate::node::{Descriptors, Reader, names};
 use crate::overlay::{is_directory, is_own_xattr};
 use crate::owners::OwnerMap;
@@ -24,13 +26,22 @@ use crate::{Change, ChangeKind, DiffError};
 ///
 /// # Errors
 /// When a layer cannot be read, or directories are nested too deeply.
-pub fn compare(before: &[PathBuf], after: &[PathBuf], userxattr: bool) -> Result<Vec<Change>, DiffError> {
+pub fn compare(before: &[Layer], after: &[Layer], userxattr: bool) -> Result<Vec<Change>, DiffError> {
     let root = Path::new("/");
-    let open = |layers: &[PathBuf]| {
-        layers.iter().map(|layer| open_root(layer).map(Rc::new)).collect::<Result<Vec<_>, _>>()
+    let mut opened: Vec<(&Layer, Rc<OwnedFd>)> = Vec::new();
+    for layer in before.iter().chain(after) {
+        // Once each: what both have is then the same file, also in an image that is mounted to look into it.
+        if !opened.iter().any(|(known, _)| *known == layer) {
+            let directory =
+                open_layer(layer).map_err(|source| DiffError::Read { path: root.to_owned(), source })?;
+            opened.push((layer, Rc::new(directory)));
+        }
+    }
+    let stack = |layers: &[Layer]| -> Vec<Rc<OwnedFd>> {
+        let find = |layer| opened.iter().find(|(known, _)| *known == layer);
+        layers.iter().filter_map(find).map(|(_, directory)| Rc::clone(directory)).collect()
     };
-    let before = open(before).map_err(failed(root))?;
-    let after = open(after).map_err(failed(root))?;
+    let (before, after) = (stack(before), stack(after));
     let descriptors = Descriptors::open()
         .map_err(|source| DiffError::Read { path: PathBuf::from("/proc/self/fd"), source })?;
     let owners = OwnerMap::default();
@@ -190,13 +201,12 @@ pub struct LayerSummary {
     pub largest: Vec<(PathBuf, u64)>,
 }
 
-/// Looks through an unpacked layer; tells at most `largest` of its files.
+/// Looks through an unpacked layer, whose root directory `top` is; tells at most `largest` of its files.
 ///
 /// # Errors
 /// When it cannot be read.
-pub fn summarize(layer: &Path, userxattr: bool, largest: usize) -> Result<LayerSummary, DiffError> {
+pub fn summarize(top: &OwnedFd, userxattr: bool, largest: usize) -> Result<LayerSummary, DiffError> {
     let root = Path::new("/");
-    let top = open_root(layer).map_err(failed(root))?;
     let mut summary = LayerSummary::default();
     let mut seen = std::collections::HashSet::new();
     let mut waiting = vec![PathBuf::new()];
@@ -204,7 +214,7 @@ pub fn summarize(layer: &Path, userxattr: bool, largest: usize) -> Result<LayerS
         let shown = || root.join(&path);
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let here = if path.as_os_str().is_empty() { Path::new(".") } else { &path };
-        let directory = fs::openat(&top, here, flags, Mode::empty()).map_err(failed(&shown()))?;
+        let directory = fs::openat(top, here, flags, Mode::empty()).map_err(failed(&shown()))?;
         if crate::overlay::is_opaque(&directory, userxattr).map_err(failed(&shown()))? {
             summary.hidden += 1;
         }

@@ -13,9 +13,10 @@ use std::path::PathBuf;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use stanza_spec::{Classify, ErrorKind, Rootfs};
+use stanza_spec::{Classify, ErrorKind, Layer, Rootfs};
 use stanza_tar::{Builder, EntryKind, Header};
 
+use crate::layer::{open_layer, place};
 use crate::node::{Descriptors, Node, Reader, names};
 use crate::overlay::{is_directory, is_opaque, is_own_xattr, is_whiteout};
 use crate::owners::OwnerMap;
@@ -71,33 +72,36 @@ impl Classify for ExportError {
 /// # Errors
 /// When a layer cannot be read, or the archive not be written.
 pub fn export(rootfs: &Rootfs, owners: &OwnerMap, out: &File) -> Result<(), ExportError> {
-    let Rootfs::Layered { root, parts } = rootfs else { return Err(ExportError::NotLayered) };
-    if !parts.is_empty() {
-        return Err(ExportError::NotLayered);
-    }
+    let (own, lower, userxattr) = match rootfs {
+        Rootfs::Layered { root, parts } if parts.is_empty() => (&root.upper, &root.lower[..], root.userxattr),
+        // Everything in it is the container's own.
+        Rootfs::Copied { root, userxattr, .. } => (root, &[][..], *userxattr),
+        Rootfs::Layered { .. } | Rootfs::Directory(_) => return Err(ExportError::NotLayered),
+    };
     let descriptors = Descriptors::open()
         .map_err(|source| ExportError::Open { path: PathBuf::from("/proc/self/fd"), source })?;
     let plain = OwnerMap::default();
     let mut trees = Vec::new();
-    for (path, owners) in
-        std::iter::once((&root.upper, owners)).chain(root.lower.iter().map(|path| (path, &plain)))
-    {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        match fs::open(path, flags, Mode::empty()) {
-            Ok(directory) => {
-                let wanted = |name: &[u8]| !is_own_xattr(name) && name != b"security.selinux";
-                let reader = Reader { descriptors: &descriptors, owners, wanted, of_all: true };
-                trees.push(Tree { directory, reader });
-            }
-            // A container that was never started has no upper layer yet.
-            Err(Errno::NOENT) if path == &root.upper => {}
-            Err(error) => return Err(ExportError::Open { path: path.clone(), source: error.into() }),
-        }
+    let tree = |directory, owners| {
+        let wanted = |name: &[u8]| !is_own_xattr(name) && name != b"security.selinux";
+        Tree { directory, reader: Reader { descriptors: &descriptors, owners, wanted, of_all: true } }
+    };
+    match fs::open(own, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()) {
+        Ok(directory) => trees.push(tree(directory, owners)),
+        // A container that was never started has no upper layer yet.
+        Err(Errno::NOENT) if !lower.is_empty() => {}
+        Err(error) => return Err(ExportError::Open { path: own.clone(), source: error.into() }),
+    }
+    for layer in lower {
+        let open = |source| ExportError::Open { path: place(layer).to_owned(), source };
+        // A copy with shifted owners has them as the upper layer has.
+        let owners = if matches!(layer, Layer::Shifted(_)) { owners } else { &plain };
+        trees.push(tree(open_layer(layer).map_err(open)?, owners));
     }
     let mut export = Export {
         out: Builder::new(BufWriter::with_capacity(128 << 10, out)),
         trees: &trees,
-        userxattr: root.userxattr,
+        userxattr,
         links: HashMap::new(),
     };
     let mut pending = vec![Pending { path: Vec::new(), members: (0..trees.len()).collect() }];

@@ -29,7 +29,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, Access, CWD, Mode, OFlags, Timespec, Timestamps};
-use stanza_spec::{OverlayLayers, Rootfs, RootfsPart};
+use stanza_spec::{Layer, OverlayLayers, Rootfs, RootfsPart};
 
 use crate::overlay::{make_opaque, make_whiteout};
 use crate::plan::{PlanError, prepare_upper};
@@ -171,7 +171,7 @@ impl Host<'_> {
 
     fn layers(&self, lower: &Path, upper: &Path, work: &str) -> OverlayLayers {
         OverlayLayers {
-            lower: vec![lower.to_owned()],
+            lower: vec![Layer::Directory(lower.to_owned())],
             upper: upper.to_owned(),
             work: upper.with_file_name(work),
             userxattr: self.rootless,
@@ -262,7 +262,8 @@ fn hide(layers: &OverlayLayers, lower: &Path, below: &Path) -> io::Result<()> {
         way.push((layers.upper.join(above), lower.join(above)));
     }
     for (upper, lower) in way.iter().rev() {
-        let like = OverlayLayers { lower: vec![lower.clone()], upper: upper.clone(), ..layers.clone() };
+        let lower = vec![Layer::Directory(lower.clone())];
+        let like = OverlayLayers { lower, upper: upper.clone(), ..layers.clone() };
         prepare_upper(&like)?;
     }
     let (parent, name) = (layers.upper.join(below), below.file_name().unwrap_or_default());

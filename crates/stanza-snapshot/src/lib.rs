@@ -4,6 +4,8 @@
 //!   layers/                      0700: set-user-id files in layers are nobody's but the engine's
 //!     sha256/<diff id>/          an unpacked layer, whole from the moment it has this name:
 //!       fs/                      its files
+//!       fs-<id>/                 the same with owners shifted, for the user namespace whose ids begin there
+//!       layer.tar index.erofs    in place of its files: its archive, and an image of its tree that points into it
 //!       record.json              what is known of it
 //!       links                    only where needed: hard links to files of lower layers
 //!     links                      there when any layer has such links
@@ -25,20 +27,27 @@
 //! synced one by one: after a power cut in the half minute after a pull, a file system that delays allocation may hold a
 //! layer with files that are empty. Such an image must be removed and pulled again.
 //!
-//! The digest of a layer's tree is recorded when it is unpacked (`tree_digest.rs`), so that damage is found afterwards
-//! ([`LayerStore::verify`]).
+//! [`StorageDriver`] says which form new layers get and whether a container's root file system is an overlay of them or a
+//! copy; `overlay`, `erofs` and `copy` have a module each for what is their own.
 //!
-//! Nothing here mounts, talks to a registry, or decompresses.
+//! The digest of a layer's tree, or of its erofs image, is recorded when it is unpacked (`tree_digest.rs`), so that damage
+//! is found afterwards ([`LayerStore::verify`]).
+//!
+//! Nothing here attaches a mount, talks to a registry, or decompresses. Images are mounted detached to look into them.
 
 #![forbid(unsafe_code)]
 
 mod apply;
 mod changes;
 mod compare;
+mod copy;
+mod driver;
+mod erofs;
 mod export;
 mod files;
 mod host;
 mod ingest;
+mod layer;
 mod links;
 mod node;
 mod overlay;
@@ -55,15 +64,17 @@ mod write;
 pub use apply::{Applied, ApplyError};
 pub use changes::{Change, ChangeKind, DiffError, changes};
 pub use compare::{LayerSummary, compare, summarize};
+pub use driver::{StorageDriver, UnknownDriver};
 pub use export::{ExportError, export};
 pub use files::{Bounds, Files, FilesError, Found, Ownership, UnpackOptions, Unpacked};
 pub use host::plan_host;
 pub use links::LinksError;
+pub use overlay::try_overlay;
 pub use owners::{IdRange, OwnerMap};
-pub use plan::{PlanError, plan_layers, prepare};
-pub use record::LayerRecord;
+pub use plan::{PlanError, plan_copy, plan_layers, prepare, shift_layers};
+pub use record::{ErofsRecord, LayerRecord};
 pub use remove::remove_tree;
 pub use store::{LayerStore, LayersHeld, ListError, OpenError, RemoveError, TakenLayers};
 pub use tree_digest::{NotADigest, TreeDigest};
 pub use verify::VerifyError;
-pub use write::{LayerError, LayerSource, write_layer};
+pub use write::{LayerError, LayerSource, write_difference, write_layer};

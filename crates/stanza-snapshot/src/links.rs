@@ -20,15 +20,16 @@ use sha2::Digest as _;
 use sha2::Sha256;
 use stanza_spec::{Classify, Digest, ErrorKind};
 
-use crate::LayerStore;
 use crate::apply::name::joined;
 use crate::changes::{lookup, open_in, open_root};
+use crate::copy::copy_content;
 use crate::ingest::Ingest;
 use crate::overlay::{is_directory, is_own_xattr};
 use crate::record::LayerRecord;
 use crate::store::FILES;
 use crate::tree_digest::TreeSum;
 use crate::walk::walk;
+use crate::{LayerStore, PlanError};
 
 /// Its name beside the layer's files: path, NUL, target, NUL, and so on.
 pub(crate) const LINKS: &str = "links";
@@ -56,6 +57,9 @@ pub enum LinksError {
         /// The layer.
         layer: Digest,
     },
+    /// A layer cannot be looked into.
+    #[error(transparent)]
+    Layer(PlanError),
     /// The file system says no.
     #[error("cannot make the hard links of the layer `{layer}`")]
     Make {
@@ -81,6 +85,7 @@ impl Classify for LinksError {
         match self {
             LinksError::NoTarget { .. } => ErrorKind::Corrupt,
             LinksError::Missing { .. } => ErrorKind::NotFound,
+            LinksError::Layer(error) => error.kind(),
             LinksError::Make { source, .. } => ErrorKind::of_io(source),
             LinksError::Store { source, .. } => source.kind(),
         }
@@ -173,9 +178,9 @@ impl LayerStore {
         let failed = |source: io::Error| LinksError::Make { layer: layer.clone(), source };
         let mut lowers = Vec::with_capacity(below.len());
         for lower in below.iter().rev() {
-            let root = open_root(&self.path(lower)).map_err(|error| match error {
-                Errno::NOENT => LinksError::Missing { layer: lower.clone() },
-                error => failed(error.into()),
+            let root = self.open_root(lower).map_err(|error| match error {
+                PlanError::Missing { layer } => LinksError::Missing { layer },
+                source => LinksError::Layer(source),
             })?;
             lowers.push(Rc::new(root));
         }
@@ -203,7 +208,7 @@ impl LayerStore {
         let mut sum = TreeSum::default();
         walk(&root, &mut sum, &mut |_, _| {}).map_err(|error| failed(error.source))?;
         let entries = u64::try_from(links.len()).unwrap_or(u64::MAX);
-        self.publish_record(&ingest, id, &LayerRecord::new(entries, &sum.summary()))
+        self.complete(&ingest, id, &LayerRecord::new(entries, &sum.summary()), None, false)
             .map(drop)
             .map_err(|source| LinksError::Store { layer: layer.clone(), source })
     }
@@ -230,30 +235,21 @@ impl Copies {
             fs::linkat(directory, &copy[..], &parent, name, AtFlags::empty())?;
             return Ok(true);
         }
-        let Some((directory, original)) = self.find(target)? else { return Ok(false) };
-        copy_entry(&directory, &original, &parent, name)?;
+        let Some(directory) = self.find(target)? else { return Ok(false) };
+        copy_entry(&directory, parted(target).1, &parent, name)?;
         self.files.insert(target.to_vec(), (parent, name.to_vec()));
         Ok(true)
     }
 
-    /// The directory of a lower layer that has this file, and its name there. Links on the way are not followed: an
+    /// The directory of a lower layer that has this file. Links on the way are not followed: an
     /// archive names the file itself.
-    fn find(&self, path: &[u8]) -> Result<Option<(Rc<OwnedFd>, Vec<u8>)>, Errno> {
+    fn find(&self, path: &[u8]) -> Result<Option<Rc<OwnedFd>>, Errno> {
         let (parent, name) = parted(path);
         // Not the layer of the link itself: what it has of this name came after the link.
         let Some(merged) = Self::merged(&self.lowers[1..], parent, self.userxattr)? else { return Ok(None) };
         let below = lookup(&merged, name, self.userxattr)?;
-        if below.stat.as_ref().is_none_or(is_directory) {
-            return Ok(None);
-        }
-        for directory in merged {
-            match fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(_) => return Ok(Some((directory, name.to_vec()))),
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(None)
+        let is_file = below.stat.as_ref().is_some_and(|stat| !is_directory(stat));
+        Ok(below.from.filter(|_| is_file))
     }
 
     /// The directories that merge at `path`, topmost first.
@@ -316,7 +312,9 @@ fn copy_entry(from: &OwnedFd, original: &[u8], to: &OwnedFd, name: &[u8]) -> Res
             let source = fs::openat(from, original, flags, Mode::empty())?;
             let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let copy = fs::openat(to, name, flags, Mode::RUSR | Mode::WUSR)?;
-            copy_content(&source, &copy)?;
+            let size = u64::try_from(stat.st_size).unwrap_or(0);
+            copy_content(&source, &copy, size)
+                .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
             fs::fchown(&copy, owner.0, owner.1)?;
             fs::fchmod(&copy, mode)?;
             copy_xattrs(&source, &copy)?;
@@ -333,19 +331,6 @@ fn copy_entry(from: &OwnedFd, original: &[u8], to: &OwnedFd, name: &[u8]) -> Res
             fs::chownat(to, name, owner.0, owner.1, AtFlags::SYMLINK_NOFOLLOW)?;
             fs::chmodat(to, name, mode, AtFlags::empty())?;
             fs::utimensat(to, name, &times(&stat), AtFlags::SYMLINK_NOFOLLOW)
-        }
-    }
-}
-
-fn copy_content(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
-    if fs::ioctl_ficlone(to.as_fd(), from.as_fd()).is_ok() {
-        return Ok(());
-    }
-    loop {
-        match fs::copy_file_range(from, None, to, None, 1 << 30) {
-            Ok(0) => return Ok(()),
-            Ok(_) | Err(Errno::INTR) => {}
-            Err(error) => return Err(error),
         }
     }
 }

@@ -5,6 +5,41 @@ use std::path::Path;
 use rustix::fd::AsFd;
 use rustix::fs::{self, FileType, Mode, Stat, XattrFlags};
 use rustix::io::{self, Errno};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
+    fsmount, fsopen,
+};
+
+use crate::remove::remove_tree;
+use crate::store::make_directory;
+
+/// Mounts an overlay, attached nowhere, whose directories are made in the new directory `at`, which is removed again.
+/// `userxattr` is for user namespaces.
+///
+/// # Errors
+/// `EINVAL` when the file system of `at` is not taken as an upper layer; `EPERM`, `ENODEV` when the kernel refuses anyway.
+pub fn try_overlay(at: &Path, userxattr: bool) -> std::io::Result<()> {
+    let result = mount_trial(at, userxattr);
+    let removed = remove_tree(at);
+    result?;
+    removed
+}
+
+fn mount_trial(at: &Path, userxattr: bool) -> std::io::Result<()> {
+    make_directory(at, 0o700)?;
+    for name in ["lower", "upper", "work"] {
+        make_directory(&at.join(name), 0o700)?;
+    }
+    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for (key, name) in [("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")] {
+        fsconfig_set_string(&context, key, at.join(name).as_os_str())?;
+    }
+    if userxattr {
+        fsconfig_set_flag(&context, "userxattr")?;
+    }
+    fsconfig_create(&context)?;
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map(drop)?)
+}
 
 /// The attribute of a directory that hides everything below it in lower layers.
 pub(crate) fn opaque_name(userxattr: bool) -> &'static str {

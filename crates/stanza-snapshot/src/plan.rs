@@ -4,11 +4,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, Mode};
-use stanza_spec::{Classify, Digest, ErrorKind, OverlayLayers, Rootfs, RootfsPart};
+use stanza_spec::{Classify, Digest, ErrorKind, Layer, OverlayLayers, Rootfs, RootfsPart};
 
 use crate::LayerStore;
-use crate::overlay::is_opaque_at;
-use crate::store::make_directory;
+use crate::layer::open_layer;
+use crate::store::{FILES, make_directory};
 
 /// Lower layers that one overlay mount takes (kernel, `OVL_MAX_STACK`).
 const LAYERS: usize = 500;
@@ -25,6 +25,18 @@ pub enum PlanError {
     /// A layer is not in the store.
     #[error("the layer `{layer}` is not unpacked")]
     Missing {
+        /// The layer.
+        layer: Digest,
+    },
+    /// A layer is an erofs image, and this machine does not mount those.
+    #[error("the layer `{layer}` is an erofs image, which cannot be mounted here")]
+    NotMountable {
+        /// The layer.
+        layer: Digest,
+    },
+    /// A layer's erofs image is not what was written.
+    #[error("the erofs image of the layer `{layer}` is damaged")]
+    Damaged {
         /// The layer.
         layer: Digest,
     },
@@ -53,7 +65,10 @@ pub enum PlanError {
 impl Classify for PlanError {
     fn kind(&self) -> ErrorKind {
         match self {
-            PlanError::TooManyLayers { .. } | PlanError::TooManyParts { .. } => ErrorKind::Unsupported,
+            PlanError::TooManyLayers { .. }
+            | PlanError::TooManyParts { .. }
+            | PlanError::NotMountable { .. } => ErrorKind::Unsupported,
+            PlanError::Damaged { .. } => ErrorKind::Corrupt,
             PlanError::Missing { .. } => ErrorKind::NotFound,
             PlanError::Mounts(source) | PlanError::Path { source, .. } => ErrorKind::of_io(source),
         }
@@ -76,20 +91,7 @@ pub fn plan_layers(
     container_dir: &Path,
     rootless: bool,
 ) -> Result<Rootfs, PlanError> {
-    let mut lower = Vec::with_capacity(layers.len() + 1);
-    for (index, layer) in layers.iter().enumerate().rev() {
-        if layers[index + 1..].contains(layer) {
-            continue;
-        }
-        let path = store.path(layer);
-        let hides_rest =
-            is_opaque_at(&path, rootless).map_err(|_| PlanError::Missing { layer: layer.clone() })?;
-        lower.push(path);
-        if hides_rest {
-            break;
-        }
-    }
-    lower.push(store.base());
+    let lower = lowers(store, layers)?;
     if lower.len() > LAYERS {
         return Err(PlanError::TooManyLayers { layers: lower.len() });
     }
@@ -102,13 +104,74 @@ pub fn plan_layers(
     Ok(Rootfs::Layered { root, parts: Vec::new() })
 }
 
-/// Makes the directories that a plan writes to; those that are there stay. The root's own mode and owner are those of
-/// the topmost layer.
+/// As [`plan_layers`], with the layers copied into a directory of the container's own, `rootfs` in `container_dir`. `shift`
+/// is the first id of the container's user namespace, 0 without one.
+///
+/// # Errors
+/// When a layer is not in the store.
+pub fn plan_copy(
+    store: &LayerStore,
+    layers: &[Digest],
+    container_dir: &Path,
+    shift: u32,
+) -> Result<Rootfs, PlanError> {
+    Ok(Rootfs::Copied {
+        root: container_dir.join("rootfs"),
+        layers: lowers(store, layers)?,
+        userxattr: store.rootless(),
+        shift,
+    })
+}
+
+/// Puts copies of an image's layers, with owners shifted by `shift`, in place of the layers themselves, where those are
+/// directories: for a user namespace on a file system whose mounts cannot be id-mapped. A copy is made once, beside the
+/// layer, and goes with it.
+///
+/// # Errors
+/// When a copy cannot be made.
+pub fn shift_layers(rootfs: Rootfs, shift: u32) -> io::Result<Rootfs> {
+    let Rootfs::Layered { mut root, parts } = rootfs else { return Ok(rootfs) };
+    for layer in &mut root.lower {
+        let Layer::Directory(path) = layer else { continue };
+        if path.file_name().is_some_and(|name| name == FILES) {
+            let shifted = path.with_file_name(format!("{FILES}-{shift}"));
+            crate::copy::copy_layer(&shifted, path, root.userxattr, shift)?;
+            *layer = Layer::Shifted(shifted);
+        }
+    }
+    Ok(Rootfs::Layered { root, parts })
+}
+
+/// The layers that show, topmost first.
+fn lowers(store: &LayerStore, layers: &[Digest]) -> Result<Vec<Layer>, PlanError> {
+    let mut lower = Vec::with_capacity(layers.len() + 1);
+    for (index, layer) in layers.iter().enumerate().rev() {
+        if layers[index + 1..].contains(layer) {
+            continue;
+        }
+        let (found, hides_rest) = store.look(layer)?;
+        lower.push(found);
+        if hides_rest {
+            break;
+        }
+    }
+    lower.push(Layer::Directory(store.base()));
+    Ok(lower)
+}
+
+/// Makes what a plan writes to: the directories of an overlay, or the copy of the layers; what is there stays. The root's
+/// own mode and owner are those of the topmost layer.
 ///
 /// # Errors
 /// When one cannot be made.
 pub fn prepare(rootfs: &Rootfs) -> io::Result<()> {
-    let Rootfs::Layered { root, parts } = rootfs else { return Ok(()) };
+    let (root, parts) = match rootfs {
+        Rootfs::Directory(_) => return Ok(()),
+        Rootfs::Copied { root, layers, userxattr, shift } => {
+            return crate::copy::copy_layers(root, layers, *userxattr, *shift);
+        }
+        Rootfs::Layered { root, parts } => (root, parts),
+    };
     let overlays = parts.iter().filter_map(|part| match part {
         RootfsPart::Overlay { layers, .. } => Some(layers),
         RootfsPart::ReadOnlyBind { .. } => None,
@@ -135,7 +198,10 @@ pub(crate) fn prepare_upper(layers: &OverlayLayers) -> io::Result<()> {
         result => result?,
     }
     let Some(lower) = layers.lower.first() else { return Ok(()) };
-    let like = fs::stat(lower)?;
+    let like = match lower {
+        Layer::Directory(path) | Layer::Shifted(path) => fs::stat(path)?,
+        image @ Layer::Erofs { .. } => fs::fstat(open_layer(image)?)?,
+    };
     if (like.st_uid, like.st_gid) != (0, 0) {
         // An owner that this user namespace does not have shows as nobody's and cannot be given.
         let _ = std::os::unix::fs::chown(upper, Some(like.st_uid), Some(like.st_gid));

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use stanza_spec::Instant;
+use stanza_spec::{Digest, Instant};
 
 use crate::tree_digest::{Summary, TreeDigest};
 
@@ -20,16 +20,36 @@ pub struct LayerRecord {
     pub version: u32,
     /// Entries of the archive it was made of.
     pub entries: u64,
-    /// Over everything in the layer's tree.
-    pub tree: TreeDigest,
+    /// Over everything in the layer's directory; an erofs image has its own digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<TreeDigest>,
     /// Bytes of all files' content, each file once.
     pub size: u64,
-    /// Bytes that all of it takes on disk, directories too.
+    /// Bytes that all of it takes on disk: directories too, or the archive and the image.
     pub allocated: u64,
     /// Files, directories and everything else, each once.
     pub inodes: u64,
     /// When it was unpacked, in RFC 3339.
     pub created: String,
+    /// Where the layer is an erofs image in place of a directory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub erofs: Option<ErofsRecord>,
+}
+
+/// What is known of a layer's erofs image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ErofsRecord {
+    /// Of the whole image.
+    pub digest: Digest,
+    /// Bytes of the image.
+    pub size: u64,
+    /// The checksum in the image's superblock, which covers the superblock and the table of devices.
+    pub checksum: u32,
+    /// Bytes of the archive; zeros may follow to fill a block.
+    pub tar_size: u64,
+    /// The layer's root is opaque.
+    pub opaque: bool,
 }
 
 impl LayerRecord {
@@ -40,11 +60,12 @@ impl LayerRecord {
         LayerRecord {
             version: LayerRecord::VERSION,
             entries,
-            tree: tree.digest,
+            tree: Some(tree.digest),
             size: tree.size,
             allocated: tree.allocated,
             inodes: tree.inodes,
             created: Instant::now().rfc3339(),
+            erofs: None,
         }
     }
 

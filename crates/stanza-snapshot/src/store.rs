@@ -7,7 +7,9 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use stanza_spec::{Classify, Digest, ErrorKind};
 
+use crate::StorageDriver;
 use crate::ingest::{self, Ingest};
+use crate::overlay::try_overlay;
 use crate::record::RECORD;
 use crate::remove::remove_tree;
 
@@ -19,6 +21,8 @@ pub(crate) const FILES: &str = "fs";
 pub struct LayerStore {
     root: PathBuf,
     rootless: bool,
+    driver: StorageDriver,
+    memory: Option<PathBuf>,
 }
 
 /// A lock on all layers; gone when dropped.
@@ -143,7 +147,8 @@ impl LayerStore {
     /// # Errors
     /// When the directories cannot be made.
     pub fn open(root: &Path, rootless: bool) -> Result<LayerStore, OpenError> {
-        let store = LayerStore { root: root.to_owned(), rootless };
+        let driver = StorageDriver::default();
+        let store = LayerStore { root: root.to_owned(), rootless, driver, memory: None };
         // Made last, so where it is, everything is.
         let base = store.base();
         if rustix::fs::access(base.join(LAST), rustix::fs::Access::EXISTS).is_ok() {
@@ -160,8 +165,29 @@ impl LayerStore {
         for path in &private {
             make_directory(path, 0o700).map_err(fail(path))?;
         }
-        make_base(&base).map_err(fail(&base))?;
-        Ok(store)
+        // What is made last is made only where overlayfs takes the file system: elsewhere this way is taken each time.
+        let refused = is_overlay_refused(&store.ingest(), rootless);
+        make_base(&base, !refused).map_err(fail(&base))?;
+        let driver = if refused { StorageDriver::Copy } else { driver };
+        Ok(LayerStore { driver, ..store })
+    }
+
+    /// The same store, whose layers are unpacked by `driver` from now on; without one, by what its file system allows. `memory` is a directory that is empty after a
+    /// reboot: what was found out about this kernel is kept there.
+    #[must_use]
+    pub fn with_driver(self, driver: Option<StorageDriver>, memory: &Path) -> LayerStore {
+        let driver = driver.unwrap_or(self.driver);
+        LayerStore { driver, memory: Some(memory.to_owned()), ..self }
+    }
+
+    /// The driver that unpacks.
+    #[must_use]
+    pub fn driver(&self) -> StorageDriver {
+        self.driver
+    }
+
+    pub(crate) fn memory(&self) -> Option<&Path> {
+        self.memory.as_deref()
     }
 
     /// Whether a layer is there, whole.
@@ -320,14 +346,21 @@ impl LayerStore {
     }
 }
 
-/// What is made last in the base layer: where it is, the whole store is.
+/// What is made last in the base layer: where it is, the whole store is, and overlays can be mounted on it.
 const LAST: &str = "etc/resolv.conf";
 
-fn make_base(base: &Path) -> io::Result<()> {
+/// Whether overlayfs does not take this file system; `false` when it cannot be told, as without the right to mount.
+fn is_overlay_refused(ingest: &Path, rootless: bool) -> bool {
+    let Ok(trial) = Ingest::create(ingest) else { return false };
+    try_overlay(trial.path(), rootless).is_err_and(|error| error.kind() == io::ErrorKind::InvalidInput)
+}
+
+fn make_base(base: &Path, last: bool) -> io::Result<()> {
     for directory in ["", "dev", "proc", "sys", "etc"] {
         make_directory(&base.join(directory), 0o755)?;
     }
-    for file in ["etc/hosts", "etc/hostname", LAST] {
+    let files = ["etc/hosts", "etc/hostname"].into_iter().chain(last.then_some(LAST));
+    for file in files {
         let path = base.join(file);
         std::fs::OpenOptions::new().create(true).append(true).open(&path)?;
         rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(0o644))?;

@@ -143,6 +143,15 @@ impl LayerStore {
         };
         let written = fs::stat(self.member(layer, RECORD))
             .map_err(|error| unreadable(PathBuf::from("/"), error.into()))?;
+        if let Some(erofs) = &recorded.erofs {
+            let found = self.verify_erofs(layer, erofs).map_err(|error| unreadable("/".into(), error))?;
+            let Some(difference) = found else { return Ok(()) };
+            return Err(VerifyError::Differs {
+                layer: layer.clone(),
+                difference: difference.to_owned(),
+                changed: Vec::new(),
+            });
+        }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let root = fs::open(self.path(layer), flags, Mode::empty())
             .map_err(|error| unreadable(PathBuf::from("/"), error.into()))?;
@@ -155,7 +164,7 @@ impl LayerStore {
         })
         .map_err(|error| unreadable(error.path, error.source))?;
         let found = sum.summary();
-        if found.digest == recorded.tree {
+        if recorded.tree == Some(found.digest) {
             return Ok(());
         }
         let difference = difference(&recorded, &found);

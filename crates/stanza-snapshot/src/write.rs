@@ -12,6 +12,9 @@
 //! the layer was written. A file with several names is stored once and then linked. What stanza put there to mount on, and
 //! sockets, are left out; overlayfs's own attributes are turned into marks or dropped.
 //!
+//! A container whose root file system is a copy of its layers has no upper tree: what the two do not have in common is told
+//! by comparing them, and written in the order of its paths ([`write_difference`]).
+//!
 //! Directories are found by their path beneath the tree's root, no link followed, for the container may be running: what it
 //! moves meanwhile is missed or seen twice, but nothing outside is read.
 
@@ -23,26 +26,30 @@ use std::path::{Path, PathBuf};
 use rustix::fd::OwnedFd;
 use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
-use stanza_spec::{Classify, ErrorKind};
+use stanza_spec::{Classify, ErrorKind, Layer};
 use stanza_tar::{Builder, EntryKind, Header};
 
 use crate::changes::MOUNT_POINTS;
+use crate::layer::{open_layer, place};
 use crate::node::{Descriptors, Node, Reader, names};
 use crate::overlay::{is_directory, is_opaque, is_own_xattr, is_whiteout};
 use crate::owners::OwnerMap;
+use crate::{Change, ChangeKind, DiffError};
 
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS);
 
 /// What becomes one layer.
 #[derive(Clone, Debug)]
 pub struct LayerSource {
-    /// Directories in overlay form, the topmost first.
-    pub trees: Vec<PathBuf>,
+    /// What a container has written: a directory in overlay form, above everything else.
+    pub own: Option<PathBuf>,
+    /// Layers that are written, the topmost first.
+    pub trees: Vec<Layer>,
     /// The layers below, the topmost first, stanza's own base left out; with none, what is hidden is not marked.
-    pub below: Vec<PathBuf>,
+    pub below: Vec<Layer>,
     /// Overlay's marks are in `user.overlay.*`.
     pub userxattr: bool,
-    /// Whose the files are.
+    /// Whose the files in `own` are; layers have the owners that they show.
     pub owners: OwnerMap,
 }
 
@@ -81,6 +88,9 @@ pub enum LayerError {
         #[source]
         source: io::Error,
     },
+    /// A copy cannot be compared with its layers.
+    #[error(transparent)]
+    Compare(#[from] DiffError),
     /// The stream cannot be written.
     #[error("cannot write the layer")]
     Write(#[source] io::Error),
@@ -91,6 +101,7 @@ impl Classify for LayerError {
         match self {
             LayerError::Name { .. } => ErrorKind::InvalidArgument,
             LayerError::Redirected { .. } => ErrorKind::Unsupported,
+            LayerError::Compare(error) => error.kind(),
             LayerError::Read { source, .. } | LayerError::Open { source, .. } | LayerError::Write(source) => {
                 ErrorKind::of_io(source)
             }
@@ -100,6 +111,7 @@ impl Classify for LayerError {
     fn hint(&self) -> Option<String> {
         match self {
             LayerError::Name { .. } => Some("remove or rename it in the container".to_owned()),
+            LayerError::Compare(error) => error.hint(),
             _ => None,
         }
     }
@@ -112,24 +124,25 @@ impl Classify for LayerError {
 pub fn write_layer(source: &LayerSource, out: &mut dyn Write) -> Result<u64, LayerError> {
     let descriptors = Descriptors::open()
         .map_err(|source| LayerError::Open { path: PathBuf::from("/proc/self/fd"), source })?;
-    let open = |path: &PathBuf| {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        fs::open(path, flags, Mode::empty())
-            .map_err(|error| LayerError::Open { path: path.clone(), source: error.into() })
+    let open = |layer: &Layer| {
+        open_layer(layer).map_err(|source| LayerError::Open { path: place(layer).to_owned(), source })
     };
-    let trees = source.trees.iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    let plain = OwnerMap::default();
+    let mut trees = Vec::with_capacity(source.trees.len() + 1);
+    if let Some(own) = &source.own {
+        let directory = open(&Layer::Directory(own.clone()))?;
+        trees.push(Tree { directory, reader: reader(&descriptors, &source.owners) });
+    }
+    for layer in &source.trees {
+        trees.push(Tree { directory: open(layer)?, reader: reader(&descriptors, &plain) });
+    }
     let below = source.below.iter().map(open).collect::<Result<Vec<_>, _>>()?;
     let mut writer = Writer {
         out: Builder::new(out),
         trees,
         below,
         userxattr: source.userxattr,
-        reader: Reader {
-            descriptors: &descriptors,
-            owners: &source.owners,
-            wanted: is_stored_xattr,
-            of_all: true,
-        },
+        plain: reader(&descriptors, &plain),
         links: HashMap::new(),
         entries: 0,
     };
@@ -142,6 +155,49 @@ pub fn write_layer(source: &LayerSource, out: &mut dyn Write) -> Result<u64, Lay
     }
     writer.out.finish().map_err(LayerError::Write)?;
     Ok(writer.entries)
+}
+
+/// Writes what the copy of layers in `root` has otherwise than `layers`, the topmost first; gives the number of its entries.
+/// `shift` is what was added to the owners when it was copied, and `owners` tells whose its files are.
+///
+/// # Errors
+/// When something cannot be read, is named as no entry of a layer may be, or the stream cannot be written.
+pub fn write_difference(
+    root: &Path,
+    layers: &[Layer],
+    (userxattr, shift): (bool, u32),
+    owners: &OwnerMap,
+    out: &mut dyn Write,
+) -> Result<u64, LayerError> {
+    let open = |source: io::Error| LayerError::Open { path: root.to_owned(), source };
+    let changes = crate::copy::changes(root, layers, userxattr, shift)?;
+    let descriptors = Descriptors::open()
+        .map_err(|source| LayerError::Open { path: PathBuf::from("/proc/self/fd"), source })?;
+    let copy = Layer::Directory(root.to_owned());
+    let tree = Tree { directory: open_layer(&copy).map_err(open)?, reader: reader(&descriptors, owners) };
+    let plain = OwnerMap::default();
+    let mut writer = Writer {
+        out: Builder::new(out),
+        trees: vec![tree],
+        below: layers.first().map(open_layer).transpose().map_err(open)?.into_iter().collect(),
+        userxattr,
+        plain: reader(&descriptors, &plain),
+        links: HashMap::new(),
+        entries: 0,
+    };
+    let top = writer.trees[0].reader.read(&writer.trees[0].directory, b".").map_err(failed(b""))?;
+    if let Some(top) = top {
+        writer.root(top)?;
+    }
+    for change in &changes {
+        writer.change(change)?;
+    }
+    writer.out.finish().map_err(LayerError::Write)?;
+    Ok(writer.entries)
+}
+
+fn reader<'a>(descriptors: &'a Descriptors, owners: &'a OwnerMap) -> Reader<'a> {
+    Reader { descriptors, owners, wanted: is_stored_xattr, of_all: true }
 }
 
 /// Attributes that belong to a file rather than to the machine it is on.
@@ -162,12 +218,19 @@ struct Pending {
     hides: bool,
 }
 
+/// What is written.
+struct Tree<'a> {
+    directory: OwnedFd,
+    reader: Reader<'a>,
+}
+
 struct Writer<'a> {
     out: Builder<&'a mut dyn Write>,
-    trees: Vec<OwnedFd>,
+    trees: Vec<Tree<'a>>,
     below: Vec<OwnedFd>,
     userxattr: bool,
-    reader: Reader<'a>,
+    /// For what is below.
+    plain: Reader<'a>,
     /// Files with several names, by device and inode, and the first name.
     links: HashMap<(u64, u64), Vec<u8>>,
     entries: u64,
@@ -180,7 +243,7 @@ impl Writer<'_> {
         let mut hides = pending.hides;
         let mut directories: Vec<(usize, OwnedFd)> = Vec::with_capacity(pending.members.len());
         for member in &pending.members {
-            let directory = match open_beneath(&self.trees[*member], path) {
+            let directory = match open_beneath(&self.trees[*member].directory, path) {
                 // The container has moved it away.
                 Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
                 result => result.map_err(failed(path))?,
@@ -195,8 +258,8 @@ impl Writer<'_> {
                 break;
             }
         }
-        let Some((_, top)) = directories.first() else { return Ok(Vec::new()) };
-        let top = self.reader.read(top, b".").map_err(failed(path))?;
+        let Some((member, top)) = directories.first() else { return Ok(Vec::new()) };
+        let top = self.trees[*member].reader.read(top, b".").map_err(failed(path))?;
         let Some(top) = top else { return Ok(Vec::new()) };
         if path.is_empty() {
             self.root(top)?;
@@ -254,7 +317,7 @@ impl Writer<'_> {
             if self.is_mount_point(&path, directory, name, &stat) {
                 return Ok(None);
             }
-            self.file(path, name, directory)?;
+            self.file(path, name, *member, directory)?;
             return Ok(None);
         }
         let Some(first) = members.first() else { return Ok(None) };
@@ -269,8 +332,46 @@ impl Writer<'_> {
         Ok(Some(Pending { path, members, hides }))
     }
 
-    fn file(&mut self, path: Vec<u8>, name: &[u8], directory: &OwnedFd) -> Result<(), LayerError> {
-        let Some(node) = self.reader.read(directory, name).map_err(failed(&path))? else { return Ok(()) };
+    /// Writes what one path of a copy is, if it has been changed.
+    fn change(&mut self, change: &Change) -> Result<(), LayerError> {
+        let path = change.path.as_os_str().as_bytes();
+        let path = path.strip_prefix(b"/").unwrap_or(path);
+        let (parent, name) = match path.iter().rposition(|byte| *byte == b'/') {
+            Some(at) => (&path[..at], &path[at + 1..]),
+            None => (&b""[..], path),
+        };
+        if change.kind == ChangeKind::Deleted {
+            return self.mark(parent, &[b".wh.", name].concat());
+        }
+        let directory = match open_beneath(&self.trees[0].directory, parent) {
+            // The container has moved it away.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Ok(()),
+            result => result.map_err(failed(path))?,
+        };
+        check_name(path, name)?;
+        let found = match fs::statat(&directory, name, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(()),
+            result => result.map_err(failed(path))?,
+        };
+        if is_directory(&found) {
+            let node = self.trees[0].reader.read(&directory, name).map_err(failed(path))?;
+            let Some(node) = node.filter(|node| node.header.kind == EntryKind::Directory) else {
+                return Ok(());
+            };
+            return self.entry([path, b"/"].concat(), node.header, None);
+        }
+        self.file(path.to_vec(), name, 0, &directory)
+    }
+
+    fn file(
+        &mut self,
+        path: Vec<u8>,
+        name: &[u8],
+        member: usize,
+        directory: &OwnedFd,
+    ) -> Result<(), LayerError> {
+        let node = self.trees[member].reader.read(directory, name).map_err(failed(&path))?;
+        let Some(node) = node else { return Ok(()) };
         let Node { mut header, stat, mut content } = node;
         if let Some(content) = &content
             && has_xattr(content.file(), self.userxattr, "metacopy").map_err(failed(&path))?
@@ -296,7 +397,7 @@ impl Writer<'_> {
     fn root(&mut self, top: Node) -> Result<(), LayerError> {
         let header = Header { path: Vec::new(), mtime: (0, 0), ..top.header };
         let below = match self.below.first() {
-            Some(root) => self.reader.read(root, b".").map_err(failed(b""))?.map(|node| node.header),
+            Some(root) => self.plain.read(root, b".").map_err(failed(b""))?.map(|node| node.header),
             None => Some(Header { kind: EntryKind::Directory, mode: 0o755, ..Header::default() }),
         };
         let below = below.map(|below| Header { path: Vec::new(), mtime: (0, 0), ..below });

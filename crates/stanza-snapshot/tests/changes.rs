@@ -58,7 +58,7 @@ fn changes_are_told_as_docker_tells_them() {
     assert_eq!(changes(&plan).unwrap(), []);
     prepare(&plan).unwrap();
     let Rootfs::Layered { root, .. } = &plan else { unreachable!() };
-    let lower: Vec<_> = root.lower.iter().map(|path| path.to_str().unwrap()).collect();
+    let lower: Vec<_> = root.lower.iter().map(|layer| common::directory(layer).to_str().unwrap()).collect();
     let target = container.path().join("m");
     fs::create_dir(&target).unwrap();
     let script = r#"

@@ -57,7 +57,7 @@ fn with_state_in_a_further_mount() {
 }
 
 fn mount_overlay(layers: &OverlayLayers, target: &Path) {
-    let lower: Vec<_> = layers.lower.iter().map(|path| path.to_str().unwrap()).collect();
+    let lower: Vec<_> = layers.lower.iter().map(|layer| common::directory(layer).to_str().unwrap()).collect();
     let mut options = format!(
         "lowerdir={},upperdir={},workdir={}",
         lower.join(":"),

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use common::{Scene, Tar, digest, in_namespaces, is_root};
 use stanza_snapshot::{LayerStore, PlanError, RemoveError, plan_layers, prepare, remove_tree};
-use stanza_spec::{Digest, Rootfs};
+use stanza_spec::{Digest, Layer, Rootfs};
 
 #[test]
 fn a_layer_applied_by_many_at_once_is_there_once() {
@@ -81,10 +81,10 @@ fn plans_stack_layers_topmost_first_and_each_once() {
     let container = scene.outside();
     let lower = |layers: &[Digest]| match plan_layers(&scene.store, layers, &container, false).unwrap() {
         Rootfs::Layered { root, .. } => root.lower,
-        Rootfs::Directory(_) => unreachable!(),
+        _ => unreachable!(),
     };
-    let path = |digest: &Digest| scene.store.path(digest);
-    let base = scene.directory.path().join("layers/base");
+    let path = |digest: &Digest| Layer::Directory(scene.store.path(digest));
+    let base = Layer::Directory(scene.directory.path().join("layers/base"));
     assert_eq!(lower(&[a.clone(), b.clone()]), [path(&b), path(&a), base.clone()]);
     assert_eq!(lower(&[a.clone(), b.clone(), a.clone()]), [path(&a), path(&b), base.clone()]);
     assert_eq!(lower(&[a.clone(), opaque.clone(), b.clone()]), [path(&b), path(&opaque), base.clone()]);

@@ -40,7 +40,7 @@ fn everything() -> Tar {
 }
 
 fn tree(store: &LayerStore, layer: &Digest) -> String {
-    store.record(layer).unwrap().tree.to_string()
+    store.record(layer).unwrap().tree.unwrap().to_string()
 }
 
 #[test]

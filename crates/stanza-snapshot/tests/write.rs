@@ -13,12 +13,18 @@ use std::path::{Path, PathBuf};
 use common::{Scene, Tar, digest};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, Timespec, Timestamps, XattrFlags, lsetxattr, mknodat};
 use stanza_snapshot::{IdRange, LayerError, LayerSource, OwnerMap, write_layer};
+use stanza_spec::Layer;
 use stanza_tar::{Archive, Limits};
 
 fn write(trees: &[&Path], below: &[&Path]) -> Result<Vec<u8>, LayerError> {
-    let own = |paths: &[&Path]| paths.iter().map(|path| path.to_path_buf()).collect();
-    let source =
-        LayerSource { trees: own(trees), below: own(below), userxattr: false, owners: OwnerMap::default() };
+    let layers = |paths: &[&Path]| paths.iter().map(|path| Layer::Directory(path.to_path_buf())).collect();
+    let source = LayerSource {
+        own: None,
+        trees: layers(trees),
+        below: layers(below),
+        userxattr: false,
+        owners: OwnerMap::default(),
+    };
     let mut bytes = Vec::new();
     write_layer(&source, &mut bytes).map(|_| bytes)
 }
@@ -256,8 +262,13 @@ fn owners_are_told_as_the_container_knows_them() {
         std::os::unix::fs::chown(work.path().join(name), Some(owner), Some(owner)).unwrap();
     }
     let ids = vec![IdRange { inside: 0, outside: 100_000, count: 65_536 }];
+    // Those of a layer are what it shows already.
+    let layer = tempfile::tempdir_in("/var/tmp").unwrap();
+    fs::write(layer.path().join("of-a-layer"), "").unwrap();
+    std::os::unix::fs::chown(layer.path().join("of-a-layer"), Some(7), Some(7)).unwrap();
     let source = LayerSource {
-        trees: vec![work.path().to_path_buf()],
+        own: Some(work.path().to_path_buf()),
+        trees: vec![Layer::Directory(layer.path().to_path_buf())],
         below: Vec::new(),
         userxattr: false,
         owners: OwnerMap { uids: ids.clone(), gids: ids },
@@ -270,7 +281,7 @@ fn owners_are_told_as_the_container_knows_them() {
         let header = entry.header();
         owners.push((String::from_utf8_lossy(&header.path).into_owned(), header.uid, header.gid));
     }
-    let expected = [("./", 65_534), ("root", 0), ("stranger", 65_534), ("user", 1000)];
+    let expected = [("./", 65_534), ("of-a-layer", 7), ("root", 0), ("stranger", 65_534), ("user", 1000)];
     assert_eq!(owners, expected.map(|(name, id)| (name.to_owned(), id, id)));
 }
 

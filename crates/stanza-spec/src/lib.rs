@@ -27,7 +27,7 @@ pub use error::{Classify, ErrorKind};
 pub use id::{ContainerId, IdError, is_valid_container_name};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};
-pub use rootfs::{OverlayLayers, Rootfs, RootfsPart};
+pub use rootfs::{ErofsWay, Layer, OverlayLayers, Rootfs, RootfsPart};
 pub use time::{Instant, TimeError};
 
 /// The OCI runtime and image types, as the crate `oci-spec` gives them.

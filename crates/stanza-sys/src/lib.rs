@@ -7,10 +7,12 @@ pub mod bpf;
 mod clone;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod entry;
+mod erofs;
 mod exec;
 mod handle;
 mod keyring;
 mod lock;
+mod loop_device;
 mod loopback;
 mod mount;
 mod pages;
@@ -22,12 +24,14 @@ mod signal;
 mod time;
 
 pub use clone::{CloneFlags, Cloned, clone_process, unshare};
+pub use erofs::mount_erofs;
 pub use exec::{
     CStringArray, close_descriptors_from, execute, keep_across_exec, keep_only, set_close_on_exec_from,
 };
 pub use handle::Handle;
 pub use keyring::join_session_keyring;
 pub use lock::{is_locked, lock_exclusive, try_lock_exclusive};
+pub use loop_device::attach_loop;
 pub use loopback::bring_up_loopback;
 pub use mount::{MountAttributes, mount_set_attributes};
 pub use pages::release_program_pages;

@@ -400,6 +400,12 @@ impl<R: BufRead> Content<'_, R> {
         self.archive.content
     }
 
+    /// Where in the stream the next stored byte is. Stored content starts at a multiple of 512.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.archive.offset
+    }
+
     /// What a failure to read this content says about the archive.
     #[must_use]
     pub fn failure(&self, source: io::Error) -> TarError {

@@ -1,6 +1,8 @@
 //! A pull as a pipeline: it unpacks while it downloads, goes on where it stopped, shares downloads between processes,
 //! brings all platforms, and tells machines how far it is.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
@@ -144,8 +146,11 @@ fn damage_in_what_was_kept_is_found_and_the_layer_fetched_anew() {
     assert_eq!(ranges, [true, false]);
 }
 
+/// Documents of a registry by digest: media type and bytes.
+type Documents = BTreeMap<String, (String, Vec<u8>)>;
+
 /// An index of two platforms and an attestation, and everything in it by digest.
-fn index(stanza: &stanza_test::Stanza) -> (Vec<u8>, BTreeMap<String, (String, Vec<u8>)>) {
+fn index(stanza: &stanza_test::Stanza) -> (Vec<u8>, Documents) {
     const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
     let config = json!({ "Cmd": ["sh"] });
     let own = Layout::new(vec![stanza.busybox().to_vec()], &config);

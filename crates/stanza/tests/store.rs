@@ -341,9 +341,15 @@ fn a_wrong_configuration_is_told_by_those_who_read_it_and_only_by_them() {
         error.contains("wrong.toml`, line 3: unknown field `budgte`, expected one of `budget`"),
         "{error}"
     );
-    let words = [config.as_str(), "run", "--rm", "--network", "none", "busybox", "echo", "here"];
-    let _ = run(&stanza, &["busybox", "true"]);
-    assert_eq!(stanza.ok(&words), "here");
+    stanza.ok(&["create", "--network", "none", "--name", "there", "busybox", "echo", "here"]);
+    assert_eq!(stanza.ok(&[&config, "start", "-a", "there"]), "here");
+    assert_eq!(stanza.ok(&[&config, "ps", "-a", "--format", "{{.Names}}"]), "there");
+    // A new container asks for the storage driver, unless it is given.
+    let words = ["run", "--rm", "--network", "none", "busybox", "echo", "here"];
+    let error = stanza.fails(125, &[&[config.as_str()], &words[..]].concat());
+    assert!(error.contains("wrong.toml`, line 3: "), "{error}");
+    let given = [&[config.as_str(), "--storage-driver", "overlay"], &words[..]].concat();
+    assert_eq!(stanza.ok(&given), "here");
     assert!(stanza.fails(1, &["--config=/nonexistent", "image", "prune", "-f"]).contains("/nonexistent"));
 }
 

@@ -23,11 +23,13 @@ mod help;
 mod history;
 mod image_diff;
 mod image_inspect;
+mod image_mount;
 mod image_prune;
 mod image_referrers;
 mod image_squash;
 mod image_tags;
 mod image_tree;
+mod image_unmount;
 mod image_verify;
 mod images;
 mod import;
@@ -141,11 +143,13 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     history::ENTRY,
     image_diff::ENTRY,
     image_inspect::ENTRY,
+    image_mount::ENTRY,
     image_prune::ENTRY,
     image_referrers::ENTRY,
     image_squash::ENTRY,
     image_tags::ENTRY,
     image_tree::ENTRY,
+    image_unmount::ENTRY,
     image_verify::ENTRY,
     import::ENTRY,
     load::ENTRY,

@@ -41,7 +41,7 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
         ("ContainersPaused", 0.into()),
         ("ContainersStopped", facts.stopped.into()),
         ("Images", facts.images.into()),
-        ("Driver", "overlay".into()),
+        ("Driver", facts.storage_driver.to_string().into()),
         ("BackingFilesystem", facts.backing_file_system.as_str().into()),
         ("CgroupVersion", facts.cgroup.as_str().into()),
         ("CgroupControllers", facts.cgroup_controllers.clone().into()),

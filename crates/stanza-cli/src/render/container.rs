@@ -136,7 +136,7 @@ pub(crate) fn inspect(container: &Container, root: &Path) -> Json {
         ("LogPath", log.into()),
         ("Name", format!("/{}", container.name).into()),
         ("RestartCount", 0.into()),
-        ("Driver", "overlay".into()),
+        ("Driver", container.storage_driver.to_string().into()),
         ("Platform", "linux".into()),
         ("HostConfig", host_config(container)),
         ("Mounts", Json::List(container.mounts.iter().map(mount_point).collect())),
@@ -380,6 +380,7 @@ mod tests {
 
     pub(crate) fn sample(state: State) -> Container {
         Container {
+            storage_driver: stanza_engine::StorageDriver::Overlay,
             id: "0123456789abcdef".repeat(4).parse().unwrap(),
             name: "web".to_owned(),
             config: ContainerConfig { image: "busybox".to_owned(), ..ContainerConfig::default() },

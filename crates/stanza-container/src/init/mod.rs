@@ -235,9 +235,13 @@ pub(crate) fn mount_root(
     // user namespace may not be able to reach stanza's own directories, but it can reach /proc, needed no more.
     let place = match (prepared, rootfs) {
         // A directory that can be reached is as good, and leaves /proc in view.
-        (_, Rootfs::Directory(path)) if rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() => path,
+        (_, Rootfs::Directory(path) | Rootfs::Copied { root: path, .. })
+            if rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok() =>
+        {
+            path
+        }
         (Some(_), _) => Path::new("/proc"),
-        (None, Rootfs::Directory(path)) => path,
+        (None, Rootfs::Directory(path) | Rootfs::Copied { root: path, .. }) => path,
         (None, Rootfs::Layered { root, .. }) => &root.upper,
     };
     let made;
@@ -273,7 +277,7 @@ pub(crate) fn mount_root(
 
 fn make_root(rootfs: &Rootfs) -> Result<Prepared, Failure> {
     match rootfs {
-        Rootfs::Directory(path) => {
+        Rootfs::Directory(path) | Rootfs::Copied { root: path, .. } => {
             let root = source::clone_tree(path, true).during_on("clone the root file system", path)?;
             Ok(Prepared { root, parts: Vec::new(), binds: Vec::new() })
         }

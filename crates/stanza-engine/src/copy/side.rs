@@ -15,13 +15,12 @@ use stanza_spec::oci::runtime::Spec;
 use stanza_spec::{Classify, ContainerId, ErrorKind, Rootfs};
 
 use super::{Copied, CopyEnd, CopyError};
+use crate::Engine;
 use crate::commit::owners;
 use crate::container::State;
-use crate::create::UnpackError;
 use crate::database::Record;
 use crate::engine::Lock;
 use crate::find::FindError;
-use crate::{Engine, HOST_IMAGE};
 
 /// Bytes handed on at once.
 const CHUNK: usize = 128 << 10;
@@ -162,12 +161,7 @@ impl Engine {
     /// What a container that does not run is put together from: without what only a running one has.
     fn stand(&mut self, record: Record) -> Result<Standing, CopyError> {
         let state_dir = self.options.container_dir(record.id.as_str());
-        let rootfs = if record.config.image == HOST_IMAGE {
-            self.plan_host_rootfs(&state_dir).map_err(UnpackError::from)
-        } else {
-            self.plan_image_rootfs(&record.facts.layers, &state_dir)
-        };
-        let rootfs = rootfs.map_err(CopyError::Rootfs)?;
+        let rootfs = self.plan_rootfs(&record).map_err(CopyError::Rootfs)?;
         let copy_up = self.copy_up(&record);
         let mut spec = self.plan_spec(&record)?.spec;
         let mut mounts = spec.mounts().clone().unwrap_or_default();

@@ -4,11 +4,12 @@ use std::io;
 use std::path::PathBuf;
 
 use stanza_image::{ResolveError, StoreError};
-use stanza_snapshot::PlanError;
+use stanza_snapshot::{LinksError, PlanError};
 use stanza_spec::{Classify, Digest, ErrorKind};
 
 use crate::database::DatabaseError;
 use crate::network::NetworkError;
+use crate::settings::SettingsError;
 use crate::spec::SpecError;
 
 /// Why a container was not created. Nothing of it is left.
@@ -122,10 +123,27 @@ pub enum UnpackError {
     },
     /// Hard links between layers cannot be made.
     #[error(transparent)]
-    Links(#[from] stanza_snapshot::LinksError),
+    Links(#[from] LinksError),
     /// The layers do not make a root file system.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// The configuration file does not say which form layers shall have.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// They cannot be copied for a user namespace.
+    #[error("cannot shift the owners of the layers")]
+    Shift(#[source] std::io::Error),
+}
+
+impl UnpackError {
+    /// Whether a layer is not there in a form that can be used, so that unpacking it may help.
+    pub(crate) fn is_of_layers(&self) -> bool {
+        matches!(
+            self,
+            UnpackError::Plan(error) | UnpackError::Links(LinksError::Layer(error))
+                if matches!(error, PlanError::Missing { .. } | PlanError::NotMountable { .. } | PlanError::Damaged { .. })
+        ) || matches!(self, UnpackError::Links(LinksError::Missing { .. }))
+    }
 }
 
 impl Classify for UnpackError {
@@ -138,6 +156,8 @@ impl Classify for UnpackError {
             UnpackError::Layer { source, .. } => source.kind(),
             UnpackError::Links(error) => error.kind(),
             UnpackError::Plan(error) => error.kind(),
+            UnpackError::Settings(error) => error.kind(),
+            UnpackError::Shift(source) => ErrorKind::of_io(source),
         }
     }
 
@@ -150,6 +170,8 @@ impl Classify for UnpackError {
             UnpackError::Layer { source, .. } => source.hint(),
             UnpackError::Links(error) => error.hint(),
             UnpackError::Plan(error) => error.hint(),
+            UnpackError::Settings(error) => error.hint(),
+            UnpackError::Shift(_) => None,
         }
     }
 }

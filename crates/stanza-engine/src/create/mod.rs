@@ -5,6 +5,7 @@
 //! directory. Whatever fails, nothing of the container is left.
 
 mod error;
+mod rootfs;
 
 pub use error::{CreateError, UnpackError};
 
@@ -13,8 +14,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use stanza_image::{Image, Platforms, Progress, PullOptions, ResolveError, RestoreOptions, restore_layers};
-use stanza_snapshot::{LayersHeld, LinksError, PlanError, plan_host, plan_layers, prepare};
+use stanza_image::{Image, Platforms, Progress, ResolveError};
+use stanza_snapshot::prepare;
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
     ContainerConfig, ContainerId, Digest, Instant, Isolation, MountKind, NamespaceMode, NetworkMode,
@@ -23,7 +24,6 @@ use stanza_spec::{
 
 use crate::database::{Insert, InsertError, Phase, Record};
 use crate::engine::{Fresh, Lock, make_directory};
-use crate::layers::Unpacking;
 use crate::record::{Facts, VolumeUse};
 use crate::spec::userns;
 use crate::spec::{self, MountError, Planned, SpecError};
@@ -41,14 +41,6 @@ pub struct Created {
     pub name: String,
     /// What the user should know.
     pub warnings: Vec<String>,
-}
-
-/// An image's layers, ready to be mounted.
-struct Stack {
-    rootfs: Rootfs,
-    /// Those of the image, and those that its hard links need.
-    layers: Vec<Digest>,
-    held: LayersHeld,
 }
 
 /// What was found under the image's name.
@@ -146,7 +138,7 @@ impl Engine {
         state_dir: &Path,
         to_start: bool,
     ) -> Result<(Record, Rootfs, Planned), CreateError> {
-        let rootfs = match unpacked {
+        let mut rootfs = match unpacked {
             Some(rootfs) => rootfs,
             None => self.plan_host_rootfs(state_dir).map_err(|error| CreateError::Unpack {
                 image: HOST_IMAGE.to_owned(),
@@ -155,6 +147,17 @@ impl Engine {
         };
         if record.config.userns == UsernsMode::Private {
             record.facts.id_base = Some(self.take_id_range(&record.id)?);
+        }
+        if let Rootfs::Copied { shift, .. } = &mut rootfs {
+            record.facts.copied = true;
+            *shift = record.facts.id_base.unwrap_or(0);
+        }
+        if record.facts.image.is_some() {
+            rootfs = self.shift(rootfs, record.facts.id_base).map_err(|source| CreateError::File {
+                what: "shift the owners of the layers in",
+                path: self.options.root.clone(),
+                source,
+            })?;
         }
         let planned = self.plan_spec(&record)?;
         prepare(&rootfs).map_err(|source| CreateError::File {
@@ -288,71 +291,6 @@ impl Engine {
             ));
         }
         Ok(Source { id: Some(image.id.clone()), config: image.config.config().clone(), image: Some(image) })
-    }
-
-    /// The root file system's plan and its layers, held; those that are not unpacked yet are.
-    fn ensure_rootfs(
-        &mut self,
-        image: &Image,
-        name: &str,
-        state_dir: &Path,
-        progress: &mut dyn Progress,
-    ) -> Result<Stack, CreateError> {
-        let failed = |source| CreateError::Unpack { image: name.to_owned(), source };
-        let images = self.image_store().map_err(|error| failed(error.into()))?.clone();
-        images.touch(image);
-        match self.stack(image, state_dir) {
-            Err(
-                UnpackError::Plan(PlanError::Missing { .. }) | UnpackError::Links(LinksError::Missing { .. }),
-            ) => {}
-            result => return result.map_err(failed),
-        }
-        // From here on neither blobs nor layers go, also when the image is removed meanwhile.
-        let digests = image.layers.iter().flat_map(|layer| [&layer.digest, &layer.diff_id]);
-        let lease = images.lease(digests).map_err(|error| failed(error.into()))?;
-        self.unpack(image, progress).map_err(failed)?;
-        let stack = self.stack(image, state_dir).map_err(failed)?;
-        drop(lease);
-        Ok(stack)
-    }
-
-    /// The root file system of layers that are all there, and what keeps them there.
-    fn stack(&mut self, image: &Image, state_dir: &Path) -> Result<Stack, UnpackError> {
-        let held = self.layer_store()?.hold()?;
-        let layers: Vec<Digest> = image.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        let layers = self.layer_store()?.with_links(&layers)?;
-        Ok(Stack { rootfs: self.plan_image_rootfs(&layers, state_dir)?, layers, held })
-    }
-
-    pub(crate) fn plan_image_rootfs(
-        &mut self,
-        layers: &[Digest],
-        state_dir: &Path,
-    ) -> Result<Rootfs, UnpackError> {
-        let rootless = self.options.rootless;
-        Ok(plan_layers(self.layer_store()?, layers, state_dir, rootless)?)
-    }
-
-    pub(crate) fn plan_host_rootfs(&self, state_dir: &Path) -> Result<Rootfs, PlanError> {
-        let exclude = [self.options.root.clone(), self.options.runroot.clone()];
-        plan_host(state_dir, &exclude, self.options.rootless)
-    }
-
-    /// Unpacks the layers of an image that are not on disk. Processes that do the same at once help each other.
-    pub(crate) fn unpack(&mut self, image: &Image, progress: &mut dyn Progress) -> Result<(), UnpackError> {
-        let (images, layers) = self.stores::<UnpackError>()?;
-        let missing: Vec<&Digest> = image
-            .layers
-            .iter()
-            .filter(|layer| !layers.contains(&layer.diff_id))
-            .map(|layer| &layer.digest)
-            .collect();
-        let is_needed = |digest: &Digest| missing.contains(&digest) && images.is_dropped(digest);
-        restore_layers(images, image, &is_needed, &mut RestoreOptions { tls_verify: true, progress })
-            .map_err(|error| UnpackError::Fetch(Box::new(error)))?;
-        images
-            .unpack(&image.layers, &Unpacking(layers), PullOptions::CONCURRENCY)
-            .map_err(|(layer, source)| UnpackError::Layer { layer, source })
     }
 
     fn take_id_range(&mut self, id: &ContainerId) -> Result<u32, CreateError> {
@@ -532,6 +470,7 @@ fn gather(config: &ContainerConfig, source: &Source) -> Result<Facts, CreateErro
         exposed,
         stop_signal: config.stop_signal.or_else(image_signal).unwrap_or(15),
         volumes: volumes(config, image)?,
+        copied: false,
         id_base: None,
     })
 }

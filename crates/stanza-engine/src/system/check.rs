@@ -8,10 +8,6 @@ use std::io::{self, BufRead};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string,
-    fsmount, fsopen,
-};
 use stanza_cgroup::Layout;
 
 use super::{SystemError, facts};
@@ -89,24 +85,8 @@ impl Engine {
 
     fn try_overlay(&self) -> io::Result<()> {
         let directory = self.options.root.join(format!(".check-{}", names::container_id()?.short()));
-        let part = |name: &str| directory.join(name);
-        for name in ["lower", "upper", "work"] {
-            make_directory(&part(name), 0o700)?;
-        }
-        let result = (|| -> rustix::io::Result<()> {
-            let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-            for (key, name) in [("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work")] {
-                fsconfig_set_string(&context, key, part(name).as_os_str())?;
-            }
-            if self.options.rootless {
-                fsconfig_set_flag(&context, "userxattr")?;
-            }
-            fsconfig_create(&context)?;
-            fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map(drop)
-        })();
-        let removed = stanza_snapshot::remove_tree(&directory);
-        result?;
-        removed
+        make_directory(&self.options.root, 0o711)?;
+        stanza_snapshot::try_overlay(&directory, self.options.rootless)
     }
 
     fn disk(&self) -> Finding {

@@ -227,7 +227,7 @@ impl Engine {
 
     fn layer_home_size(&mut self, digest: &Digest) -> u64 {
         self.layer_store().map_or(0, |store| match store.record(digest) {
-            Ok(record) => record.allocated + store.around(digest),
+            Ok(record) => record.allocated + store.around(digest) + shifted_copies(&store.home(digest)),
             Err(_) => on_disk(&store.home(digest)),
         })
     }
@@ -238,6 +238,14 @@ impl Engine {
 fn pieces(image: &Image) -> BTreeSet<Digest> {
     let layers = image.layers.iter().flat_map(|layer| [layer.digest.clone(), layer.diff_id.clone()]);
     layers.chain([image.id.clone(), image.manifest.clone()]).collect()
+}
+
+/// Bytes on disk of a layer's copies for user namespaces: there only where mounts cannot be id-mapped.
+fn shifted_copies(home: &Path) -> u64 {
+    let is_copy = |path: &std::path::PathBuf| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with("fs-"))
+    };
+    children(home).filter(is_copy).map(|path| on_disk(&path)).sum()
 }
 
 /// What an entry takes without what is in it.

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use stanza_snapshot::StorageDriver;
+
 use super::SystemError;
 use crate::container::State;
 use crate::list::ListQuery;
@@ -45,6 +47,8 @@ pub struct Facts {
     pub cgroup_controllers: Vec<String>,
     /// `seccomp`, `apparmor`, `selinux`, `rootless`, as far as they are there.
     pub security: Vec<&'static str>,
+    /// How root file systems are put together.
+    pub storage_driver: StorageDriver,
     /// The file system that holds the root, by name.
     pub backing_file_system: String,
 }
@@ -68,7 +72,12 @@ impl Engine {
             self.image_store().map_err(crate::ImageError::from)?.list().map_err(crate::ImageError::from)?;
         let layout = stanza_cgroup::detect().unwrap_or(stanza_cgroup::Layout::Absent);
         let (version, cgroup_controllers) = cgroups(&layout);
+        // A configuration file that is wrong is told by the first command that needs it.
+        let _ = self.choose_driver();
+        // A store that cannot be opened is told by the first command that needs it.
+        let storage_driver = self.layer_store().map(|store| store.driver()).unwrap_or_default();
         Ok(Facts {
+            storage_driver,
             version: Engine::version().to_owned(),
             root: self.options.root.clone(),
             runroot: self.options.runroot.clone(),

@@ -57,6 +57,15 @@ impl Engine {
         self.stray_directories(&known, repair, &mut findings);
         self.stray_resources(&known, repair, &mut findings);
         self.stray_cgroups(&known, repair, &mut findings);
+        for mount in self.stale_mounts() {
+            let done = repair && self.forget_mount(&mount.id);
+            let what = format!(
+                "the image {} is not mounted at `{}` any more",
+                mount.id.short(),
+                mount.path.display()
+            );
+            findings.push(leftover(what, done));
+        }
         Ok(findings)
     }
 

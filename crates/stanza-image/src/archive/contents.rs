@@ -228,6 +228,11 @@ impl Contents {
         Err(LoadError::path(path, "it is a link that leads in a circle"))
     }
 
+    /// Whether it is read from a directory, and no archive.
+    pub(super) fn is_directory(&self) -> bool {
+        matches!(self.place, Place::Directory(_))
+    }
+
     /// Whether the path is there.
     pub(super) fn has(&self, path: &str) -> bool {
         self.file(path).is_ok()

@@ -98,7 +98,7 @@ fn load_through(
     let ingest = store.ingest()?;
     let contents = Contents::read(store, &ingest, source)?;
     let form = Form::of(&contents);
-    for kind in form.kinds() {
+    for kind in form.kinds(contents.is_directory()) {
         gate.admit_archive(*kind, options.admission.path)?;
     }
     let mut loader = Loader {
@@ -205,14 +205,17 @@ impl Form {
         }
     }
 
-    /// What a policy must let in: an archive of two forms as either.
-    fn kinds(self) -> &'static [ArchiveKind] {
-        match self {
-            Form::Directory => &[ArchiveKind::Directory],
-            Form::Oci => &[ArchiveKind::Oci],
-            Form::Docker => &[ArchiveKind::Docker],
-            Form::Both => &[ArchiveKind::Oci, ArchiveKind::Docker],
-            Form::Unknown => &[],
+    /// What a policy must let in: an archive of two forms as either. The layout as a `directory` is a transport of its own
+    /// (containers-policy.json(5), "Supported transports"); Docker's form is an archive always.
+    fn kinds(self, directory: bool) -> &'static [ArchiveKind] {
+        match (self, directory) {
+            (Form::Directory, _) => &[ArchiveKind::Directory],
+            (Form::Oci, true) => &[ArchiveKind::Layout],
+            (Form::Oci, false) => &[ArchiveKind::Oci],
+            (Form::Docker, _) => &[ArchiveKind::Docker],
+            (Form::Both, true) => &[ArchiveKind::Layout, ArchiveKind::Docker],
+            (Form::Both, false) => &[ArchiveKind::Oci, ArchiveKind::Docker],
+            (Form::Unknown, _) => &[],
         }
     }
 }

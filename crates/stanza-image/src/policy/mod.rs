@@ -128,6 +128,8 @@ pub(crate) enum ArchiveKind {
     Docker,
     /// `oci-archive:`
     Oci,
+    /// `oci:`, a layout that is a directory.
+    Layout,
     /// `dir:`
     Directory,
 }
@@ -137,6 +139,7 @@ impl ArchiveKind {
         match self {
             ArchiveKind::Docker => "docker-archive",
             ArchiveKind::Oci => "oci-archive",
+            ArchiveKind::Layout => "oci",
             ArchiveKind::Directory => "dir",
         }
     }

@@ -42,9 +42,9 @@ fn check_scope(transport: &str, scope: &str) -> Result<(), String> {
     let reason = match transport {
         _ if scope.is_empty() => return Ok(()),
         "docker-archive" => "`docker-archive` has no scopes but the empty one",
-        "oci-archive" if !scope.starts_with('/') => "it is not an absolute path",
-        "oci-archive" if scope == "/" => "`/` is written as the empty scope",
-        "oci-archive" if scope[1..].split('/').any(|part| matches!(part, "" | "." | "..")) => {
+        "oci" | "oci-archive" if !scope.starts_with('/') => "it is not an absolute path",
+        "oci" | "oci-archive" if scope == "/" => "`/` is written as the empty scope",
+        "oci" | "oci-archive" if scope[1..].split('/').any(|part| matches!(part, "" | "." | "..")) => {
             "it is not a path in its shortest form"
         }
         _ => return Ok(()),
@@ -251,6 +251,7 @@ mod tests {
             r#"{"default": [{"type": "reject"}], "transports": {"docker": {"": [{"type": "x"}]}}}"#,
             r#"{"default": [{"type": "reject"}], "transports": {"docker-archive": {"/x": [{"type": "reject"}]}}}"#,
             r#"{"default": [{"type": "reject"}], "transports": {"oci-archive": {"x": [{"type": "reject"}]}}}"#,
+            r#"{"default": [{"type": "reject"}], "transports": {"oci": {"x": [{"type": "reject"}]}}}"#,
             r#"{"default": [{"type": "reject"}], "transports": {"oci-archive": {"/": [{"type": "reject"}]}}}"#,
             r#"{"default": [{"type": "reject"}], "transports": {"oci-archive": {"/a/../b": [{"type": "reject"}]}}}"#,
             r#"{"default": [{"type": "reject"}]} trailing"#,

@@ -182,7 +182,7 @@ impl<'a> Layers<'a> {
             let Wanted::Ours(partial) = wanted else { break };
             tell(Step::Started);
             let mut resumed = false;
-            match receive(partial, &mut resumed) {
+            match receive(*partial, &mut resumed) {
                 Ok(Received::Whole) => {}
                 // Half of it is of another content, or cannot be continued: once more from the start.
                 Ok(Received::Mismatched) if restarts < RESTARTS => restarts += 1,

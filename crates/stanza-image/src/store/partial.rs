@@ -44,7 +44,7 @@ pub(crate) enum Wanted {
     /// It is there: another process has fetched it.
     There,
     /// It is this process's to fetch.
-    Ours(Partial),
+    Ours(Box<Partial>),
 }
 
 impl ImageStore {
@@ -103,7 +103,7 @@ impl ImageStore {
                 file.set_len(0).context("truncate", &path)?;
                 kept = 0;
             }
-            return Ok(Wanted::Ours(Partial {
+            return Ok(Wanted::Ours(Box::new(Partial {
                 target: self.blob_path(digest),
                 path,
                 file,
@@ -112,7 +112,7 @@ impl ImageStore {
                 hasher: Hasher::like(digest),
                 done: 0,
                 kept,
-            }));
+            })));
         }
     }
 }

@@ -244,7 +244,7 @@ fn a_partial_blob_outlives_its_owner_and_is_hashed_again() {
     let (_keep, store) = store();
     let digest = sha256(b"a whole blob");
     let take = |waited: &mut bool| match store.partial(&digest, 12, &mut || *waited = true).unwrap() {
-        Wanted::Ours(partial) => partial,
+        Wanted::Ours(partial) => *partial,
         Wanted::There => panic!("the blob is there"),
     };
     let mut waited = false;
@@ -287,7 +287,7 @@ fn a_partial_blob_that_is_wrong_does_not_stay() {
     // Longer than the blob: no beginning of it.
     std::fs::write(&file, b"too long").unwrap();
     let take = || match store.partial(&digest, 5, &mut || ()).unwrap() {
-        Wanted::Ours(partial) => partial,
+        Wanted::Ours(partial) => *partial,
         Wanted::There => panic!("the blob is there"),
     };
     let mut partial = take();

@@ -9,7 +9,7 @@ use stanza_tar::{Content, Entry, EntryKind, Header, Segment};
 
 use super::ApplyError;
 use super::name::{Meaning, joined, meaning, split};
-use super::tree::{Late, Tree};
+use super::tree::{Late, Parent, Tree};
 use crate::overlay::{is_directory, is_own_xattr, is_whiteout, make_opaque, make_whiteout};
 use crate::tree_digest::ContentHash;
 
@@ -22,11 +22,11 @@ const TIMES: std::ops::RangeInclusive<i64> = -(1 << 31)..=15_032_385_535;
 
 /// Where an entry goes.
 #[derive(Clone, Copy)]
-struct Place<'a> {
-    /// The parent's path.
-    path: &'a [u8],
-    parent: &'a OwnedFd,
-    name: &'a [u8],
+pub(super) struct Place<'a> {
+    /// Where the parent is.
+    pub(super) path: &'a [u8],
+    pub(super) parent: &'a OwnedFd,
+    pub(super) name: &'a [u8],
 }
 
 impl Tree {
@@ -49,14 +49,15 @@ impl Tree {
         };
         let parent = self.parent(&parent_path).map_err(failed(&header, "make the directory of"))?;
         self.links.replace(&parent_path, &name);
-        let place = Place { path: &parent_path, parent: &parent, name: &name };
+        let Parent { path, directory: parent } = &parent;
+        let place = Place { path, parent, name: &name };
         match header.kind {
             EntryKind::File => self.file(place, &header, sparse.as_deref(), &mut content),
             EntryKind::Directory => self.directory(place, &header),
-            EntryKind::HardLink => self.hard_link(place, &header),
+            EntryKind::HardLink => self.hard_link(place, &parent_path, &header),
             EntryKind::Symlink => {
-                let make = || fs::symlinkat(&header.link[..], &parent, &name[..]);
-                self.create_entry(&parent, &name, make).map_err(failed(&header, "make the link"))?;
+                let make = || fs::symlinkat(&header.link[..], parent, &name[..]);
+                self.create_entry(place, make).map_err(failed(&header, "make the link"))?;
                 self.describe(place, &header)
             }
             EntryKind::Fifo => self.special(place, &header, FileType::Fifo),
@@ -66,24 +67,24 @@ impl Tree {
     }
 
     fn opaque(&mut self, path: &[u8]) -> Result<(), Errno> {
-        self.parent(path)?;
-        let directory = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-        self.has_xattrs(path);
+        let Parent { path, .. } = self.parent(path)?;
+        let directory = self.open(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        self.has_xattrs(&path);
         make_opaque(&directory, self.rootless)
     }
 
     /// Hides what lower layers have at `name`. What this layer has there stays; a directory hides what it would merge
     /// with.
     fn whiteout(&mut self, path: &[u8], name: &[u8]) -> Result<(), Errno> {
-        let parent = self.parent(path)?;
-        match Tree::stat(&parent, name)? {
+        let Parent { path, directory: parent } = &self.parent(path)?;
+        match Tree::stat(parent, name)? {
             None => {
-                make_whiteout(&*parent, name)?;
-                self.sum.special(path, &parent, name, b"", false)
+                make_whiteout(parent, name)?;
+                self.sum.special(path, parent, name, b"", false)
             }
             Some(stat) if is_directory(&stat) => {
                 self.has_xattrs(&joined(path, name));
-                make_opaque(open_directory(&parent, name)?, self.rootless)
+                make_opaque(open_directory(parent, name)?, self.rootless)
             }
             Some(_) => Ok(()),
         }
@@ -100,7 +101,7 @@ impl Tree {
 
     fn file<R: BufRead>(
         &mut self,
-        Place { path, parent, name }: Place<'_>,
+        place @ Place { path, parent, name }: Place<'_>,
         header: &Header,
         sparse: Option<&[Segment]>,
         content: &mut Content<'_, R>,
@@ -108,7 +109,7 @@ impl Tree {
         let (uid, gid) = owner(header)?;
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let make = || fs::openat(parent, name, flags, Mode::RUSR | Mode::WUSR);
-        let file = self.create_entry(parent, name, make).map_err(failed(header, "make the file"))?;
+        let file = self.create_entry(place, make).map_err(failed(header, "make the file"))?;
         let mut hash = ContentHash::default();
         match sparse {
             None => {
@@ -138,7 +139,7 @@ impl Tree {
 
     fn directory(
         &mut self,
-        Place { path, parent, name }: Place<'_>,
+        place @ Place { path, parent, name }: Place<'_>,
         header: &Header,
     ) -> Result<(), ApplyError> {
         let fail = || failed(header, "make the directory");
@@ -149,7 +150,7 @@ impl Tree {
                 let stat = Tree::stat(parent, name).map_err(fail())?;
                 if !stat.as_ref().is_some_and(is_directory) {
                     hides = stat.as_ref().is_some_and(is_whiteout);
-                    self.discard(parent, name).map_err(fail())?;
+                    self.discard(place).map_err(fail())?;
                     make().map_err(fail())?;
                 }
             }
@@ -189,9 +190,11 @@ impl Tree {
         self.set_late(path, Late { times: times(header), mode, default_acl, xattrs, implied: false })
     }
 
+    /// `given` is what the archive calls the directory.
     fn hard_link(
         &mut self,
-        Place { path, parent, name }: Place<'_>,
+        place @ Place { path, parent, name }: Place<'_>,
+        given: &[u8],
         header: &Header,
     ) -> Result<(), ApplyError> {
         let refuse =
@@ -208,9 +211,9 @@ impl Tree {
         };
         let Some((target_parent, target)) = found.filter(|(_, stat)| !is_whiteout(stat)) else {
             if Tree::stat(parent, name).map_err(fail())?.is_some() {
-                self.discard(parent, name).map_err(fail())?;
+                self.discard(place).map_err(fail())?;
             }
-            let noted = self.links.add(joined(path, name), &joined(&target_parent, &target_name));
+            let noted = self.links.add(joined(given, name), &joined(&target_parent, &target_name));
             return if noted {
                 Ok(())
             } else {
@@ -223,7 +226,7 @@ impl Tree {
         match Tree::stat(parent, name).map_err(fail())? {
             // A link to itself: removing what is in its place would lose the file.
             Some(stat) if (stat.st_dev, stat.st_ino) == (target.st_dev, target.st_ino) => return Ok(()),
-            Some(_) => self.discard(parent, name).map_err(fail())?,
+            Some(_) => self.discard(place).map_err(fail())?,
             None => {}
         }
         // Without AT_SYMLINK_FOLLOW: a link to a symbolic link is one more name of that link.
@@ -240,7 +243,7 @@ impl Tree {
         }
         let device = fs::makedev(major, minor);
         let make = || fs::mknodat(parent, name, kind, Mode::empty(), device);
-        self.create_entry(parent, name, make).map_err(failed(header, "make the device"))?;
+        self.create_entry(place, make).map_err(failed(header, "make the device"))?;
         self.describe(place, header)
     }
 
@@ -333,7 +336,7 @@ fn open_directory(parent: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 }
 
 /// The ids, both below 2³² - 1, which the kernel takes for "leave it".
-fn owner(header: &Header) -> Result<(Uid, Gid), ApplyError> {
+pub(crate) fn owner(header: &Header) -> Result<(Uid, Gid), ApplyError> {
     let id = |number| u32::try_from(number).ok().filter(|id| *id != u32::MAX);
     match (id(header.uid), id(header.gid)) {
         (Some(uid), Some(gid)) => Ok((Uid::from_raw(uid), Gid::from_raw(gid))),
@@ -341,11 +344,11 @@ fn owner(header: &Header) -> Result<(Uid, Gid), ApplyError> {
     }
 }
 
-fn mode(header: &Header) -> Mode {
+pub(crate) fn mode(header: &Header) -> Mode {
     Mode::from_raw_mode(header.mode & 0o7777)
 }
 
-fn times(header: &Header) -> Timestamps {
+pub(crate) fn times(header: &Header) -> Timestamps {
     let (seconds, nanos) = header.mtime;
     let clamped = seconds.clamp(*TIMES.start(), *TIMES.end());
     let time = Timespec { tv_sec: clamped, tv_nsec: if clamped == seconds { i64::from(nanos) } else { 0 } };
@@ -359,11 +362,11 @@ fn chown_failed(header: &Header) -> impl FnOnce(Errno) -> ApplyError {
     }
 }
 
-fn failed(header: &Header, action: &'static str) -> impl FnOnce(Errno) -> ApplyError {
+pub(crate) fn failed(header: &Header, action: &'static str) -> impl FnOnce(Errno) -> ApplyError {
     move |error| ApplyError::Entry { path: shown(&header.path), action, source: error.into() }
 }
 
 /// A path that is safe to print.
-fn shown(path: &[u8]) -> String {
+pub(crate) fn shown(path: &[u8]) -> String {
     path.escape_ascii().to_string()
 }

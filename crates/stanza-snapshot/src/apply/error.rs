@@ -67,6 +67,20 @@ pub enum ApplyError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// Erofs images of this store cannot be mounted.
+    #[error("this machine does not mount erofs images from `{}`", path.display())]
+    NoErofs {
+        /// The store's directory.
+        path: PathBuf,
+    },
+    /// More than an erofs image or the memory to make it holds.
+    #[error("the layer has more {what} than the driver `erofs` takes: `{limit}`")]
+    TooLarge {
+        /// What there is too much of.
+        what: &'static str,
+        /// The limit.
+        limit: u64,
+    },
     /// The stream's digest is another.
     #[error("the layer's diff id is `{actual}` in place of `{expected}`")]
     DiffId {
@@ -96,7 +110,9 @@ impl Classify for ApplyError {
             | ApplyError::Owner { .. }
             | ApplyError::TooManyDirectories { .. }
             | ApplyError::DiffId { .. } => ErrorKind::Corrupt,
-            ApplyError::Unmapped { .. } => ErrorKind::Unsupported,
+            ApplyError::Unmapped { .. } | ApplyError::TooLarge { .. } | ApplyError::NoErofs { .. } => {
+                ErrorKind::Unsupported
+            }
             ApplyError::Entry { source, .. } | ApplyError::Store { source, .. } => ErrorKind::of_io(source),
         }
     }
@@ -106,6 +122,10 @@ impl Classify for ApplyError {
             ApplyError::Unmapped { .. } => {
                 Some("give the user a larger range of ids in /etc/subuid and /etc/subgid".to_owned())
             }
+            ApplyError::NoErofs { .. } => Some(
+                "it needs root and the kernel's erofs; `--storage-driver overlay` needs neither".to_owned(),
+            ),
+            ApplyError::TooLarge { .. } => Some("use `--storage-driver overlay`".to_owned()),
             ApplyError::DiffId { .. } => Some("remove the image and pull it again".to_owned()),
             _ => None,
         }

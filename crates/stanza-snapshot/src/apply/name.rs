@@ -2,7 +2,7 @@
 
 /// What a path in a layer means. Paths are relative, their parts joined by single slashes; the empty path is the root.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Meaning {
+pub(crate) enum Meaning {
     /// The layer's root directory itself.
     Root,
     /// An entry in `parent`.
@@ -20,7 +20,7 @@ const BOOKKEEPING: &[u8] = b".wh..wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
 /// What `path` means, or why it is refused.
-pub(super) fn meaning(path: &[u8]) -> Result<Meaning, &'static str> {
+pub(crate) fn meaning(path: &[u8]) -> Result<Meaning, &'static str> {
     let (parent, name) = match split(path)? {
         Some(split) => split,
         None => return Ok(Meaning::Root),

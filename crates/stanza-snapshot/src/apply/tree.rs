@@ -1,7 +1,7 @@
 //! The tree that a layer becomes: every path is resolved beneath its root, by descriptors.
 
-use std::collections::hash_map::Entry as Slot;
-use std::collections::{HashMap, VecDeque};
+use std::collections::btree_map::Entry as Slot;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::path::Path;
 use std::rc::Rc;
@@ -10,6 +10,7 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::entry::Place;
 use super::fingerprint::Fingerprint;
 use super::name::joined;
 use super::{Applied, ApplyError};
@@ -20,7 +21,7 @@ use crate::tree_digest::{Summary, TreeSum};
 use crate::walk::walk;
 
 /// Symbolic links followed on the way to one entry, as the kernel counts (`man 7 path_resolution`).
-const LINKS: usize = 40;
+pub(crate) const LINKS: usize = 40;
 
 /// Bytes of directories' paths that are remembered to set their times at the end.
 const LATE_BYTES: usize = 128 << 20;
@@ -33,14 +34,23 @@ pub(super) struct Tree {
     pub(super) root: Rc<OwnedFd>,
     pub(super) rootless: bool,
     /// The directory of the last entry: archives are sorted by directory, mostly.
-    parent: Option<(Vec<u8>, Rc<OwnedFd>)>,
-    late: HashMap<Vec<u8>, Late>,
+    parent: Option<(Vec<u8>, Parent)>,
+    /// Of the directories that are there, by where they are: no part of these paths is a link.
+    late: BTreeMap<Vec<u8>, Late>,
     late_bytes: usize,
     /// Hard links to files that this layer does not have.
     pub(super) links: Noted,
     pub(super) applied: Applied,
     /// Of what is there so far, but for directories: those are added when everything is in them.
     pub(super) sum: Fingerprint,
+}
+
+/// A directory that entries go into.
+#[derive(Clone)]
+pub(super) struct Parent {
+    /// Where it is, which is not what the archive calls it when that leads through a link.
+    pub(super) path: Rc<[u8]>,
+    pub(super) directory: Rc<OwnedFd>,
 }
 
 /// What is set on a directory when everything is in it: entries made in it would change its time, and take over its
@@ -68,7 +78,7 @@ impl Tree {
             root: Rc::new(root),
             rootless,
             parent: None,
-            late: HashMap::from([(Vec::new(), Late::implied())]),
+            late: BTreeMap::from([(Vec::new(), Late::implied())]),
             late_bytes: 0,
             links: Noted::default(),
             applied: Applied::default(),
@@ -81,14 +91,12 @@ impl Tree {
     pub(super) fn finish(mut self) -> Result<(Applied, Summary, Option<Vec<u8>>), ApplyError> {
         let late = std::mem::take(&mut self.late);
         for (path, late) in &late {
-            let result = match self.open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW) {
-                Ok(directory) => {
-                    late.set(&directory).and_then(|()| self.sum.directory(path, &directory, late))
-                }
-                // Replaced by something else since.
-                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(()),
-                Err(error) => Err(error),
-            };
+            let result = self.open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW).and_then(
+                |directory| {
+                    late.set(&directory)?;
+                    self.sum.directory(path, &directory, late)
+                },
+            );
             result.map_err(|error| ApplyError::Entry {
                 path: path.escape_ascii().to_string(),
                 action: "set the times of",
@@ -142,34 +150,31 @@ impl Tree {
     }
 
     /// The directory `path`, made when it is not there.
-    pub(super) fn parent(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
+    pub(super) fn parent(&mut self, path: &[u8]) -> Result<Parent, Errno> {
         if path.is_empty() {
-            return Ok(Rc::clone(&self.root));
+            return Ok(Parent { path: Rc::default(), directory: Rc::clone(&self.root) });
         }
-        if let Some((known, directory)) = &self.parent
+        if let Some((known, parent)) = &self.parent
             && known == path
         {
-            return Ok(Rc::clone(directory));
+            return Ok(parent.clone());
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY;
-        let found = match open_in_root(&self.root, path, flags, IN_ROOT | ResolveFlags::NO_SYMLINKS) {
+        let parent = match open_in_root(&self.root, path, flags, IN_ROOT | ResolveFlags::NO_SYMLINKS) {
             Err(Errno::LOOP) => {
                 // What the archive calls it is not where it is.
                 self.sum.irregular = true;
-                self.open(path, flags)
+                self.make_path(path)?
             }
-            result => result,
-        };
-        let directory = match found {
             Err(Errno::NOENT | Errno::NOTDIR) => self.make_path(path)?,
-            result => Rc::new(result?),
+            result => Parent { path: path.into(), directory: Rc::new(result?) },
         };
-        self.parent = Some((path.to_vec(), Rc::clone(&directory)));
-        Ok(directory)
+        self.parent = Some((path.to_vec(), parent.clone()));
+        Ok(parent)
     }
 
     /// Walks `path` part by part and makes what is missing, also where a link of the layer points to nothing yet.
-    fn make_path(&mut self, path: &[u8]) -> Result<Rc<OwnedFd>, Errno> {
+    fn make_path(&mut self, path: &[u8]) -> Result<Parent, Errno> {
         let mut walked: Vec<Vec<u8>> = Vec::new();
         let mut left: VecDeque<Vec<u8>> = parts(path).collect();
         let mut directory = Rc::clone(&self.root);
@@ -210,7 +215,7 @@ impl Tree {
             directory = Rc::new(fs::openat(&directory, &part[..], flags, Mode::empty())?);
             walked.push(part);
         }
-        Ok(directory)
+        Ok(Parent { path: walked.join(&b'/').into(), directory })
     }
 
     fn reopen(&self, walked: &[Vec<u8>]) -> Result<Rc<OwnedFd>, Errno> {
@@ -253,13 +258,12 @@ impl Tree {
     /// Makes an entry; what is in its place goes.
     pub(super) fn create_entry<T>(
         &mut self,
-        parent: &OwnedFd,
-        name: &[u8],
+        place: Place<'_>,
         make: impl Fn() -> Result<T, Errno>,
     ) -> Result<T, Errno> {
         match make() {
             Err(Errno::EXIST) => {
-                self.discard(parent, name)?;
+                self.discard(place)?;
                 make()
             }
             result => result,
@@ -267,10 +271,19 @@ impl Tree {
     }
 
     /// Removes what an entry replaces.
-    pub(super) fn discard(&mut self, parent: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
+    pub(super) fn discard(&mut self, Place { path, parent, name }: Place<'_>) -> Result<(), Errno> {
         // The way to the remembered directory may have led through it.
         self.parent = None;
         self.sum.irregular = true;
+        let path = joined(path, name);
+        if self.late.remove(&path).is_some() {
+            // What was to be set on a directory is not for another one that comes in its place, nor for what is in that.
+            let (first, end) = ([&path[..], b"/"].concat(), [&path[..], b"0"].concat());
+            while let Some((below, _)) = self.late.range(first.clone()..end.clone()).next() {
+                let below = below.clone();
+                self.late.remove(&below);
+            }
+        }
         remove_at(parent.as_fd(), name)
     }
 }
@@ -295,7 +308,7 @@ impl Late {
     }
 }
 
-fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+pub(crate) fn parts(path: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     path.split(|byte| *byte == b'/').filter(|part| !matches!(*part, b"" | b".")).map(<[u8]>::to_vec)
 }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use sha2::Digest as _;
 use stanza_snapshot::{Applied, ApplyError, LayerStore};
-use stanza_spec::Digest;
+use stanza_spec::{Digest, Layer};
 use stanza_tar::{Builder, EntryKind, Header};
 
 /// Why a test cannot run, printed; `true` when it can.
@@ -144,6 +144,14 @@ pub(crate) fn xattr(path: &Path, name: &str) -> Option<Vec<u8>> {
 
 pub(crate) fn is_opaque(path: &Path) -> bool {
     xattr(path, "trusted.overlay.opaque").as_deref() == Some(b"y")
+}
+
+/// The directory of a layer that is one.
+pub(crate) fn directory(layer: &Layer) -> &Path {
+    match layer {
+        Layer::Directory(path) | Layer::Shifted(path) => path,
+        Layer::Erofs { .. } => panic!("{layer:?} is no directory"),
+    }
 }
 
 /// Set in the process that [`in_namespaces`] starts.

@@ -571,6 +571,33 @@ fn without_gpgv_nothing_is_let_in_that_openpgp_must_sign() {
 }
 
 #[test]
+fn a_layout_in_a_directory_is_another_transport_than_one_in_an_archive() {
+    let stanza = fixture!(Empty);
+    let home = home!();
+    let archive = stanza.file("oci.tar", image().archive("room:1"));
+    let directory = stanza.file("layout", b"");
+    std::fs::remove_file(&directory).unwrap();
+    std::fs::create_dir(&directory).unwrap();
+    let status = std::process::Command::new("tar").args(["xf", &archive, "-C", &directory]).status();
+    assert!(status.unwrap().success());
+    let place = Path::new(&directory).canonicalize().unwrap().display().to_string();
+    let accept = json!([{"type": "insecureAcceptAnything"}]);
+    let reject = json!([{"type": "reject"}]);
+    for (transport, path, accepted) in [
+        ("oci", &directory, true),
+        ("oci", &archive, false),
+        ("oci-archive", &directory, false),
+        ("oci-archive", &archive, true),
+    ] {
+        let above = Path::new(&place).parent().unwrap().display().to_string();
+        let text = json!({"default": reject, "transports": {transport: {above: accept}}}).to_string();
+        home.write(".config/containers/policy.json", &text);
+        let output = home.stanza(&stanza, &["load", "-i", path]);
+        assert_eq!(output.code, i32::from(!accepted), "{transport} {path}: {}", output.stderr);
+    }
+}
+
+#[test]
 fn archives_must_be_let_in_too() {
     let stanza = fixture!(Empty);
     let home = home!();

@@ -1,6 +1,6 @@
 //! `cargo xtask bench image`: pull, push, save and load against Docker, Podman, containerd, skopeo and a lower bound.
 //!
-//! The images are made here once (see [`reference`]). All contenders work in one room: a network name space of its own with
+//! The images are made here once (see [`mod@reference`]). All contenders work in one room: a network name space of its own with
 //! Debian's registry on loopback, a mount name space in which each of them gets a memory file system, empty before each pull and
 //! load. Every round runs each of them once, in rotating order. CPU is the user and system time of the command and all it
 //! waited for, and of the daemon with all below it where there is one. The lower bound is `benches/image_floor`, in the same rounds.
