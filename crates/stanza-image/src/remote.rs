@@ -83,7 +83,7 @@ pub struct Remote<'a> {
     registry: Registry<'a>,
 }
 
-/// What a [`Remote`] reaches the world by; made once for the process.
+/// What registries are reached by; made once for what is asked of them together.
 pub struct Connections {
     transport: Http,
     credentials: CredentialFiles,
@@ -95,12 +95,17 @@ impl Connections {
     ///
     /// # Errors
     /// When the settings cannot be read.
-    pub fn load() -> Result<Connections, RemoteError> {
+    pub fn load() -> Result<Connections, RegistryError> {
         Ok(Connections {
             transport: Http::default(),
             credentials: CredentialFiles::of_user(),
-            registries: RegistriesConfig::load().map_err(RegistryError::from)?,
+            registries: RegistriesConfig::load()?,
         })
+    }
+
+    pub(crate) fn surroundings(&self) -> Surroundings<'_> {
+        let Connections { transport, credentials, registries } = self;
+        Surroundings { transport, retry: RetryPolicy::default(), credentials, registries }
     }
 }
 
@@ -114,9 +119,7 @@ impl<'a> Remote<'a> {
         tls_verify: bool,
         connections: &'a Connections,
     ) -> Result<Remote<'a>, RemoteError> {
-        let Connections { transport, credentials, registries } = connections;
-        let surroundings = Surroundings { transport, retry: RetryPolicy::default(), credentials, registries };
-        Remote::with(name, tls_verify, &surroundings)
+        Remote::with(name, tls_verify, &connections.surroundings())
     }
 
     /// [`Remote::new`], with the network given.

@@ -26,7 +26,7 @@ mod fingerprint;
 pub(crate) mod name;
 pub(crate) mod tree;
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead};
 
 use sha2::Digest as _;
 use sha2::{Sha256, Sha512};
@@ -38,6 +38,7 @@ pub(crate) use name::split;
 
 use crate::ingest::Ingest;
 use crate::links::LINKS;
+use crate::passing::{Passing, Witness};
 use crate::record::LayerRecord;
 use crate::store::FILES;
 use crate::{LayerStore, RemoveError, StorageDriver};
@@ -90,11 +91,11 @@ impl LayerStore {
         let mut unpacked = tree::Tree::create(&ingest.path().join(FILES), self.rootless())
             .map_err(|error| self.ingest_failed(error))?;
 
-        let mut archive = Archive::new(Hashing::new(tar, diff_id), Limits::default());
+        let mut archive = Archive::new(Passing::new(tar, Hash::like(diff_id)), Limits::default());
         while let Some(entry) = archive.next_entry().map_err(ApplyError::Archive)? {
             unpacked.add(entry)?;
         }
-        let actual = archive.finish().map_err(ApplyError::Archive)?.finish();
+        let actual = archive.finish().map_err(ApplyError::Archive)?.into_witness().finish();
         if actual != *diff_id {
             return Err(ApplyError::DiffId { expected: diff_id.clone(), actual });
         }
@@ -174,63 +175,34 @@ impl LayerStore {
     }
 }
 
-/// A reader that hashes what passes, while it is in the processor's cache and where it lies.
-pub(crate) struct Hashing<'a> {
-    inner: &'a mut dyn BufRead,
-    hash: Hash,
-    /// Bytes at the front of the inner buffer that are hashed already.
-    hashed: usize,
-}
-
-enum Hash {
+/// The hash of a stream that passes, with the algorithm of a digest.
+pub(crate) enum Hash {
     Sha256(Sha256),
     Sha512(Sha512),
 }
 
-impl<'a> Hashing<'a> {
-    pub(crate) fn new(inner: &'a mut dyn BufRead, digest: &Digest) -> Self {
-        let hash = match digest.algorithm() {
+impl Hash {
+    pub(crate) fn like(digest: &Digest) -> Hash {
+        match digest.algorithm() {
             "sha512" => Hash::Sha512(Sha512::new()),
             _ => Hash::Sha256(Sha256::new()),
-        };
-        Hashing { inner, hash, hashed: 0 }
+        }
     }
 
     pub(crate) fn finish(self) -> Digest {
-        match self.hash {
+        match self {
             Hash::Sha256(hash) => Digest::from_hash(&hash.finalize()),
             Hash::Sha512(hash) => Digest::from_hash(&hash.finalize()),
         }
     }
 }
 
-impl BufRead for Hashing<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let bytes = self.inner.fill_buf()?;
-        if let Some(new @ [_, ..]) = bytes.get(self.hashed..) {
-            match &mut self.hash {
-                Hash::Sha256(hash) => hash.update(new),
-                Hash::Sha512(hash) => hash.update(new),
-            }
-            self.hashed = bytes.len();
+impl Witness for Hash {
+    fn see(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Hash::Sha256(hash) => hash.update(bytes),
+            Hash::Sha512(hash) => hash.update(bytes),
         }
-        Ok(bytes)
-    }
-
-    fn consume(&mut self, length: usize) {
-        // Only what was shown, and so hashed, can be used up.
-        let length = length.min(self.hashed);
-        self.inner.consume(length);
-        self.hashed -= length;
-    }
-}
-
-impl Read for Hashing<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.fill_buf()?;
-        let length = bytes.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&bytes[..length]);
-        self.consume(length);
-        Ok(length)
+        Ok(())
     }
 }

@@ -52,6 +52,7 @@ mod links;
 mod node;
 mod overlay;
 mod owners;
+mod passing;
 mod plan;
 mod record;
 mod remove;
@@ -60,6 +61,7 @@ mod tree_digest;
 mod verify;
 mod walk;
 mod write;
+mod xattrs;
 
 pub use apply::{Applied, ApplyError};
 pub use changes::{Change, ChangeKind, DiffError, changes};

@@ -13,7 +13,7 @@ use std::io;
 use std::path::PathBuf;
 use std::rc::Rc;
 
-use rustix::fd::{AsFd, OwnedFd};
+use rustix::fd::OwnedFd;
 use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use sha2::Digest as _;
@@ -29,6 +29,7 @@ use crate::record::LayerRecord;
 use crate::store::FILES;
 use crate::tree_digest::TreeSum;
 use crate::walk::walk;
+use crate::xattrs::read_xattrs;
 use crate::{LayerStore, PlanError};
 
 /// Its name beside the layer's files: path, NUL, target, NUL, and so on.
@@ -335,21 +336,14 @@ fn copy_entry(from: &OwnedFd, original: &[u8], to: &OwnedFd, name: &[u8]) -> Res
     }
 }
 
-fn copy_xattrs(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
-    let mut names = vec![0_u8; 64 << 10];
-    let length = match fs::flistxattr(&from, &mut names[..]) {
-        Err(Errno::OPNOTSUPP) => return Ok(()),
-        result => result?,
-    };
-    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if is_own_xattr(name) {
-            continue;
-        }
-        let mut value = vec![0_u8; 64 << 10];
-        let length = fs::fgetxattr(&from, name, &mut value[..])?;
-        fs::fsetxattr(&to, name, &value[..length], XattrFlags::empty())?;
-    }
-    Ok(())
+fn copy_xattrs(from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
+    let wanted = |name: &[u8]| !is_own_xattr(name);
+    let found = read_xattrs(
+        wanted,
+        |list| fs::flistxattr(from, list),
+        |name, value| fs::fgetxattr(from, name, value),
+    )?;
+    found.iter().try_for_each(|(name, value)| fs::fsetxattr(to, &name[..], value, XattrFlags::empty()))
 }
 
 fn times(stat: &Stat) -> Timestamps {

@@ -14,9 +14,7 @@ use rustix::io::Errno;
 use stanza_tar::{EntryKind, Header};
 
 use crate::owners::OwnerMap;
-
-/// The longest list of attribute names, and the longest value (xattr(7)).
-const XATTR_MAX: usize = 64 << 10;
+use crate::xattrs::{Xattrs, read_xattrs};
 
 /// This process's descriptors, by the procfs of the moment when it was opened: what is at /proc later does not matter.
 #[derive(Debug)]
@@ -50,9 +48,6 @@ pub(crate) struct Node {
     /// The content of a regular file.
     pub(crate) content: Option<Content>,
 }
-
-/// Extended attributes, by name.
-type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// How entries are read.
 pub(crate) struct Reader<'a> {
@@ -128,42 +123,6 @@ impl Reader<'_> {
             |name, buffer| fs::fgetxattr(file, name, buffer),
         )
     }
-}
-
-fn read_xattrs(
-    wanted: fn(&[u8]) -> bool,
-    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
-    get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
-) -> Result<Xattrs, Errno> {
-    // Nearly no file has any; a short buffer is tried first.
-    let mut short = [0; 256];
-    let mut long = Vec::new();
-    let names = match list(&mut short) {
-        Ok(length) => &short[..length],
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Err(Errno::RANGE) => {
-            long.resize(XATTR_MAX, 0);
-            let length = list(&mut long)?;
-            &long[..length]
-        }
-        Err(error) => return Err(error),
-    };
-    let mut xattrs = Vec::new();
-    for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty() && wanted(name)) {
-        let mut value = vec![0; XATTR_MAX];
-        match get(name, &mut value) {
-            Ok(length) => {
-                value.truncate(length);
-                value.shrink_to_fit();
-                xattrs.push((name.to_vec(), value));
-            }
-            // Taken away meanwhile.
-            Err(Errno::NODATA) => {}
-            Err(error) => return Err(error),
-        }
-    }
-    xattrs.sort_unstable();
-    Ok(xattrs)
 }
 
 /// A file's content, as long as its header says: one that shrinks while it is read is filled up with zeros, one that grows is

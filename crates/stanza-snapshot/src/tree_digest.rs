@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 
 use crate::overlay::is_whiteout;
+use crate::xattrs::Xattrs;
 
 /// The digest of a tree; `xxh3-sum:` and 32 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,9 +69,6 @@ impl fmt::Debug for TreeDigest {
         fmt::Display::fmt(self, formatter)
     }
 }
-
-/// Names and values of extended attributes, sorted by name.
-pub(crate) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What is known of the trees of layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,8 @@ use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use crate::overlay::{is_directory, is_kind};
-use crate::tree_digest::{ContentDigest, ContentHash, Part, TreeSum, Xattrs, is_content};
+use crate::tree_digest::{ContentDigest, ContentHash, Part, TreeSum, is_content};
+use crate::xattrs::{self, Xattrs};
 
 /// Hashed while it is in the processor's cache.
 const CHUNK: usize = 128 << 10;
@@ -212,44 +213,19 @@ fn directory_flags() -> OFlags {
 
 /// The attributes of an open file that are content.
 pub(crate) fn read_xattrs(file: BorrowedFd<'_>) -> Result<Xattrs, Errno> {
-    collect_xattrs(|list| fs::flistxattr(file, list), |name, value| fs::fgetxattr(file, name, value))
+    xattrs::read_xattrs(
+        is_content,
+        |list| fs::flistxattr(file, list),
+        |name, value| fs::fgetxattr(file, name, value),
+    )
 }
 
 /// The same of an entry that may be anything, by way of its directory.
 fn read_xattrs_at(parent: BorrowedFd<'_>, name: &[u8]) -> Result<Xattrs, Errno> {
     let path = [format!("/proc/self/fd/{}/", parent.as_raw_fd()).as_bytes(), name].concat();
-    collect_xattrs(
+    xattrs::read_xattrs(
+        is_content,
         |list| fs::llistxattr(&path[..], list),
         |name, value| fs::lgetxattr(&path[..], name, value),
     )
-}
-
-fn collect_xattrs(
-    list: impl Fn(&mut [u8]) -> Result<usize, Errno>,
-    get: impl Fn(&[u8], &mut [u8]) -> Result<usize, Errno>,
-) -> Result<Xattrs, Errno> {
-    let mut few = [0; 256];
-    let names = match list(&mut few) {
-        Ok(0) | Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-        Ok(length) => few[..length].to_vec(),
-        Err(Errno::RANGE) => {
-            // The kernel's limit (XATTR_LIST_MAX).
-            let mut names = vec![0; 64 << 10];
-            let length = list(&mut names)?;
-            names.truncate(length);
-            names
-        }
-        Err(error) => return Err(error),
-    };
-    let mut xattrs = Vec::new();
-    for name in names.split(|byte| *byte == 0).filter(|name| is_content(name)) {
-        // XATTR_SIZE_MAX.
-        let mut value = vec![0; 64 << 10];
-        let length = get(name, &mut value)?;
-        value.truncate(length);
-        value.shrink_to_fit();
-        xattrs.push((name.to_vec(), value));
-    }
-    xattrs.sort_unstable();
-    Ok(xattrs)
 }

@@ -33,8 +33,9 @@ use crate::image::{Image, platform_of};
 use crate::policy::Gate;
 use crate::progress::{Progress, ProgressEvent};
 use crate::registry::{
-    CredentialFiles, Http, RegistriesConfig, Registry, RegistryError, RetryPolicy, Source, Transport,
+    CredentialFiles, RegistriesConfig, Registry, RegistryError, RetryPolicy, Source, Transport,
 };
+use crate::remote::Connections;
 use crate::sink::LayerSink;
 use crate::store::{ImageStore, Ingest, NewEntry};
 
@@ -122,17 +123,9 @@ pub fn pull(
     reference: &Reference,
     options: &mut PullOptions<'_>,
 ) -> Result<Image, PullError> {
-    let transport = Http::default();
-    let credentials = CredentialFiles::of_user();
-    let registries = RegistriesConfig::load().map_err(RegistryError::from)?;
+    let connections = Connections::load()?;
     let gate = Gate::load(options.signature_policy)?;
-    let surroundings = Surroundings {
-        transport: &transport,
-        retry: RetryPolicy::default(),
-        credentials: &credentials,
-        registries: &registries,
-    };
-    pull_with(store, reference, options, &surroundings, &gate)
+    pull_with(store, reference, options, &connections.surroundings(), &gate)
 }
 
 /// [`pull`], with the network given.

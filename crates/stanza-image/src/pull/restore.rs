@@ -11,7 +11,7 @@ use crate::document::{Descriptor, MAX_MANIFEST};
 use crate::hash::digest_like;
 use crate::image::Image;
 use crate::progress::{Progress, ProgressEvent};
-use crate::registry::{CredentialFiles, Http, RegistriesConfig, RegistryError, RetryPolicy};
+use crate::remote::Connections;
 use crate::store::{BlobKind, ImageStore, KnownBlob, StoreError};
 
 /// How to reach registries.
@@ -31,18 +31,19 @@ pub fn restore_blob(
     blob: &KnownBlob,
     options: &mut RestoreOptions<'_>,
 ) -> Result<(), PullError> {
-    let transport = Http::default();
-    let credentials = CredentialFiles::of_user();
-    let registries = RegistriesConfig::load().map_err(RegistryError::from)?;
-    let surroundings = Surroundings {
-        transport: &transport,
-        retry: RetryPolicy::default(),
-        credentials: &credentials,
-        registries: &registries,
-    };
+    restore_with(store, blob, options, &Connections::load()?.surroundings())
+}
+
+/// [`restore_blob`], with the network given.
+fn restore_with(
+    store: &ImageStore,
+    blob: &KnownBlob,
+    options: &mut RestoreOptions<'_>,
+    surroundings: &Surroundings<'_>,
+) -> Result<(), PullError> {
     let mut last = PullError::from(StoreError::Missing { digest: blob.digest.clone() });
     for source in &blob.sources {
-        match restore_from(store, blob, source, options, &surroundings) {
+        match restore_from(store, blob, source, options, surroundings) {
             Ok(()) => return Ok(()),
             Err(error) => last = error,
         }
@@ -96,6 +97,8 @@ pub fn restore_layers(
     needed: &dyn Fn(&Digest) -> bool,
     options: &mut RestoreOptions<'_>,
 ) -> Result<usize, PullError> {
+    // Made when the first one is needed: mostly none is.
+    let mut connections = None;
     let mut came = 0;
     for layer in image.layers.iter().filter(|layer| needed(&layer.digest)) {
         if store.has_blob(&layer.digest, layer.size) {
@@ -108,7 +111,11 @@ pub fn restore_layers(
             images: Vec::new(),
             sources: image.digests.clone(),
         };
-        restore_blob(store, &blob, options)?;
+        let connections = match &mut connections {
+            Some(connections) => connections,
+            none => none.insert(Connections::load()?),
+        };
+        restore_with(store, &blob, options, &connections.surroundings())?;
         came += 1;
     }
     Ok(came)

@@ -8,8 +8,8 @@ use super::*;
 use crate::document::{DOCKER_MANIFEST, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use crate::hash::sha256;
 use crate::progress::Silent;
-use crate::registry::RegistryError;
 use crate::registry::testing::{Answer, Server};
+use crate::registry::{Http, RegistryError};
 
 /// An image on the server.
 struct Fixture {

@@ -22,9 +22,8 @@ use crate::document::Descriptor;
 use crate::outline::Outline;
 use crate::progress::{Progress, ProgressEvent};
 use crate::pull::Surroundings;
-use crate::registry::{
-    CredentialFiles, Http, OutgoingDocument, Referrer, RegistriesConfig, Registry, RegistryError, RetryPolicy,
-};
+use crate::registry::{OutgoingDocument, Referrer, RegistriesConfig, Registry};
+use crate::remote::Connections;
 use crate::store::{ImageStore, NewEntry};
 use blobs::Bringing;
 use plan::{Plan, PlannedDocument};
@@ -60,16 +59,8 @@ pub fn push(
     name: &Reference,
     options: &mut PushOptions<'_>,
 ) -> Result<Vec<Pushed>, PushError> {
-    let transport = Http::default();
-    let credentials = CredentialFiles::of_user();
-    let registries = RegistriesConfig::load().map_err(RegistryError::from)?;
-    let surroundings = Surroundings {
-        transport: &transport,
-        retry: RetryPolicy::default(),
-        credentials: &credentials,
-        registries: &registries,
-    };
-    push_with(store, name, options, &surroundings)
+    let connections = Connections::load()?;
+    push_with(store, name, options, &connections.surroundings())
 }
 
 /// [`push`], with the network given.

@@ -7,6 +7,7 @@ use super::*;
 use crate::document::{OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST};
 use crate::hash::sha256;
 use crate::registry::testing::{Answer, Server};
+use crate::registry::{CredentialFiles, Http, RetryPolicy};
 
 const LAYER: &[u8] = b"the content of a layer";
 const TAG: &str = "/v2/app/manifests/latest";

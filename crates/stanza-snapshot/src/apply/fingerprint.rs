@@ -12,8 +12,9 @@ use rustix::io::Errno;
 use super::name::joined;
 use super::tree::Late;
 use crate::overlay::is_kind;
-use crate::tree_digest::{ContentDigest, ContentHash, Part, TreeSum, Xattrs};
+use crate::tree_digest::{ContentDigest, ContentHash, Part, TreeSum};
 use crate::walk::{add_entry, content_at, read_xattrs};
+use crate::xattrs::Xattrs;
 
 /// Files whose content is remembered for hard links to them: 21 MiB. What is linked to a later one is read back.
 const REMEMBERED: usize = 400_000;

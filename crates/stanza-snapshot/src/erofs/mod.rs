@@ -32,7 +32,7 @@ pub(crate) mod tree;
 mod write;
 
 use std::fs::File;
-use std::io::{self, BufRead, Read, Write as _};
+use std::io::{self, BufRead, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 
@@ -42,9 +42,10 @@ use stanza_tar::{Archive, Limits};
 pub(crate) use probe::probe;
 pub(crate) use write::digest_of;
 
-use crate::apply::Hashing;
+use crate::apply::Hash;
 use crate::ingest::Ingest;
 use crate::links::Noted;
+use crate::passing::{Passing, Witness};
 use crate::record::{ErofsRecord, LayerRecord};
 use crate::{Applied, ApplyError, LayerStore};
 
@@ -124,10 +125,10 @@ fn write_layer(
     let create = |name| File::options().read(true).write(true).create_new(true).open(home.join(name));
     let kept = create(TAR).map_err(fail)?;
     let index = create(INDEX).map_err(fail)?;
-    let mut keeping = Keeping { inner: tar, file: &kept, length: 0, kept: 0, failed: false };
+    let mut keeping = Passing::new(tar, Kept { file: &kept, length: 0, failed: false });
     let mut image = Image::new();
     let read = read_archive(&mut image, &mut keeping, diff_id);
-    let (tar_size, failed) = (keeping.length, keeping.failed);
+    let Kept { length: tar_size, failed, .. } = keeping.into_witness();
     let actual = match read {
         // The disk is full, not the archive damaged.
         Err(ApplyError::Archive(stanza_tar::TarError::Read { source, .. })) if failed => {
@@ -162,11 +163,11 @@ fn write_layer(
 }
 
 fn read_archive(image: &mut Image, stream: &mut dyn BufRead, diff_id: &Digest) -> Result<Digest, ApplyError> {
-    let mut archive = Archive::new(Hashing::new(stream, diff_id), Limits::default());
+    let mut archive = Archive::new(Passing::new(stream, Hash::like(diff_id)), Limits::default());
     while let Some(entry) = archive.next_entry().map_err(ApplyError::Archive)? {
         image.add(entry)?;
     }
-    Ok(archive.finish().map_err(ApplyError::Archive)?.finish())
+    Ok(archive.finish().map_err(ApplyError::Archive)?.into_witness().finish())
 }
 
 impl Image {
@@ -197,42 +198,18 @@ impl Image {
     }
 }
 
-/// A reader that keeps what passes in a file.
-struct Keeping<'a> {
-    inner: &'a mut dyn BufRead,
+/// Keeps what passes in a file.
+struct Kept<'a> {
     file: &'a File,
     length: u64,
-    /// Bytes at the front of the inner buffer that are in the file already.
-    kept: usize,
     /// The file could not be written.
     failed: bool,
 }
 
-impl BufRead for Keeping<'_> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        let bytes = self.inner.fill_buf()?;
-        if let Some(new @ [_, ..]) = bytes.get(self.kept..) {
-            self.file.write_all(new).inspect_err(|_| self.failed = true)?;
-            self.length += new.len() as u64;
-            self.kept = bytes.len();
-        }
-        Ok(bytes)
-    }
-
-    fn consume(&mut self, length: usize) {
-        // Only what was shown, and so kept, can be used up.
-        let length = length.min(self.kept);
-        self.inner.consume(length);
-        self.kept -= length;
-    }
-}
-
-impl Read for Keeping<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.fill_buf()?;
-        let length = bytes.len().min(buffer.len());
-        buffer[..length].copy_from_slice(&bytes[..length]);
-        self.consume(length);
-        Ok(length)
+impl Witness for Kept<'_> {
+    fn see(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes).inspect_err(|_| self.failed = true)?;
+        self.length += bytes.len() as u64;
+        Ok(())
     }
 }

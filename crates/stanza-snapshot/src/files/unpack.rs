@@ -4,15 +4,13 @@ use std::io::{BufRead, BufReader, Read};
 use std::rc::Rc;
 
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags};
+use rustix::fs::{self, AtFlags, FileType, Gid, Mode, OFlags, Stat, Timestamps, Uid, XattrFlags};
 use rustix::io::Errno;
 use stanza_tar::{Archive, Content, EntryKind, Header, Limits, Segment};
 
 use super::{BELOW, Bounds, Files, FilesError, IN_ROOT, failed, is_kind, open_by, shown};
+use crate::apply::entry::times;
 use crate::apply::split;
-
-/// Seconds that ext4 holds (34 bits, from 1901 to 2446); other times become the nearest.
-const TIMES: std::ops::RangeInclusive<i64> = -(1 << 31)..=15_032_385_535;
 
 /// Whose the files become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -394,11 +392,4 @@ fn copy<R: BufRead>(
 
 fn without_slash(path: &[u8]) -> &[u8] {
     path.strip_suffix(b"/").unwrap_or(path)
-}
-
-fn times(header: &Header) -> Timestamps {
-    let (seconds, nanos) = header.mtime;
-    let clamped = seconds.clamp(*TIMES.start(), *TIMES.end());
-    let time = Timespec { tv_sec: clamped, tv_nsec: if clamped == seconds { i64::from(nanos) } else { 0 } };
-    Timestamps { last_access: time, last_modification: time }
 }
