@@ -122,6 +122,13 @@ pub enum AttachError {
         #[source]
         source: InsideError,
     },
+    /// A network cannot be left.
+    #[error("cannot take the container out of the network")]
+    Leave {
+        /// What failed.
+        #[source]
+        source: Box<crate::DetachError>,
+    },
     /// The rules cannot be changed.
     #[error("cannot set up address translation in the nft table `ip {}`", rules::TABLE)]
     Rules {
@@ -152,6 +159,7 @@ impl Classify for AttachError {
             | AttachError::Rules { source } => source.kind(),
             AttachError::Inside { source, .. } => source.kind(),
             AttachError::NoCard { .. } => ErrorKind::NotFound,
+            AttachError::Leave { source } => source.kind(),
             AttachError::Card { source, .. } => source.kind(),
         }
     }
@@ -194,7 +202,7 @@ impl Classify for AttachError {
             }
             AttachError::Rules { source } => source.hint(),
             AttachError::Inside { source, .. } => source.hint(),
-            AttachError::Port { .. } | AttachError::Plan { .. } => None,
+            AttachError::Port { .. } | AttachError::Plan { .. } | AttachError::Leave { .. } => None,
         }
     }
 }
@@ -259,36 +267,21 @@ pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment,
     Ok(Attachment { ports: taken, sockets, netfilter })
 }
 
-/// Joins a container that runs to one more network; its ports are published as before. `others` are the names of its other
-/// devices, which lose the default routes to an endpoint that is to have them.
+/// Joins a container that runs to one more network, without a default route; its ports are published as before.
 ///
-/// # Errors
-///
-/// Nothing of this endpoint is left on the host then.
-pub fn attach_endpoint(
+/// Nothing of this endpoint is left on the host when it fails.
+pub(crate) fn attach_endpoint(endpoint: &Endpoint, netns: BorrowedFd<'_>) -> Result<(), AttachError> {
+    check(endpoint)?;
+    let mut route = open_route()?;
+    join(&mut route, &[endpoint], netns).inspect_err(|_| part(&mut route, &[endpoint]))
+}
+
+/// Makes one endpoint of a container that runs its way out, in the place of the devices `others`.
+pub(crate) fn lead_out_by(
     endpoint: &Endpoint,
     others: &[&str],
     netns: BorrowedFd<'_>,
 ) -> Result<(), AttachError> {
-    check(endpoint)?;
-    let mut route = open_route()?;
-    let silent = Endpoint { default_route: false, ..endpoint.clone() };
-    join(&mut route, &[&silent], netns)
-        .and_then(|()| {
-            let mut netfilter =
-                Conversation::open(Family::Netfilter).map_err(|source| AttachError::Rules { source })?;
-            rules::admit(&mut netfilter, endpoint).map_err(|source| AttachError::Rules { source })
-        })
-        .and_then(|()| if endpoint.default_route { lead_out_by(endpoint, others, netns) } else { Ok(()) })
-        .inspect_err(|_| part(&mut route, &[endpoint]))
-}
-
-/// Makes one endpoint of a container that runs its way out, in the place of the devices `others`.
-///
-/// # Errors
-///
-/// When the container's network namespace cannot be entered, or the kernel refuses.
-pub fn lead_out_by(endpoint: &Endpoint, others: &[&str], netns: BorrowedFd<'_>) -> Result<(), AttachError> {
     inside::lead_out_by(endpoint, others, netns)
         .map_err(|source| AttachError::Inside { veth: endpoint.device.clone(), source })
 }

@@ -80,12 +80,9 @@ pub fn detach(plan: &EndpointsPlan, attachment: Option<Attachment>) -> Vec<Detac
     errors
 }
 
-/// Takes a container that runs, or is gone, out of one network; published ports are not its business.
-///
-/// # Errors
-///
-/// When the kernel refuses to delete the device. One that is gone already is well.
-pub fn detach_endpoint(endpoint: &Endpoint) -> Result<(), DetachError> {
+/// Takes a container that runs, or is gone, out of one network; published ports are not its business. A device that is gone
+/// already is well; one on a card is in the container, and goes with its namespace.
+pub(crate) fn detach_endpoint(endpoint: &Endpoint) -> Result<(), DetachError> {
     if endpoint.network.bridge().is_none() {
         return Ok(());
     }

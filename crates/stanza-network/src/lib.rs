@@ -29,6 +29,7 @@
 mod attach;
 mod bridge;
 mod card;
+mod change;
 mod choose;
 mod detach;
 mod device;
@@ -43,11 +44,10 @@ mod ports;
 mod rules;
 mod subnet;
 
-pub use attach::{AttachError, Attachment, attach, attach_endpoint, lead_out_by};
+pub use attach::{AttachError, Attachment, attach};
+pub use change::change;
 pub use choose::{ChooseError, choose_subnet, default_subnet};
-pub use detach::{
-    DetachError, Live, clear_leftovers, detach, detach_endpoint, remove_network, withdraw_ports,
-};
+pub use detach::{DetachError, Live, clear_leftovers, detach, remove_network, withdraw_ports};
 pub use device::{DeviceError, move_device};
 pub use inside::InsideError;
 pub use netlink::NetlinkError;

@@ -224,11 +224,6 @@ fn target(plan: &EndpointsPlan) -> Option<Ipv4Addr> {
         .find_map(|endpoint| endpoint.ipv4)
 }
 
-/// Makes one more network known to the rules.
-pub(crate) fn admit(conversation: &mut Conversation, endpoint: &Endpoint) -> Result<(), NetlinkError> {
-    add(conversation, &network_elements(endpoint), &[])
-}
-
 /// Makes the table if it is not there, the bridges known to it, and leads the ports to the container.
 ///
 /// The caller holds the ports: an element that leads one of them elsewhere was left by a dead owner, and is
