@@ -40,7 +40,7 @@ mod list;
 mod logs;
 mod machine;
 mod names;
-mod network;
+mod networks;
 mod options;
 mod reconcile;
 mod record;
@@ -74,13 +74,17 @@ pub use image_mounts::{ImageMount, ImageMountError};
 pub use images::{ImageError, ImageRow};
 pub use list::{ListError, ListQuery};
 pub use logs::{LogLine, LogQuery, LogStream, LogsError};
+pub use networks::{
+    AddressError, EndpointEntry, GraphContainer, InterfaceCounters, NetworkEntry, NetworkError, NetworkGraph,
+    NetworkRequest, NetworkRequestError, NetworkUpdate, SubnetRequest,
+};
 pub use options::Options;
 pub use remove::RemoveError;
 pub use rename::RenameError;
 pub use seccomp::SeccompError;
-pub use settings::{ImageSettings, Settings, SettingsError, StorageSettings};
+pub use settings::{ImageSettings, NetworkSettings, Settings, SettingsError, StorageSettings};
 pub use spec::{MountError, SpecError};
-pub use start::{AddressError, StartError};
+pub use start::StartError;
 pub use stop::StopError;
 pub use system::{
     Facts, Finding, FindingStatus, ImageUsage, Part, PruneOptions, Pruned, SystemError, Usage, VolumeUsage,

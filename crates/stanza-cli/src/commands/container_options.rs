@@ -126,6 +126,7 @@ pub(crate) fn read(given: &ArgMatches) -> Result<Asked, Failure> {
             .map(|text| namespaces::platform(text).map(|platform| platform.to_string()))
             .transpose()?,
         pull: given.text("pull").map(namespaces::pull).transpose()?.unwrap_or_default(),
+        ..ContainerConfig::default()
     };
     check(&config)?;
     Ok(Asked {

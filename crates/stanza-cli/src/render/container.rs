@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use stanza_engine::{Container, MountPoint, State};
+use stanza_engine::{Container, EndpointEntry, MountPoint, State};
 use stanza_network::PortMap;
 use stanza_spec::Instant;
 use stanza_spec::units::human_size;
@@ -55,12 +55,24 @@ pub(crate) fn status(state: &State, now: Instant) -> String {
     }
 }
 
-fn network_name(network: &NetworkMode) -> &'static str {
+fn network_mode(network: &NetworkMode) -> String {
     match network {
-        NetworkMode::None => "none",
-        NetworkMode::Host => "host",
-        NetworkMode::Bridge => "bridge",
+        NetworkMode::None => "none".to_owned(),
+        NetworkMode::Host => "host".to_owned(),
+        NetworkMode::Bridge => "bridge".to_owned(),
+        NetworkMode::Container(id) => format!("container:{id}"),
+        NetworkMode::Pasta(_) => "pasta".to_owned(),
+        NetworkMode::Slirp4netns(_) => "slirp4netns".to_owned(),
+        NetworkMode::Cni(name) => format!("cni:{name}"),
     }
+}
+
+/// The names of the networks, as `ps` shows them.
+fn network_names(container: &Container) -> String {
+    if container.endpoints.is_empty() {
+        return network_mode(&container.network);
+    }
+    container.endpoints.iter().map(|endpoint| endpoint.network.as_str()).collect::<Vec<_>>().join(",")
 }
 
 /// The image as a listing names it: what was typed, or its id when it was named by id.
@@ -109,7 +121,7 @@ pub(crate) fn row(container: &Container, truncate: bool, now: Instant) -> Row {
         .with("Labels", labels.join(","))
         .with("Mounts", mounts.join(","))
         .with("LocalVolumes", volumes.to_string())
-        .with("Networks", network_name(&container.network))
+        .with("Networks", network_names(container))
         .with("Platform", container.config.platform.clone().unwrap_or_default())
 }
 
@@ -306,7 +318,7 @@ fn host_config(container: &Container) -> Json {
     Json::object([
         ("Binds", list_or_null(&binds(config))),
         ("LogConfig", log_config(config)),
-        ("NetworkMode", network_name(&container.network).into()),
+        ("NetworkMode", network_mode(&container.network).into()),
         ("PortBindings", ports::bindings(&asked_ports, &[])),
         ("RestartPolicy", Json::object([("Name", "no".into()), ("MaximumRetryCount", 0.into())])),
         ("AutoRemove", config.auto_remove.into()),
@@ -339,26 +351,34 @@ fn host_config(container: &Container) -> Json {
 
 fn network_settings(container: &Container) -> Json {
     let running = matches!(container.state, State::Running(_));
-    let text = |text: Option<String>| Json::from(text.unwrap_or_default());
-    let address = || text(container.address.map(|ip| ip.to_string()));
-    let gateway = || text(container.gateway.map(|ip| ip.to_string()));
-    let mac = || text(container.mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":")));
     let ports =
         if running { ports::bindings(&container.ports, &container.exposed) } else { Json::object([]) };
-    let network = Json::object([
-        ("IPAddress", address()),
-        ("IPPrefixLen", container.prefix.into()),
-        ("Gateway", gateway()),
-        ("MacAddress", mac()),
-    ]);
-    Json::object([
-        ("Ports", ports),
-        ("IPAddress", address()),
-        ("IPPrefixLen", container.prefix.into()),
-        ("Gateway", gateway()),
-        ("MacAddress", mac()),
-        ("Networks", Json::Object(vec![(network_name(&container.network).to_owned(), network)])),
-    ])
+    let first = container.endpoints.first();
+    let networks = if container.endpoints.is_empty() {
+        vec![(network_mode(&container.network), Json::object(addresses(None)))]
+    } else {
+        container
+            .endpoints
+            .iter()
+            .map(|endpoint| (endpoint.network.clone(), Json::object(addresses(Some(endpoint)))))
+            .collect()
+    };
+    let [address, prefix, gateway, mac] = addresses(first);
+    Json::object([("Ports", ports), address, prefix, gateway, mac, ("Networks", Json::Object(networks))])
+}
+
+/// A container's addresses in a network; empty without one.
+fn addresses(endpoint: Option<&EndpointEntry>) -> [(&'static str, Json); 4] {
+    let text = |text: Option<String>| Json::from(text.unwrap_or_default());
+    let ipv4 = endpoint.and_then(|endpoint| endpoint.ipv4);
+    let gateway = ipv4.and_then(|_| endpoint?.gateway4);
+    let mac = endpoint.and_then(|endpoint| endpoint.mac);
+    [
+        ("IPAddress", text(ipv4.map(|(address, _)| address.to_string()))),
+        ("IPPrefixLen", ipv4.map_or(0, |(_, prefix)| prefix).into()),
+        ("Gateway", text(gateway.map(|gateway| gateway.to_string()))),
+        ("MacAddress", text(mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":")))),
+    ]
 }
 
 /// Names of fields that hold maps, for templates: a missing key in them is no error.
@@ -397,10 +417,24 @@ mod tests {
             state,
             ports: Vec::new(),
             network: NetworkMode::Bridge,
-            address: Some([10, 89, 0, 2].into()),
-            gateway: Some([10, 89, 0, 1].into()),
-            prefix: 16,
-            mac: Some([2, 0, 10, 89, 0, 2]),
+            endpoints: vec![stanza_engine::EndpointEntry {
+                network: "bridge".to_owned(),
+                network_id: "5".repeat(64),
+                container: "0123456789abcdef".repeat(4).parse().unwrap(),
+                container_name: "web".to_owned(),
+                ipv4: Some(([10, 89, 0, 2].into(), 16)),
+                ipv6: None,
+                gateway4: Some([10, 89, 0, 1].into()),
+                gateway6: None,
+                mac: Some([2, 0, 10, 89, 0, 2]),
+                device: "stz0123456789ab".to_owned(),
+                interface: "eth0".to_owned(),
+                names: Vec::new(),
+                aliases: Vec::new(),
+                ports: Vec::new(),
+                default_route: true,
+                running: true,
+            }],
             mounts: Vec::new(),
             labels: [("a".to_owned(), "b".to_owned())].into(),
             log_path: None,

@@ -4,15 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use stanza_network::PortMap;
-use stanza_spec::Protocol;
 
 use super::json::Json;
 
 fn protocol(port: &PortMap) -> &'static str {
-    match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
+    port.protocol.word()
 }
 
 fn host_ip(port: &PortMap) -> String {
@@ -86,8 +82,9 @@ mod tests {
         PortMap {
             host_ip: ip.map(|ip| ip.parse().unwrap()),
             host_port: host,
+            host_range: None,
             container_port: container,
-            protocol: Protocol::Tcp,
+            protocol: stanza_spec::Protocol::Tcp,
         }
     }
 
