@@ -239,11 +239,15 @@ impl Endpoint {
 /// The name of the host's end of a container's veth in a network: `stz` and twelve digits of a hash of both ids.
 #[must_use]
 pub fn device_of(container: &ContainerId, network: &str) -> String {
-    let mut hash = Sha256::new();
-    hash.update(container.as_str());
-    hash.update(network);
-    let [a, b, c, d, e, f, ..]: [u8; 32] = hash.finalize().into();
-    format!("{DEVICE_PREFIX}{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
+    let digits = endpoint_of(container, network);
+    format!("{DEVICE_PREFIX}{}", digits.get(..12).unwrap_or(&digits))
+}
+
+/// The id of a container's place in a network: 64 hexadecimal digits, a hash of both ids.
+#[must_use]
+pub fn endpoint_of(container: &ContainerId, network: &str) -> String {
+    let hash = Sha256::new().chain_update(container.as_str()).chain_update(network).finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The hardware address that goes with an address: locally administered, unicast, and unique where the address
@@ -273,6 +277,8 @@ mod tests {
         assert!(device.len() == 15 && device.starts_with("stz"), "{device}");
         assert_eq!(device, device_of(&id, "n1"));
         assert_ne!(device, device_of(&id, "n2"));
+        let endpoint = endpoint_of(&id, "n1");
+        assert!(endpoint.len() == 64 && endpoint.starts_with(&device[3..]), "{endpoint}");
         assert_ne!(device, device_of(&ContainerId::from_random([1; 32]), "n1"));
         assert_eq!(mac_of("10.77.0.2".parse().unwrap()), [0x02, 0x53, 10, 77, 0, 2]);
         let six = mac_of("fd00::2".parse().unwrap());

@@ -2,17 +2,16 @@
 
 use std::path::Path;
 
-use stanza_engine::{Container, EndpointEntry, MountPoint, State};
+use stanza_engine::{Container, MountPoint, State};
 use stanza_network::PortMap;
 use stanza_spec::Instant;
 use stanza_spec::units::human_size;
 use stanza_spec::{
-    ContainerConfig, Isolation, LogDriver, MountKind, NamespaceMode, NetworkMode, SeccompChoice, UsernsMode,
-    signal,
+    ContainerConfig, Isolation, LogDriver, MountKind, NamespaceMode, SeccompChoice, UsernsMode, signal,
 };
 
 use super::json::{Json, list_or_null};
-use super::ports;
+use super::{container_network, ports};
 use crate::format::listing::Row;
 use crate::format::{template, time};
 
@@ -53,26 +52,6 @@ pub(crate) fn status(state: &State, now: Instant) -> String {
         State::Running(running) => format!("Up {}", time::since(&running.started_at, now)),
         State::Exited(record) => format!("Exited ({}) {}", record.code, time::ago(&record.finished_at, now)),
     }
-}
-
-fn network_mode(network: &NetworkMode) -> String {
-    match network {
-        NetworkMode::None => "none".to_owned(),
-        NetworkMode::Host => "host".to_owned(),
-        NetworkMode::Bridge => "bridge".to_owned(),
-        NetworkMode::Container(id) => format!("container:{id}"),
-        NetworkMode::Pasta(_) => "pasta".to_owned(),
-        NetworkMode::Slirp4netns(_) => "slirp4netns".to_owned(),
-        NetworkMode::Cni(name) => format!("cni:{name}"),
-    }
-}
-
-/// The names of the networks, as `ps` shows them.
-fn network_names(container: &Container) -> String {
-    if container.endpoints.is_empty() {
-        return network_mode(&container.network);
-    }
-    container.endpoints.iter().map(|endpoint| endpoint.network.as_str()).collect::<Vec<_>>().join(",")
 }
 
 /// The image as a listing names it: what was typed, or its id when it was named by id.
@@ -121,7 +100,7 @@ pub(crate) fn row(container: &Container, truncate: bool, now: Instant) -> Row {
         .with("Labels", labels.join(","))
         .with("Mounts", mounts.join(","))
         .with("LocalVolumes", volumes.to_string())
-        .with("Networks", network_names(container))
+        .with("Networks", container_network::names(container))
         .with("Platform", container.config.platform.clone().unwrap_or_default())
 }
 
@@ -153,7 +132,7 @@ pub(crate) fn inspect(container: &Container, root: &Path) -> Json {
         ("HostConfig", host_config(container)),
         ("Mounts", Json::List(container.mounts.iter().map(mount_point).collect())),
         ("Config", config(container)),
-        ("NetworkSettings", network_settings(container)),
+        ("NetworkSettings", container_network::settings(container)),
     ]);
     if let (Json::Object(fields), Some((own, whole))) = (&mut json, container.size) {
         fields.push(("SizeRw".to_owned(), own.into()));
@@ -318,8 +297,13 @@ fn host_config(container: &Container) -> Json {
     Json::object([
         ("Binds", list_or_null(&binds(config))),
         ("LogConfig", log_config(config)),
-        ("NetworkMode", network_mode(&container.network).into()),
-        ("PortBindings", ports::bindings(&asked_ports, &[])),
+        ("NetworkMode", container_network::mode(container).into()),
+        ("PortBindings", ports::asked(&asked_ports)),
+        ("PublishAllPorts", config.publish_all.into()),
+        ("Dns", config.dns.iter().map(ToString::to_string).collect::<Vec<_>>().into()),
+        ("DnsOptions", config.dns_options.clone().into()),
+        ("DnsSearch", config.dns_search.clone().into()),
+        ("ExtraHosts", list_or_null(&container_network::extra_hosts(config))),
         ("RestartPolicy", Json::object([("Name", "no".into()), ("MaximumRetryCount", 0.into())])),
         ("AutoRemove", config.auto_remove.into()),
         ("CapAdd", list_or_null(&config.security.cap_add)),
@@ -349,41 +333,20 @@ fn host_config(container: &Container) -> Json {
     ])
 }
 
-fn network_settings(container: &Container) -> Json {
-    let running = matches!(container.state, State::Running(_));
-    let ports =
-        if running { ports::bindings(&container.ports, &container.exposed) } else { Json::object([]) };
-    let first = container.endpoints.first();
-    let networks = if container.endpoints.is_empty() {
-        vec![(network_mode(&container.network), Json::object(addresses(None)))]
-    } else {
-        container
-            .endpoints
-            .iter()
-            .map(|endpoint| (endpoint.network.clone(), Json::object(addresses(Some(endpoint)))))
-            .collect()
-    };
-    let [address, prefix, gateway, mac] = addresses(first);
-    Json::object([("Ports", ports), address, prefix, gateway, mac, ("Networks", Json::Object(networks))])
-}
-
-/// A container's addresses in a network; empty without one.
-fn addresses(endpoint: Option<&EndpointEntry>) -> [(&'static str, Json); 4] {
-    let text = |text: Option<String>| Json::from(text.unwrap_or_default());
-    let ipv4 = endpoint.and_then(|endpoint| endpoint.ipv4);
-    let gateway = ipv4.and_then(|_| endpoint?.gateway4);
-    let mac = endpoint.and_then(|endpoint| endpoint.mac);
-    [
-        ("IPAddress", text(ipv4.map(|(address, _)| address.to_string()))),
-        ("IPPrefixLen", ipv4.map_or(0, |(_, prefix)| prefix).into()),
-        ("Gateway", text(gateway.map(|gateway| gateway.to_string()))),
-        ("MacAddress", text(mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":")))),
-    ]
-}
-
 /// Names of fields that hold maps, for templates: a missing key in them is no error.
-pub(crate) const MAPS: &[&str] =
-    &["Labels", "Ports", "Networks", "ExposedPorts", "PortBindings", "Volumes", "Config", "Annotations"];
+pub(crate) const MAPS: &[&str] = &[
+    "Labels",
+    "Ports",
+    "Networks",
+    "ExposedPorts",
+    "PortBindings",
+    "Volumes",
+    "Config",
+    "Annotations",
+    "Containers",
+    "Options",
+    "AuxiliaryAddresses",
+];
 
 /// A command as Docker shows it: arguments with a space in quotes.
 fn command_line(words: &[String]) -> String {
@@ -396,6 +359,8 @@ fn command_line(words: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use stanza_spec::NetworkMode;
+
     use super::*;
 
     pub(crate) fn sample(state: State) -> Container {
