@@ -129,10 +129,6 @@ fn endpoint(one: &EndpointEntry, all: &[&EndpointEntry]) -> Json {
         .filter(|other| other.container != one.container)
         .map(|other| other.container_name.clone())
         .collect();
-    let published: Vec<String> = ports::lines(&one.ports)
-        .into_iter()
-        .flat_map(|(inside, sides)| sides.into_iter().map(move |side| format!("{side}->{inside}")))
-        .collect();
     Json::object([
         ("Name", one.container_name.as_str().into()),
         ("EndpointID", endpoint_of(&one.container, &one.network_id).into()),
@@ -142,7 +138,7 @@ fn endpoint(one: &EndpointEntry, all: &[&EndpointEntry]) -> Json {
         ("Interface", one.interface.as_str().into()),
         ("Device", one.device.as_str().into()),
         ("Names", list_or_null(&one.names)),
-        ("Ports", list_or_null(&published)),
+        ("Ports", list_or_null(&ports::short(&one.ports))),
         ("Peers", list_or_null(&peers)),
     ])
 }

@@ -28,22 +28,43 @@ fn host_side(ip: IpAddr, port: &str) -> String {
     }
 }
 
-/// Ports that stand together: of one address and protocol, each as far from the host's as the others.
-type Side = (Option<IpAddr>, &'static str, i32);
+/// Where on the host a port is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    /// Nowhere: it is only named.
+    Named,
+    /// On no address in particular.
+    Anywhere,
+    /// On this one.
+    At(IpAddr),
+}
+
+/// Ports that stand together: on one side, of one protocol, each as far from the host's as the others.
+type Run = (Side, &'static str, i32);
 
 /// `0.0.0.0:8080->80/tcp, 81/tcp`: runs of ports stand together, those that are the same on both sides first, as in Docker.
 pub(crate) fn column(ports: &[PortMap], exposed: &[String]) -> String {
-    let mut sides: BTreeMap<Side, Vec<u16>> = BTreeMap::new();
+    runs(ports, exposed, |port| host_ips(port).into_iter().map(Side::At).collect()).join(", ")
+}
+
+/// The runs of published ports, without an address where there is none in particular.
+pub(crate) fn short(ports: &[PortMap]) -> Vec<String> {
+    let published: Vec<PortMap> = ports.iter().filter(|port| port.host_port.is_some()).cloned().collect();
+    runs(&published, &[], |port| vec![port.host_ip.map_or(Side::Anywhere, Side::At)])
+}
+
+fn runs(ports: &[PortMap], exposed: &[String], sides: impl Fn(&PortMap) -> Vec<Side>) -> Vec<String> {
+    let mut groups: BTreeMap<Run, Vec<u16>> = BTreeMap::new();
     for port in ports {
         let inside = port.container_port;
         match port.host_port {
             Some(host) => {
-                for ip in host_ips(port) {
+                for side in sides(port) {
                     let distance = i32::from(host) - i32::from(inside);
-                    sides.entry((Some(ip), protocol(port), distance)).or_default().push(inside);
+                    groups.entry((side, protocol(port), distance)).or_default().push(inside);
                 }
             }
-            None => sides.entry((None, protocol(port), 0)).or_default().push(inside),
+            None => groups.entry((Side::Named, protocol(port), 0)).or_default().push(inside),
         }
     }
     for text in exposed {
@@ -53,11 +74,11 @@ pub(crate) fn column(ports: &[PortMap], exposed: &[String]) -> String {
         if let Ok(number) = number.parse::<u16>()
             && !ports.iter().any(|port| port.container_port == number && protocol(port) == name)
         {
-            sides.entry((None, name, 0)).or_default().push(number);
+            groups.entry((Side::Named, name, 0)).or_default().push(number);
         }
     }
     let mut parts = Vec::new();
-    for ((ip, protocol, distance), mut numbers) in sides {
+    for ((side, protocol, distance), mut numbers) in groups {
         numbers.sort_unstable();
         numbers.dedup();
         for run in numbers.chunk_by(|a, b| a.checked_add(1) == Some(*b)) {
@@ -66,18 +87,18 @@ pub(crate) fn column(ports: &[PortMap], exposed: &[String]) -> String {
                 if first == last { first.to_string() } else { format!("{first}-{last}") }
             };
             let inside = format!("{}/{protocol}", range(first, last));
-            let text = match ip {
-                None => inside,
-                Some(ip) => {
-                    format!("{}->{inside}", host_side(ip, &range(first + distance, last + distance)))
-                }
+            let outside = range(first + distance, last + distance);
+            let text = match side {
+                Side::Named => inside,
+                Side::Anywhere => format!("{outside}->{inside}"),
+                Side::At(ip) => format!("{}->{inside}", host_side(ip, &outside)),
             };
             parts.push(((distance != 0, if distance == 0 { 0 } else { first }), text));
         }
     }
     // Stable: what is not sorted by its port keeps the order of addresses.
     parts.sort_by_key(|(key, _)| *key);
-    parts.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(", ")
+    parts.into_iter().map(|(_, text)| text).collect()
 }
 
 /// Each port inside, as `80/tcp`, with the host's addresses, as `0.0.0.0:8080`.
@@ -155,6 +176,7 @@ mod tests {
     fn no_address_in_particular_is_one_of_each_family() {
         let ports = [port(None, Some(8080), 80), port(None, Some(8081), 81)];
         assert_eq!(column(&ports, &[]), "0.0.0.0:8080-8081->80-81/tcp, [::]:8080-8081->80-81/tcp");
+        assert_eq!(short(&ports), ["8080-8081->80-81/tcp"]);
         let expected = ["0.0.0.0:8080".to_owned(), "[::]:8080".to_owned()];
         assert_eq!(lines(&ports)[0], ("80/tcp".to_owned(), expected.to_vec()));
     }

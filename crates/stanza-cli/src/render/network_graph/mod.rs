@@ -65,13 +65,9 @@ fn addresses(endpoint: &EndpointEntry) -> String {
     ipv4.into_iter().chain(ipv6).collect::<Vec<_>>().join(", ")
 }
 
-/// `0.0.0.0:8080->80/tcp`, each; none while it does not run.
+/// `8080->80/tcp`, each; none while it does not run.
 fn published(container: &GraphContainer) -> Vec<String> {
-    if !container.running {
-        return Vec::new();
-    }
-    let column = ports::column(&container.ports, &[]);
-    column.split(", ").filter(|text| text.contains("->")).map(str::to_owned).collect()
+    if container.running { ports::short(&container.ports) } else { Vec::new() }
 }
 
 /// What a container without networks of its own has.

@@ -26,7 +26,7 @@ const BUS: usize = 46;
 /// More ports than these are counted.
 const PORTS: usize = 6;
 /// Room right of the lines for the names of the networks.
-const NAMES: usize = 300;
+const NAMES: usize = 380;
 
 const COLOURS: [&str; 8] =
     ["#2a78d6", "#c2571a", "#1f8a4c", "#8b4fc7", "#b8860b", "#c23a6b", "#16858f", "#6b7280"];
@@ -129,7 +129,7 @@ pub(crate) fn svg(graph: &NetworkGraph) -> String {
         let x = MARGIN + bus_width + 14;
         say(&mut out, "t", x, y + 1, &cut(&entry.network.name, 34));
         let about = [vec![subnets(entry)], traits(entry)].concat().join(" · ");
-        say(&mut out, "s", x, y + 17, &cut(about.trim_start_matches(" · "), 48));
+        say(&mut out, "s", x, y + 17, &cut(about.trim_start_matches(" · "), 64));
     }
     for (index, container) in containers.iter().enumerate() {
         let x = MARGIN + index * COLUMN + (COLUMN - BOX) / 2;
@@ -151,6 +151,11 @@ pub(crate) fn svg(graph: &NetworkGraph) -> String {
                 "<line x1=\"{x}\" y1=\"{}\" x2=\"{x}\" y2=\"{y}\" stroke=\"{colour}\" stroke-width=\"2\"{dash}/><circle cx=\"{x}\" cy=\"{y}\" r=\"5.5\" fill=\"{colour}\"/>",
                 box_top + box_height
             );
+        }
+        if container.shares_with.is_some() && index > 0 {
+            // From the box before it, which is its owner's or another guest's.
+            let (from, y) = (x - (COLUMN - BOX), box_top + 17);
+            let _ = writeln!(out, "<path class=\"a\" stroke-dasharray=\"2 3\" d=\"M{from} {y}H{x}\"/>");
         }
         let off = if container.running { "" } else { " off" };
         let _ = writeln!(
