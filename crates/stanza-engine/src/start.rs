@@ -221,7 +221,7 @@ impl Engine {
         let wishes = self.wishes(&record.config)?;
         let id = record.id.clone();
         let mut outcome = self.database()?.start_with_leases(id.as_str(), &wishes)?;
-        if outcome.is_err() && self.reclaim_addresses() > 0 {
+        if outcome.is_err() && self.reclaim_addresses() {
             outcome = self.database()?.start_with_leases(id.as_str(), &wishes)?;
         }
         record.leases = outcome.map_err(|refusal| self.explain(refusal))?;

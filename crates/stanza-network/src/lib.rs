@@ -45,6 +45,7 @@ mod rules;
 mod subnet;
 
 pub use attach::{AttachError, Attachment, attach};
+pub use bridge::is_own_bridge;
 pub use change::change;
 pub use choose::{
     ChooseError, Pool, choose_subnet, default_pools, free_part, host_routes, subnets_of_device,

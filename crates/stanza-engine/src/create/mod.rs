@@ -373,7 +373,7 @@ impl Engine {
             volumes: &volumes,
         };
         let mut outcome = self.database()?.insert(&insert);
-        if matches!(outcome, Err(InsertError::Address(_))) && self.reclaim_addresses() > 0 {
+        if matches!(outcome, Err(InsertError::Address(_))) && self.reclaim_addresses() {
             outcome = self.database()?.insert(&insert);
         }
         let stored = outcome.map_err(|error| match error {

@@ -80,6 +80,7 @@ impl Engine {
         }
         // Refuses addresses that are not to be had; nothing is taken yet.
         self.wishes(config)?;
+        self.check_macs(&config.networks, None)?;
         Ok(())
     }
 }

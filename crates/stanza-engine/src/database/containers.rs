@@ -294,7 +294,7 @@ impl Phase {
         }
     }
 
-    fn of_number(number: i64) -> Phase {
+    pub(super) fn of_number(number: i64) -> Phase {
         match number {
             0 => Phase::Created,
             2 => Phase::Exited,

@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use stanza_network::{Network, NetworkSubnet, Subnet, lease};
 
+use super::containers::Phase;
 use super::{Database, DatabaseError};
 
 /// An address of a container in a network.
@@ -84,12 +85,16 @@ fn take_named(
     container: &str,
 ) -> rusqlite::Result<Result<(), Refusal>> {
     let bytes = bytes_of(address);
-    let owner: Option<String> = transaction
-        .prepare_cached("SELECT container FROM leases WHERE network = ? AND address = ?")?
-        .query_row(params![network.id, bytes], |row| row.get(0))
+    let owner: Option<(String, i64)> = transaction
+        .prepare_cached(
+            "SELECT container, ifnull((SELECT phase FROM containers WHERE id = container), 0) \
+             FROM leases WHERE network = ? AND address = ?",
+        )?
+        .query_row(params![network.id, bytes], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     match owner {
-        Some(owner) if owner != container => {
+        // It may be asked for again while its owner does not run, who must then ask for it, too.
+        Some((owner, phase)) if owner != container && Phase::of_number(phase) == Phase::Started => {
             Ok(Err(Refusal::Taken { address, network: network.name.clone(), container: owner }))
         }
         _ => {
@@ -176,7 +181,7 @@ pub(super) fn of(connection: &Connection, container: &str) -> rusqlite::Result<V
     let mut statement = connection.prepare_cached(
         "SELECT network, address FROM leases WHERE container = ? ORDER BY network, address",
     )?;
-    statement.query_map([container], |row| lease_of(row))?.collect()
+    statement.query_map([container], lease_of)?.collect()
 }
 
 /// Every lease, by network and address.

@@ -412,3 +412,5 @@ fn create(path: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod tests_of_networks;

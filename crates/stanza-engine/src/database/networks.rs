@@ -113,8 +113,7 @@ impl Database {
 
     /// Every network, by name. One that cannot be read is left out.
     pub(crate) fn networks(&self) -> Result<Vec<NetworkRecord>, DatabaseError> {
-        let rows = self.read("list the networks", |connection| networks_in(connection))?;
-        Ok(rows)
+        self.read("list the networks", networks_in)
     }
 
     /// Stores a new network, or the one that is given again by its id, and refuses what cannot stand beside the others.
@@ -135,6 +134,26 @@ impl Database {
                 params![network.id, network.name, json],
             )?;
             Ok(Ok(()))
+        })
+    }
+
+    /// Changes the network with this id, unless `change` refuses; `None` when there is none any more.
+    pub(crate) fn update_network<E>(
+        &mut self,
+        id: &str,
+        change: impl FnOnce(&mut NetworkRecord) -> Result<(), E>,
+    ) -> Result<Result<Option<NetworkRecord>, E>, DatabaseError> {
+        self.write_or_refuse("change the network", |transaction| {
+            let json: Option<String> = transaction
+                .query_row("SELECT network FROM networks WHERE id = ?", [id], |row| row.get(0))
+                .optional()?;
+            let Some(mut record) = json.and_then(|json| decode(&json)) else { return Ok(Ok(None)) };
+            if let Err(refusal) = change(&mut record) {
+                return Ok(Err(refusal));
+            }
+            let json = encode(&record);
+            transaction.execute("UPDATE networks SET network = ?2 WHERE id = ?1", params![id, json])?;
+            Ok(Ok(Some(record)))
         })
     }
 

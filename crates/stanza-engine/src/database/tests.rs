@@ -12,11 +12,11 @@ use crate::record::Facts;
 
 const CHILD: &str = "STANZA_TEST_DATABASE_CHILD";
 
-fn open(path: &Path) -> Database {
+pub(super) fn open(path: &Path) -> Database {
     Database::open(path, || Ok(())).unwrap()
 }
 
-fn record(name: &str) -> Record {
+pub(super) fn record(name: &str) -> Record {
     Record {
         id: names::container_id().unwrap(),
         name: name.to_owned(),

@@ -53,8 +53,11 @@ impl Engine {
         change: Change<'_>,
     ) -> Result<(), NetworkError> {
         let (id, running) = (locked.record.id.as_str(), locked.running);
-        let outcome =
-            self.database()?.change_networks(id, &change.config, change.left, &change.joined, running)?;
+        let (config, left, joined) = (&change.config, change.left, &change.joined);
+        let mut outcome = self.database()?.change_networks(id, config, left, joined, running)?;
+        if outcome.is_err() && self.reclaim_addresses() {
+            outcome = self.database()?.change_networks(id, config, left, joined, running)?;
+        }
         let leases = outcome.map_err(|refusal| self.explain(refusal))?;
         if !running {
             return Ok(());

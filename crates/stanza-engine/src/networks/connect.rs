@@ -3,7 +3,7 @@
 use stanza_spec::{ContainerId, EndpointRequest, NetworkMode};
 
 use super::change::Change;
-use super::{DEFAULT, NetworkError, plan};
+use super::{DEFAULT, NetworkError};
 use crate::Engine;
 
 impl Engine {
@@ -55,7 +55,8 @@ impl Engine {
             )));
         }
         let place = (EndpointRequest { network: name, ..request }, network);
-        let joined = vec![plan::wish(&place)?];
+        self.check_macs(std::slice::from_ref(&place.0), Some(&locked.record.id))?;
+        let joined = vec![self.wish(&place)?];
         config.networks.push(place.0);
         self.change_networks(&locked, Change { config, left: None, joined })
     }

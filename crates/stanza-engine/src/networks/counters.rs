@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use stanza_spec::ContainerId;
+use stanza_spec::{ContainerId, NetworkMode};
 
 use super::NetworkError;
 use crate::Engine;
@@ -32,12 +32,15 @@ pub struct InterfaceCounters {
 }
 
 impl Engine {
-    /// The counters of a container's devices but for loopback; none when it does not run.
+    /// The counters of a container's devices but for loopback; none when it does not run, or has none of its own.
     ///
     /// # Errors
     /// When there is no such container, or its state cannot be read.
     pub fn network_counters(&mut self, id: &ContainerId) -> Result<Vec<InterfaceCounters>, NetworkError> {
         let record = self.record(id)?;
+        if self.network_mode(&record.config) == NetworkMode::Host {
+            return Ok(Vec::new());
+        }
         let Some(State::Running(running)) = self.state(&record)? else { return Ok(Vec::new()) };
         // One that ended a moment ago has no counters any more.
         let text = fs::read_to_string(format!("/proc/{}/net/dev", running.pid)).unwrap_or_default();

@@ -5,7 +5,7 @@ use stanza_spec::{Instant, is_valid_container_name};
 
 use super::options::{self, Options};
 use super::{NetworkEntry, NetworkError, NetworkRequest, NetworkRequestError, RESERVED};
-use crate::database::NetworkRecord;
+use crate::database::{NetworkRecord, StoreRefusal};
 use crate::{Engine, names};
 
 impl Engine {
@@ -28,11 +28,18 @@ impl Engine {
             }
             return Err(NetworkRequestError::NameTaken(name.clone()).into());
         }
-        let record = self.plan_network(request)?;
-        match self.database()?.store_network(&record)? {
-            Ok(()) => Ok(NetworkEntry::of(record)),
-            Err(crate::database::StoreRefusal::NameTaken) if request.ignore_existing => self.network(name),
-            Err(refusal) => Err(NetworkRequestError::of(name, refusal).into()),
+        // A device that an interrupted removal left may have the name that this network's is to have.
+        self.clear_removed_networks();
+        loop {
+            let record = self.plan_network(request)?;
+            match self.database()?.store_network(&record)? {
+                Ok(()) => return Ok(NetworkEntry::of(record)),
+                Err(StoreRefusal::NameTaken) if request.ignore_existing => return self.network(name),
+                // Somebody else was faster with a subnet that nobody asked for: there are others, or the next plan finds none.
+                Err(StoreRefusal::Overlap { subnet, .. })
+                    if request.subnets.iter().all(|asked| asked.subnet != subnet) => {}
+                Err(refusal) => return Err(NetworkRequestError::of(name, refusal).into()),
+            }
         }
     }
 
@@ -110,6 +117,10 @@ fn driver(word: &str, id: &str, options: &Options) -> Result<Driver, NetworkRequ
     }
     let parent = match (&options.parent, options.vlan) {
         (Some(card), Some(vlan)) => format!("{card}.{vlan}"),
+        (None, Some(_)) => {
+            let reason = "it is of a card: name it with `parent`".to_owned();
+            return Err(NetworkRequestError::Option { name: "vlan".to_owned(), reason });
+        }
         (card, _) => card.clone().unwrap_or_default(),
     };
     if !parent.is_empty() && !options::is_device_name(&parent) {

@@ -24,10 +24,10 @@ impl Engine {
         let before = config.networks.len();
         config.networks.retain(|known| known.network != network.name);
         if config.networks.len() == before {
-            return Err(NetworkError::Refused(format!(
-                "container {} is not connected to network {}",
-                locked.record.name, network.name
-            )));
+            return Err(NetworkError::NotConnected {
+                container: locked.record.name.clone(),
+                network: network.name,
+            });
         }
         if config.networks.is_empty() {
             config.network = Some(NetworkMode::None);

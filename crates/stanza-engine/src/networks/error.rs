@@ -22,6 +22,14 @@ pub enum NetworkError {
     /// The verb means nothing for this network or container, as told.
     #[error("{0}")]
     Refused(String),
+    /// The container is not in the network.
+    #[error("container {container} is not connected to network {network}")]
+    NotConnected {
+        /// The container.
+        container: String,
+        /// The network.
+        network: String,
+    },
     /// Containers are in it.
     #[error("error while removing network: network {name} has active endpoints ({})", users.join(", "))]
     InUse {
@@ -82,9 +90,6 @@ pub enum ChangeError {
         #[source]
         source: std::io::Error,
     },
-    /// It was removed by force, and that failed.
-    #[error(transparent)]
-    Remove(#[from] crate::RemoveError),
 }
 
 /// Why there is no address.
@@ -113,6 +118,19 @@ pub enum AddressError {
         address: IpAddr,
         /// The network.
         network: String,
+    },
+    /// A hardware address that no device may have.
+    #[error("`{0}` is no hardware address of a device: it must be unicast and not all zero")]
+    Mac(String),
+    /// Another container of the network has the hardware address.
+    #[error("hardware address `{mac}` of the network `{network}` is taken by the container `{container}`")]
+    MacTaken {
+        /// The hardware address.
+        mac: String,
+        /// The network.
+        network: String,
+        /// The container.
+        container: String,
     },
     /// No container may have it.
     #[error("address `{address}` of the network `{network}` is reserved for {what}")]
@@ -193,7 +211,9 @@ impl Classify for NetworkError {
         match self {
             NetworkError::NotFound(_) => ErrorKind::NotFound,
             NetworkError::Ambiguous(_) => ErrorKind::InvalidArgument,
-            NetworkError::Refused(_) | NetworkError::InUse { .. } => ErrorKind::Conflict,
+            NetworkError::Refused(_) | NetworkError::NotConnected { .. } | NetworkError::InUse { .. } => {
+                ErrorKind::Conflict
+            }
             NetworkError::Request(error) => error.kind(),
             NetworkError::Address(error) => error.kind(),
             NetworkError::Find(error) => error.kind(),
@@ -210,6 +230,9 @@ impl Classify for NetworkError {
             NetworkError::NotFound(_) => Some("`stanza network ls` lists all networks".to_owned()),
             NetworkError::Ambiguous(_) => Some("give more digits, or the name".to_owned()),
             NetworkError::Refused(_) => None,
+            NetworkError::NotConnected { network, .. } => {
+                Some(format!("`stanza network inspect {network}` shows its containers"))
+            }
             NetworkError::InUse { name, .. } => Some(format!(
                 "remove those containers, or take them out with `stanza network disconnect {name}`"
             )),
@@ -231,7 +254,6 @@ impl Classify for ChangeError {
             ChangeError::Connect(error) => error.kind(),
             ChangeError::Change(error) => error.kind(),
             ChangeError::File { source, .. } => ErrorKind::of_io(source),
-            ChangeError::Remove(error) => error.kind(),
         }
     }
 
@@ -240,7 +262,6 @@ impl Classify for ChangeError {
             ChangeError::Connect(error) => error.hint(),
             ChangeError::Change(error) => error.hint(),
             ChangeError::File { .. } => None,
-            ChangeError::Remove(error) => error.hint(),
         }
     }
 }
@@ -250,8 +271,10 @@ impl Classify for AddressError {
         match self {
             AddressError::Choose(error) => error.kind(),
             AddressError::NoneLeft(_) => ErrorKind::Exhausted,
-            AddressError::Taken { .. } => ErrorKind::Conflict,
-            AddressError::Outside { .. } | AddressError::Reserved { .. } => ErrorKind::InvalidArgument,
+            AddressError::Taken { .. } | AddressError::MacTaken { .. } => ErrorKind::Conflict,
+            AddressError::Mac(_) | AddressError::Outside { .. } | AddressError::Reserved { .. } => {
+                ErrorKind::InvalidArgument
+            }
         }
     }
 
@@ -262,7 +285,9 @@ impl Classify for AddressError {
                 "remove containers that are not needed, run `stanza system check --repair`, or create a network with a larger `--subnet`"
                     .to_owned(),
             ),
+            AddressError::Mac(_) => None,
             AddressError::Taken { network, .. }
+            | AddressError::MacTaken { network, .. }
             | AddressError::Outside { network, .. }
             | AddressError::Reserved { network, .. } => {
                 Some(format!("`stanza network inspect {network}` shows its subnets and addresses"))

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use stanza_network::{Endpoint, NetworkPlan, files};
 use stanza_spec::ContainerConfig;
 
-use super::NetworkError;
+use super::{DEFAULT, NetworkError};
 use crate::Engine;
 use crate::database::Record;
 
@@ -52,14 +52,18 @@ impl Engine {
         Ok(files::resolv_conf(&host, upstream.as_deref(), &files::FALLBACK_RESOLVERS, reachable, &config))
     }
 
-    /// What the user says about resolving names, else the configuration file.
+    /// What the user says about resolving names of the container, then of its networks, then in the configuration file.
     fn resolver(&mut self, config: &ContainerConfig) -> Result<files::Resolver, NetworkError> {
         let mut resolver = files::Resolver {
             servers: config.dns.clone(),
             search: config.dns_search.clone(),
             options: config.dns_options.clone(),
         };
+        let of_networks = if resolver.servers.is_empty() { self.servers(config)? } else { Vec::new() };
         let settings = &self.settings()?.network;
+        if resolver.servers.is_empty() {
+            resolver.servers = of_networks;
+        }
         if resolver.servers.is_empty() {
             resolver.servers.clone_from(&settings.dns);
         }
@@ -70,6 +74,21 @@ impl Engine {
             resolver.options.clone_from(&settings.dns_options);
         }
         Ok(resolver)
+    }
+
+    /// The name servers of a container's networks, in their order.
+    fn servers(&mut self, config: &ContainerConfig) -> Result<Vec<IpAddr>, NetworkError> {
+        // The default network's are those of the configuration file.
+        if config.networks.iter().all(|request| request.network == DEFAULT) {
+            return Ok(Vec::new());
+        }
+        let mut servers: Vec<IpAddr> = Vec::new();
+        for server in self.places(config)?.into_iter().flat_map(|(_, record)| record.dns) {
+            if !servers.contains(&server) {
+                servers.push(server);
+            }
+        }
+        Ok(servers)
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 use stanza_network::{Bridge, DEFAULT_BRIDGE, Driver, Network, NetworkSubnet, choose_subnet};
+use stanza_spec::Digest;
 
 use super::{DEFAULT, NetworkError};
 use crate::Engine;
@@ -30,12 +31,9 @@ pub(super) fn bridge_name(root: &Path) -> String {
 
 /// The id of one of the networks that an engine always has: the same for as long as the engine's root has its name.
 pub(super) fn network_id(name: &str, root: &Path) -> String {
-    let hash = Sha256::new()
-        .chain_update(name)
-        .chain_update("\0")
-        .chain_update(root.as_os_str().as_encoded_bytes())
-        .finalize();
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    let hash =
+        Sha256::new().chain_update(name).chain_update("\0").chain_update(root.as_os_str().as_encoded_bytes());
+    Digest::from_hash(&hash.finalize()).hex().to_owned()
 }
 
 impl Engine {

@@ -31,6 +31,8 @@ mod prune;
 mod reload;
 mod remove;
 mod subnets;
+#[cfg(test)]
+mod tests;
 mod update;
 
 use std::collections::BTreeMap;

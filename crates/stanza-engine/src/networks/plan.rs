@@ -2,16 +2,23 @@
 
 use std::net::IpAddr;
 
-use stanza_network::{Endpoint, EndpointsPlan, NetworkPlan, PortMap, Publish, device_of, mac_of};
+use stanza_network::{
+    Driver, Endpoint, EndpointsPlan, IpvlanMode, Network, NetworkPlan, PortMap, Publish, device_of, mac_of,
+    subnets_of_device,
+};
 use stanza_sandbox::Status;
 use stanza_spec::{ContainerConfig, ContainerId, EndpointRequest, NetworkMode, Protocol};
 
 use super::{AddressError, DEFAULT, NetworkError};
 use crate::Engine;
+use crate::container::State;
 use crate::database::{NetworkRecord, Phase, Record, Wish};
 
 /// The longest name of a host in DNS's sense, of which one part is a container's name or id.
 const LABEL: usize = 63;
+
+/// Compose's label for the service that a container is of.
+const SERVICE: &str = "com.docker.compose.service";
 
 /// A network that a container is to be in, and how.
 pub(crate) type Place = (EndpointRequest, NetworkRecord);
@@ -47,7 +54,57 @@ impl Engine {
     /// What a container asks the table of leases for.
     pub(crate) fn wishes(&mut self, config: &ContainerConfig) -> Result<Vec<Wish>, NetworkError> {
         let places = self.places(config)?;
-        Ok(places.iter().map(wish).collect::<Result<_, _>>()?)
+        places.iter().map(|place| self.wish(place)).collect()
+    }
+
+    /// What is asked for in one network; addresses that no container may have there are refused.
+    pub(crate) fn wish(&mut self, (request, record): &Place) -> Result<Wish, NetworkError> {
+        let mut network = record.network.clone();
+        // On a card of the host the host is a neighbour, whose addresses nobody else may have.
+        if let Driver::Macvlan { parent, .. } | Driver::Ipvlan { parent, .. } = &network.driver
+            && !parent.is_empty()
+        {
+            for own in subnets_of_device(parent)?.into_iter().filter_map(|own| own.gateway) {
+                let place = network.subnets.iter_mut().find(|place| place.subnet.contains(own));
+                place.into_iter().for_each(|place| place.reserved.push(("the host".to_owned(), own)));
+            }
+        }
+        for address in [request.ipv4.map(IpAddr::from), request.ipv6.map(IpAddr::from)].into_iter().flatten()
+        {
+            check_address(&network, address)?;
+        }
+        Ok(Wish { network, ipv4: request.ipv4, ipv6: request.ipv6 })
+    }
+
+    /// Refuses hardware addresses that no device may have, or that another container of the network was given by name. `own` is
+    /// the container that asks.
+    pub(crate) fn check_macs(
+        &mut self,
+        requests: &[EndpointRequest],
+        own: Option<&ContainerId>,
+    ) -> Result<(), NetworkError> {
+        let asked: Vec<_> =
+            requests.iter().filter_map(|request| Some((&request.network, request.mac?))).collect();
+        if asked.is_empty() {
+            return Ok(());
+        }
+        if let Some((_, mac)) = asked.iter().find(|(_, mac)| mac[0] & 1 == 1 || *mac == [0; 6]) {
+            return Err(AddressError::Mac(mac_text(*mac)).into());
+        }
+        for row in self.database()?.rows()? {
+            // One that cannot be read has no say.
+            let Ok(record) = self.database()?.decode(&row) else { continue };
+            if own == Some(&record.id) {
+                continue;
+            }
+            let theirs = record.config.networks.iter();
+            let mut theirs = theirs.filter_map(|request| Some((&request.network, request.mac?)));
+            if let Some((network, mac)) = theirs.find(|endpoint| asked.contains(endpoint)) {
+                let (mac, network) = (mac_text(mac), network.clone());
+                return Err(AddressError::MacTaken { mac, network, container: record.name }.into());
+            }
+        }
+        Ok(())
     }
 
     /// The network of a container on record, as far as it has addresses for it.
@@ -105,11 +162,12 @@ impl Engine {
         Ok(self.record(&id)?)
     }
 
-    /// Frees the addresses of containers that do not run any more, whose owner died before it could; gives how many.
+    /// Frees the addresses of containers that do not run any more, whose owner died before it could; says whether it found any.
     ///
-    /// Called when addresses ran out: at other times such an address does no harm.
-    pub(crate) fn reclaim_addresses(&mut self) -> usize {
-        let Ok(before) = self.database().and_then(|database| database.leases()) else { return 0 };
+    /// Called when an address was not to be had: at other times one of a dead container does no harm.
+    pub(crate) fn reclaim_addresses(&mut self) -> bool {
+        let Ok(before) = self.database().and_then(|database| database.leases()) else { return false };
+        let mut settled = false;
         if let Ok(database) = self.database() {
             // Failures leave the pool as it is, which the caller reports.
             let _ = database.free_orphans();
@@ -120,40 +178,41 @@ impl Engine {
                 continue;
             };
             if record.phase == Phase::Started {
-                let _ = self.settle(&record);
+                // An address that was asked for by name stays, but is another one's for the asking.
+                settled |= !matches!(self.settle(&record), Ok(Some(State::Running(_) | State::Created)));
             } else if let Ok(Some(_lock)) = self.try_lock(&held.container)
                 && let Ok(database) = self.database()
             {
                 let _ = database.free_addresses(&held.container);
             }
         }
-        let after =
-            self.database().and_then(|database| database.leases()).map_or(before.len(), |after| after.len());
-        before.len().saturating_sub(after)
+        let after = self.database().and_then(|database| database.leases());
+        settled || after.is_ok_and(|after| after.len() < before.len())
     }
 }
 
-/// What is asked for in one network; addresses that no container may have there are refused.
-pub(crate) fn wish((request, record): &Place) -> Result<Wish, AddressError> {
-    let network = &record.network;
-    let named = [request.ipv4.map(IpAddr::from), request.ipv6.map(IpAddr::from)];
-    for address in named.into_iter().flatten() {
-        let outside = || AddressError::Outside { address, network: network.name.clone() };
-        let place = network.subnet_of(address).ok_or_else(outside)?;
-        let reserved = |what: &str| {
-            Err(AddressError::Reserved { address, network: network.name.clone(), what: what.to_owned() })
-        };
-        if place.gateway == Some(address) {
-            return reserved("its gateway");
-        }
-        if let Some((name, _)) = place.reserved.iter().find(|(_, reserved)| *reserved == address) {
-            return reserved(&format!("`{name}`"));
-        }
-        if !place.subnet.has_host(address) {
-            return reserved("the network itself");
-        }
+/// Refuses an address that no container may have in the network.
+fn check_address(network: &Network, address: IpAddr) -> Result<(), AddressError> {
+    let outside = || AddressError::Outside { address, network: network.name.clone() };
+    let place = network.subnet_of(address).ok_or_else(outside)?;
+    let reserved = |what: &str| {
+        Err(AddressError::Reserved { address, network: network.name.clone(), what: what.to_owned() })
+    };
+    if place.gateway == Some(address) {
+        return reserved("its gateway");
     }
-    Ok(Wish { network: network.clone(), ipv4: request.ipv4, ipv6: request.ipv6 })
+    if let Some((name, _)) = place.reserved.iter().find(|(_, reserved)| *reserved == address) {
+        return reserved(&format!("`{name}`"));
+    }
+    if !place.subnet.has_host(address) {
+        return reserved("the network itself");
+    }
+    Ok(())
+}
+
+/// A hardware address as it is written.
+fn mac_text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// The container's endpoints, with the addresses that it holds.
@@ -173,13 +232,8 @@ pub(crate) fn endpoints(record: &Record, places: &[Place]) -> Vec<Endpoint> {
         })
         .collect();
     let leads_out = |endpoint: &Endpoint| {
-        let is_layer_3 = matches!(
-            endpoint.network.driver,
-            stanza_network::Driver::Ipvlan {
-                mode: stanza_network::IpvlanMode::L3 | stanza_network::IpvlanMode::L3s,
-                ..
-            }
-        );
+        let is_layer_3 =
+            matches!(endpoint.network.driver, Driver::Ipvlan { mode: IpvlanMode::L3 | IpvlanMode::L3s, .. });
         !endpoint.network.internal
             && (is_layer_3 || endpoint.placed().any(|(_, place)| place.gateway.is_some()))
     };
@@ -229,14 +283,15 @@ fn mac_of_device(device: &str) -> [u8; 6] {
     [0x02, 0x44, byte(2), byte(4), byte(6), byte(8)]
 }
 
-/// What others find the container by: nothing in the default network, as with Docker, and where names are switched off.
+/// What others find the container by, its own name first: nothing in the default network, as with Docker, and where names are
+/// switched off.
 fn names(record: &Record, request: &EndpointRequest, network: &NetworkRecord) -> Vec<String> {
     if network.network.name == DEFAULT || network.disable_dns {
         return Vec::new();
     }
     let mut names = vec![record.name.clone(), record.id.short().to_owned()];
     names.extend(request.aliases.iter().cloned());
-    names.extend(record.config.hostname.clone());
+    names.extend(record.facts.labels.get(SERVICE).cloned());
     let mut seen = Vec::new();
     names.retain(|name| {
         let fits =

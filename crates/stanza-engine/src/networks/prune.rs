@@ -20,6 +20,7 @@ impl Engine {
             let wrong = || refused(FilterError::Value { key: "until".into(), value: value.clone() });
             until = Some(Instant::parse(value, Instant::now()).map_err(|_| wrong())?);
         }
+        self.clear_removed_networks();
         let mut removed = Vec::new();
         for record in self.database()?.networks()? {
             let is_young = until.as_ref().is_some_and(|until| {
@@ -29,7 +30,8 @@ impl Engine {
                 continue;
             }
             if self.delete_network(&record.network)?.is_ok() {
-                self.clear_network_device(&record.network)?;
+                // A device that stays is noted, and taken away with the next network.
+                let _ = self.clear_network_device(&record.network);
                 removed.push(record.network.name);
             }
         }

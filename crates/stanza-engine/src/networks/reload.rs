@@ -2,7 +2,7 @@
 
 use stanza_spec::{ContainerId, NetworkMode};
 
-use super::NetworkError;
+use super::{DEFAULT, NetworkError};
 use crate::Engine;
 use crate::container::State;
 use crate::database::{Phase, Record};
@@ -36,10 +36,27 @@ impl Engine {
         Ok((done, errors))
     }
 
+    /// Tells the networks of a container that runs what it is called.
+    pub(crate) fn announce_name(&mut self, id: &ContainerId) -> Result<(), NetworkError> {
+        let record = self.record(id)?;
+        // Nobody finds a container of the default network by its name.
+        let is_found = record.config.networks.iter().any(|request| request.network != DEFAULT);
+        if !is_found || !self.is_bridged(&record)? {
+            return Ok(());
+        }
+        let locked = self.lock_container(id)?;
+        if locked.running { self.tell_monitor(&locked.record, false) } else { Ok(()) }
+    }
+
+    /// Whether it runs, and is in networks.
+    fn is_bridged(&mut self, record: &Record) -> Result<bool, NetworkError> {
+        let bridged = self.network_mode(&record.config) == NetworkMode::Bridge;
+        Ok(bridged && matches!(self.state(record)?, Some(State::Running(_))))
+    }
+
     /// Whether there was something to do.
     fn reload_one(&mut self, record: &Record) -> Result<bool, NetworkError> {
-        let bridged = self.network_mode(&record.config) == NetworkMode::Bridge;
-        if !bridged || !matches!(self.state(record)?, Some(State::Running(_))) {
+        if !self.is_bridged(record)? {
             return Ok(false);
         }
         let locked = self.lock_container(&record.id)?;

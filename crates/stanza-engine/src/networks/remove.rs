@@ -1,28 +1,19 @@
 //! `network rm`: the record first, then the device. What a crash leaves between the two is noted in the database.
 
-use std::time::Duration;
-
-use stanza_network::{Network, remove_network};
+use stanza_network::{DetachError, Network, is_own_bridge, remove_network};
 use stanza_spec::{ContainerConfig, NetworkMode};
 
-use super::error::ChangeError;
 use super::find::Found;
 use super::plan::requests;
 use super::{DEFAULT, NetworkError};
 use crate::Engine;
 
 impl Engine {
-    /// Removes a network. With `force` the containers that are in it go first, each asked to stop for `timeout`, as with
-    /// Podman.
+    /// Removes a network. With `force` the containers that are in it leave it first, also those that run.
     ///
     /// # Errors
     /// When there is no such network, when it is `bridge`, `host` or `none`, or when containers, running or not, are in it.
-    pub fn remove_network(
-        &mut self,
-        name: &str,
-        force: bool,
-        timeout: Option<Duration>,
-    ) -> Result<(), NetworkError> {
+    pub fn remove_network(&mut self, name: &str, force: bool) -> Result<(), NetworkError> {
         let predefined = |name: &str| {
             NetworkError::Refused(format!("{name} is a pre-defined network and cannot be removed"))
         };
@@ -36,7 +27,7 @@ impl Engine {
             if !force {
                 return Err(NetworkError::InUse { name: network.name, users });
             }
-            users.iter().try_for_each(|user| self.remove_user(user, timeout))?;
+            users.iter().try_for_each(|user| self.disconnect_user(&network, user))?;
         }
         self.clear_network_device(&network)
     }
@@ -54,23 +45,36 @@ impl Engine {
         Ok(self.database()?.delete_network(network, &uses)?)
     }
 
-    fn remove_user(&mut self, name: &str, timeout: Option<Duration>) -> Result<(), NetworkError> {
-        let Ok(id) = self.find(name) else { return Ok(()) };
-        let seconds = timeout.map(|timeout| i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX));
-        // What does not stop is killed by the removal.
-        let _ = self.stop(&id, None, seconds);
-        self.remove(&id, true, false).map_err(|error| NetworkError::Change {
-            container: name.to_owned(),
-            source: Box::new(ChangeError::Remove(error)),
-        })
+    /// Takes a container out of a network; one that is gone, or has left it since, is well.
+    fn disconnect_user(&mut self, network: &Network, user: &str) -> Result<(), NetworkError> {
+        let Ok(id) = self.find(user) else { return Ok(()) };
+        match self.disconnect_network(&network.id, &id, true) {
+            Err(NetworkError::Find(_) | NetworkError::NotConnected { .. }) => Ok(()),
+            result => result,
+        }
     }
 
     /// Takes the device of a network that is forgotten away.
     pub(super) fn clear_network_device(&mut self, network: &Network) -> Result<(), NetworkError> {
-        if !self.options.rootless {
+        if !self.options.rootless && self.owns_device(network)? {
             remove_network(network)?;
         }
+        let names = self.options.network_dir(&network.id);
+        // What is left of it is found by `system check`.
+        let _ = stanza_snapshot::remove_tree(&names);
         Ok(self.database()?.forget_removed(&network.id)?)
+    }
+
+    /// Whether the network's device was made for it, and not for another one since.
+    fn owns_device(&mut self, network: &Network) -> Result<bool, NetworkError> {
+        let Some(bridge) = network.bridge() else { return Ok(true) };
+        let others = self.database()?.networks()?;
+        let has_it = |other: &Network| other.bridge().is_some_and(|other| other.device == bridge.device);
+        if others.iter().any(|other| has_it(&other.network)) {
+            return Ok(false);
+        }
+        is_own_bridge(network)
+            .map_err(|source| DetachError::Network { network: network.name.clone(), source }.into())
     }
 
     /// Takes the devices of networks away whose removal was cut short; gives their names.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::{NetworkEntry, NetworkError, NetworkRequestError};
+use super::{NetworkEntry, NetworkError};
 use crate::Engine;
 
 /// What is to change.
@@ -30,23 +30,25 @@ impl Engine {
         name: &str,
         update: &NetworkUpdate,
     ) -> Result<NetworkEntry, NetworkError> {
-        let mut record = self.network_record(name)?;
-        if let Some(server) = update.dns_drop.iter().find(|server| !record.dns.contains(server)) {
-            return Err(NetworkError::Refused(format!(
-                "network {} has no name server `{server}`",
-                record.network.name
-            )));
-        }
-        record.dns.retain(|server| !update.dns_drop.contains(server));
-        for server in &update.dns_add {
-            if !record.dns.contains(server) {
-                record.dns.push(*server);
+        let network = self.network_record(name)?.network;
+        let changed = self.database()?.update_network(&network.id, |record| {
+            if let Some(server) = update.dns_drop.iter().find(|server| !record.dns.contains(server)) {
+                return Err(NetworkError::Refused(format!(
+                    "network {} has no name server `{server}`",
+                    network.name
+                )));
             }
-        }
-        record.labels.retain(|key, _| !update.labels_drop.contains(key));
-        record.labels.extend(update.labels_add.clone());
-        let stored = self.database()?.store_network(&record)?;
-        stored.map_err(|refusal| NetworkRequestError::of(&record.network.name, refusal))?;
+            record.dns.retain(|server| !update.dns_drop.contains(server));
+            for server in &update.dns_add {
+                if !record.dns.contains(server) {
+                    record.dns.push(*server);
+                }
+            }
+            record.labels.retain(|key, _| !update.labels_drop.contains(key));
+            record.labels.extend(update.labels_add.clone());
+            Ok(())
+        })?;
+        let record = changed?.ok_or_else(|| NetworkError::NotFound(name.to_owned()))?;
         self.network(&record.network.name)
     }
 }

@@ -213,11 +213,29 @@ impl Engine {
             findings
                 .push(leftover(format!("{bytes} of blobs that belong to no image, or are not whole"), done));
         }
+        self.stray_networks(repair, findings);
         if repair && !self.options.rootless {
-            for name in self.clear_removed_networks() {
-                findings.push(leftover(format!("the network `{name}` was being removed"), true));
-            }
             self.clear_networks();
+        }
+    }
+
+    /// Networks whose removal was cut short, and directories of networks that are not on record.
+    fn stray_networks(&mut self, repair: bool, findings: &mut Vec<Finding>) {
+        let removed = self.database().and_then(|database| database.removed_networks()).unwrap_or_default();
+        let cleared = if repair { self.clear_removed_networks() } else { Vec::new() };
+        for network in removed {
+            let done = cleared.contains(&network.name);
+            findings.push(leftover(format!("the network `{}` was being removed", network.name), done));
+        }
+        let Ok(known) = self.database().and_then(|database| database.networks()) else { return };
+        let directory = self.options.network_dirs();
+        for id in names_in(&directory) {
+            if known.iter().any(|record| record.network.id == id) {
+                continue;
+            }
+            let path = directory.join(&id);
+            let done = repair && remove_tree(&path).is_ok();
+            findings.push(leftover(format!("`{}` belongs to no network", path.display()), done));
         }
     }
 

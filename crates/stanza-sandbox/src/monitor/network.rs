@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::process::Pid;
 use stanza_container::Attendant;
-use stanza_network::{Attachment, NetworkPlan};
+use stanza_network::{Attachment, EndpointsPlan, NetworkPlan};
 use stanza_spec::oci::runtime::LinuxNamespaceType;
 use stanza_sys::process_start_time;
 
@@ -73,12 +73,19 @@ impl Monitor {
         let conflict = |message: String| Refusal { message, kind: "conflict".to_owned(), hint: None };
         let change: NetworkChange =
             serde_json::from_slice(change).map_err(|error| conflict(error.to_string()))?;
-        let (NetworkPlan::Endpoints(old), Some(attachment), Some(init)) =
-            (&mut self.plan.network, &mut self.attachment, &self.init)
+        let Some(init) = &self.init else { return Err(conflict("the container does not run".to_owned())) };
+        let namespace = namespace_of(init.pid.as_raw_nonzero().get()).map_err(conflict)?;
+        if self.plan.network == NetworkPlan::None {
+            // It has a namespace of its own already, with only loopback in it.
+            let alone = EndpointsPlan { endpoints: Vec::new(), ..change.plan.clone() };
+            let attached = stanza_network::attach(&alone, namespace.as_fd());
+            self.attachment = Some(attached.map_err(|error| Refusal::of(&error))?);
+            self.plan.network = NetworkPlan::Endpoints(alone);
+        }
+        let (NetworkPlan::Endpoints(old), Some(attachment)) = (&mut self.plan.network, &mut self.attachment)
         else {
             return Err(conflict("the container is in no network that can be changed".to_owned()));
         };
-        let namespace = namespace_of(init.pid.as_raw_nonzero().get()).map_err(conflict)?;
         stanza_network::change(attachment, old, &change.plan, change.anew, namespace.as_fd())
             .map_err(|error| Refusal::of(&error))?;
         old.endpoints = change.plan.endpoints;
