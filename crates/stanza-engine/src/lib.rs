@@ -51,6 +51,7 @@ mod settings;
 mod size;
 mod spec;
 mod start;
+mod stats;
 mod stop;
 mod system;
 mod verify;
@@ -85,6 +86,7 @@ pub use seccomp::SeccompError;
 pub use settings::{ImageSettings, NetworkSettings, Settings, SettingsError, StorageSettings};
 pub use spec::{MountError, SpecError};
 pub use start::StartError;
+pub use stats::ContainerUsage;
 pub use stop::StopError;
 pub use system::{
     Facts, Finding, FindingStatus, ImageUsage, Part, PruneOptions, Pruned, SystemError, Usage, VolumeUsage,
@@ -93,6 +95,7 @@ pub use verify::{Problem, Repair, Verification, VerifyOptions};
 pub use volumes::{Volume, VolumeError};
 pub use wait::WaitError;
 
+pub use stanza_cgroup::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};
 pub use stanza_image::{
     Admission, ArchiveForm, Connections, Image, ImportError, ImportOptions, LayerCompression, LoadError,
     Loaded, Progress, ProgressEvent, PullError, PushError, Pushed as PushedImage, Referrer, Remote,

@@ -62,6 +62,7 @@ mod run;
 mod save;
 mod session;
 mod start;
+mod stats;
 mod stop;
 mod system_check;
 mod system_df;
@@ -152,6 +153,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     rename::ENTRY,
     restart::ENTRY,
     start::ENTRY,
+    stats::ENTRY,
     port::ENTRY,
     wait::ENTRY,
     history::ENTRY,
@@ -231,7 +233,7 @@ fn verbs(family: &str) -> String {
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
     "build", "builder", "buildx", "compose", "config", "context", "events", "node", "pause", "plugin",
-    "search", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause", "update", "volume",
+    "search", "secret", "service", "stack", "swarm", "top", "trust", "unpause", "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {

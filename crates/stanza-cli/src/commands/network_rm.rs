@@ -1,10 +1,10 @@
 //! `stanza network rm`.
 
-use std::time::Duration;
-
 use clap::{ArgMatches, Command};
+use stanza_engine::{Engine, NetworkError};
 use stanza_spec::ErrorKind;
 
+use super::container_options::seconds;
 use super::{Entry, Faults, Group, Needs, for_each};
 use crate::arguments::{Given, command, switch, value, words};
 use crate::door::{Door, Outcome};
@@ -36,13 +36,17 @@ fn build() -> Command {
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     let force = given.on("force");
     // Docker's `--force` touches no container and Podman's removes them. So it takes Podman's second option to say that.
-    let timeout = given.text("time").map(seconds).transpose()?;
+    let timeout = given.text("time").map(|text| seconds("--time", text)).transpose()?;
     if timeout.is_some() && !force {
         return Err(Failure::usage("option `--time` needs `--force`"));
     }
     let mut engine = door.engine()?;
     for_each(given.texts("NETWORK"), |name| {
-        match engine.remove_network(name, timeout.is_some(), timeout).map_err(Failure::from) {
+        let removed = match timeout {
+            Some(timeout) => remove_all(&mut engine, name, timeout),
+            None => engine.remove_network(name, false).map_err(Failure::from),
+        };
+        match removed {
             // As in Docker: told, but with exit code 0.
             Err(failure) if force && failure.kind() == ErrorKind::NotFound => {
                 output::failure(&failure);
@@ -54,8 +58,19 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     })
 }
 
-fn seconds(text: &str) -> Result<Duration, Failure> {
-    text.parse()
-        .map(Duration::from_secs)
-        .map_err(|_| Failure::usage(format!("option `--time`: `{text}` is not a number of seconds")))
+/// Removes a network and the containers that are in it, each asked to stop first.
+fn remove_all(engine: &mut Engine, name: &str, timeout: i64) -> Result<(), Failure> {
+    loop {
+        let users = match engine.remove_network(name, false) {
+            Err(NetworkError::InUse { users, .. }) => users,
+            result => return Ok(result?),
+        };
+        for user in &users {
+            // One that is gone meanwhile is as wished.
+            let Ok(id) = engine.find(user) else { continue };
+            // What does not stop is killed by the removal.
+            let _ = engine.stop(&id, None, Some(timeout));
+            engine.remove(&id, true, false)?;
+        }
+    }
 }

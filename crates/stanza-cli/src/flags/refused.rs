@@ -103,7 +103,7 @@ fn of(command: &str) -> &'static [&'static str] {
         "inspect" => &["--latest", "-l"],
         "network create" => &["--config-from", "--config-only", "--ingress", "--route"],
         "network connect" => &["--link", "--link-local-ip"],
-        "network reload" | "port" => &["--latest", "-l"],
+        "network reload" | "port" | "stats" => &["--latest", "-l"],
         "wait" => &["--condition", "--interval"],
         "stop" | "kill" => &["--all", "-a"],
         _ => &[],

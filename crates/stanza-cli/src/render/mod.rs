@@ -9,3 +9,4 @@ pub(crate) mod json;
 pub(crate) mod network;
 pub(crate) mod network_graph;
 pub(crate) mod ports;
+pub(crate) mod usage;

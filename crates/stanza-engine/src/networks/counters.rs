@@ -7,6 +7,7 @@ use stanza_spec::{ContainerId, NetworkMode};
 use super::NetworkError;
 use crate::Engine;
 use crate::container::State;
+use crate::database::Record;
 
 /// The counters of one device, seen from inside, since it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,13 +39,18 @@ impl Engine {
     /// When there is no such container, or its state cannot be read.
     pub fn network_counters(&mut self, id: &ContainerId) -> Result<Vec<InterfaceCounters>, NetworkError> {
         let record = self.record(id)?;
+        let state = self.state(&record)?;
+        Ok(state.map(|state| self.counters_of(&record, &state)).unwrap_or_default())
+    }
+
+    /// The same of a container on record.
+    pub(crate) fn counters_of(&self, record: &Record, state: &State) -> Vec<InterfaceCounters> {
+        let State::Running(running) = state else { return Vec::new() };
         if self.network_mode(&record.config) == NetworkMode::Host {
-            return Ok(Vec::new());
+            return Vec::new();
         }
-        let Some(State::Running(running)) = self.state(&record)? else { return Ok(Vec::new()) };
         // One that ended a moment ago has no counters any more.
-        let text = fs::read_to_string(format!("/proc/{}/net/dev", running.pid)).unwrap_or_default();
-        Ok(parse(&text))
+        parse(&fs::read_to_string(format!("/proc/{}/net/dev", running.pid)).unwrap_or_default())
     }
 }
 
