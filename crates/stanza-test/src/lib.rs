@@ -28,6 +28,7 @@ mod secure_registry;
 mod stanza;
 mod tarball;
 mod terminal;
+mod traffic;
 mod wait;
 
 pub use account::Account;
@@ -42,6 +43,7 @@ pub use secure_registry::{Demands, SecureRegistry};
 pub use stanza::{Stanza, Wish};
 pub use tarball::{Kind, Tarball, busybox_tarball};
 pub use terminal::Terminal;
+pub use traffic::{Server, ask_tcp, ask_udp, reaches, serve_tcp};
 pub use wait::{wait_for, wait_until};
 
 use std::io::Write as _;
