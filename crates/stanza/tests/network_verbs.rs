@@ -195,6 +195,33 @@ fn prune_removes_what_nobody_is_in() {
 }
 
 #[test]
+fn system_prune_takes_networks_with_the_containers_that_were_in_them() {
+    let stanza = fixture!(PrivateNetwork);
+    stanza.ok(&["network", "create", "lan"]);
+    stanza.ok(&["create", "--network", "lan", "busybox", "true"]);
+    stanza.ok(&["network", "create", "wan"]);
+    start(&stanza, "c1", &["--network", "wan"]);
+    let pruned = stanza.ok(&["system", "prune", "-f"]);
+    assert!(pruned.contains("Deleted Networks:\nlan\n\n"), "{pruned}");
+    assert_eq!(stanza.ok(&["network", "ls", "-f", "type=custom", "--format", "{{.Name}}"]), "wan");
+}
+
+#[test]
+fn a_network_is_found_by_name_id_and_digits() {
+    let stanza = fixture!(PrivateNetwork);
+    let id = stanza.ok(&["network", "create", "lan"]);
+    for name in ["lan", &id, &id[..6]] {
+        assert_eq!(stanza.ok(&["network", "inspect", "-f", "{{.Name}}", name]), "lan");
+        assert_eq!(stanza.ok(&["inspect", "-f", "{{.Id}}", name]), id);
+        stanza.ok(&["network", "exists", name]);
+    }
+    assert_eq!(stanza.ok(&["inspect", "--type", "network", "-f", "{{.Name}}", "lan"]), "lan");
+    assert_eq!(stanza.fails(1, &["network", "exists", "nope"]), "");
+    assert!(stanza.fails(1, &["inspect", "nope"]).contains("no such object: `nope`"));
+    assert!(stanza.fails(1, &["inspect", "--type", "image", "lan"]).contains("lan"));
+}
+
+#[test]
 fn what_is_no_network_is_refused_by_name() {
     let stanza = fixture!(PrivateNetwork);
     stanza.ok(&["network", "create", "--subnet", "10.203.0.0/24", "lan"]);

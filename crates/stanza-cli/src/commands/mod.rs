@@ -43,6 +43,7 @@ mod manifest_inspect;
 mod network_connect;
 mod network_create;
 mod network_disconnect;
+mod network_exists;
 mod network_graph;
 mod network_inspect;
 mod network_ls;
@@ -184,6 +185,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     network_disconnect::ENTRY,
     network_update::ENTRY,
     network_reload::ENTRY,
+    network_exists::ENTRY,
     network_graph::ENTRY,
     system_check::ENTRY,
     system_df::ENTRY,
