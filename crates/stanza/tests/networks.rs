@@ -22,13 +22,13 @@ fn engine<T: Send>(stanza: &Stanza, work: impl FnOnce(&mut Engine) -> T + Send) 
 }
 
 fn subnet(text: &str) -> SubnetRequest {
-    SubnetRequest { subnet: text.parse().unwrap(), gateway: None, range: None, aux: Vec::new() }
+    SubnetRequest { subnet: text.parse().expect("a subnet"), gateway: None, range: None, aux: Vec::new() }
 }
 
 fn network(stanza: &Stanza, name: &str, subnets: &[&str]) -> NetworkEntry {
     let subnets = subnets.iter().map(|text| subnet(text)).collect();
     let request = NetworkRequest { name: name.to_owned(), subnets, ..NetworkRequest::default() };
-    engine(stanza, |engine| engine.create_network(&request)).unwrap()
+    engine(stanza, |engine| engine.create_network(&request)).expect("the network is made")
 }
 
 fn endpoint(network: &str) -> EndpointRequest {
@@ -52,20 +52,20 @@ fn try_create(stanza: &Stanza, config: ContainerConfig) -> Result<(), String> {
 }
 
 fn start(stanza: &Stanza, name: &str, networks: Vec<EndpointRequest>) {
-    try_create(stanza, sleeper(name, networks)).unwrap();
+    try_create(stanza, sleeper(name, networks)).expect("the container is made");
     stanza.ok(&["start", name]);
 }
 
 fn connect(stanza: &Stanza, network: &str, name: &str, request: EndpointRequest) -> Result<(), NetworkError> {
     engine(stanza, |engine| {
-        let id = engine.find(name).unwrap();
+        let id = engine.find(name).expect("the container is there");
         engine.connect_network(network, &id, request)
     })
 }
 
 fn disconnect(stanza: &Stanza, network: &str, name: &str) -> Result<(), NetworkError> {
     engine(stanza, |engine| {
-        let id = engine.find(name).unwrap();
+        let id = engine.find(name).expect("the container is there");
         engine.disconnect_network(network, &id, false)
     })
 }
@@ -84,12 +84,12 @@ fn default_route(stanza: &Stanza, name: &str) -> String {
 
 /// The devices of the fixture's host.
 fn on_host(stanza: &Stanza) -> String {
-    stanza.network().unwrap().run(&["ip", "-o", "link"]).stdout
+    stanza.network().expect("the fixture has a network").run(&["ip", "-o", "link"]).stdout
 }
 
 /// Whether a container reaches a port that is opened for this in another one.
 fn reaches(stanza: &Stanza, from: &str, to: &str, address: &str) -> bool {
-    let address: SocketAddr = address.parse().unwrap();
+    let address: SocketAddr = address.parse().expect("a socket address");
     let listener = in_network_of(stanza.pid(to), || TcpListener::bind(address));
     let Ok(_listener) = listener else { return false };
     in_network_of(stanza.pid(from), || {
