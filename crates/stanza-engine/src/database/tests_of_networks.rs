@@ -173,7 +173,7 @@ fn a_network_that_a_container_names_is_not_forgotten() {
     assert_eq!(database.delete_network(&network, &is_user).unwrap(), Ok(()));
     assert_eq!(database.network_named("bridge").unwrap(), None);
     // Its device is to go, whoever does it.
-    assert_eq!(database.removed_networks().unwrap(), [network.clone()]);
+    assert_eq!(database.removed_networks().unwrap(), std::slice::from_ref(&network));
     database.forget_removed(&network.id).unwrap();
     assert_eq!(database.removed_networks().unwrap(), []);
     let outcome = database.update_network(&network.id, |_| Ok::<(), ()>(())).unwrap();
