@@ -2,7 +2,7 @@
 //! that stands for the host.
 
 use serde_json::Value;
-use stanza_test::{Stanza, ask_tcp, fixture, reaches, serve_tcp};
+use stanza_test::{Network, Stanza, ask_tcp, fixture, reaches, serve_tcp, skip};
 
 fn start(stanza: &Stanza, name: &str, options: &[&str]) {
     stanza.ok(&[&["run", "-d", "--name", name], options, &["busybox", "sleep", "1000"]].concat());
@@ -111,6 +111,65 @@ fn containers_reach_each_other_in_one_network_and_not_across_two() {
     stanza.ok(&["rm", "-f", "c1", "c2", "c3"]);
     assert_eq!(stanza.ok(&["network", "rm", "one", "two"]), "one\ntwo");
     stanza.assert_clean(&before);
+}
+
+#[test]
+fn containers_on_a_card_of_the_host_reach_each_other_and_are_reached_from_the_wire() {
+    let stanza = fixture!(PrivateNetwork);
+    let host = stanza.network().unwrap();
+    for (driver, card, subnet, outside, options) in [
+        (
+            "macvlan",
+            "card0",
+            "10.213.0.0/24",
+            "10.213.0.200/24",
+            &["-o", "parent=card0", "-o", "mode=bridge"][..],
+        ),
+        (
+            "ipvlan",
+            "card1",
+            "10.214.0.0/24",
+            "10.214.0.200/24",
+            &["--interface-name", "card1", "-o", "ipvlan_mode=l2"],
+        ),
+    ] {
+        let Ok(wire) = Network::private() else { skip!("no second name space") };
+        // The host itself has no address there.
+        host.connect(card, "192.0.2.1/32", &wire, outside);
+        if host.run(&["ip", "link", "add", "probe", "link", card, "type", driver]).code != 0 {
+            skip!("this kernel has no {driver}");
+        }
+        assert_eq!(host.run(&["ip", "link", "delete", "probe"]).code, 0);
+        let create = ["network", "create", "-d", driver, "--subnet", subnet];
+        stanza.ok(&[&create, options, &[driver]].concat());
+        let made = inspect(&stanza, driver);
+        assert_eq!((&made["Driver"], &made["Device"]), (&driver.into(), &card.into()));
+        let (one, two) = (format!("{driver}-1"), format!("{driver}-2"));
+        start(&stanza, &one, &["--network", driver]);
+        start(&stanza, &two, &["--network", driver]);
+        let server = serve_tcp(&stanza, &one, 7000);
+        let to = (stanza.address(&one, driver), 7000).into();
+        assert_eq!(
+            ask_tcp(stanza.pid(&two), to).unwrap(),
+            stanza.address(&two, driver).to_string(),
+            "{driver}"
+        );
+        assert_eq!(ask_tcp(wire.pid(), to).unwrap(), outside[..outside.len() - 3], "{driver}");
+        drop(server);
+    }
+}
+
+#[test]
+fn containers_that_are_kept_apart_have_no_peers() {
+    let stanza = fixture!(PrivateNetwork);
+    stanza.ok(&["network", "create", "-o", "com.docker.network.bridge.enable_icc=false", "lan"]);
+    start(&stanza, "c1", &["--network", "lan"]);
+    start(&stanza, "c2", &["--network", "lan"]);
+    let made = inspect(&stanza, "lan");
+    assert_eq!(made["PeersApart"], true);
+    let counts: Vec<&Value> =
+        made["Containers"].as_object().unwrap().values().map(|one| &one["PeerCount"]).collect();
+    assert_eq!(counts, [0, 0]);
 }
 
 #[test]

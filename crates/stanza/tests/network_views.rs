@@ -26,7 +26,7 @@ fn inspect_tells_who_is_in_a_network_with_what() {
     let mac = stanza.ok(&["exec", "c1", "cat", "/sys/class/net/eth0/address"]);
     assert_eq!((&one["MacAddress"], &one["Interface"]), (&mac.into(), &"eth0".into()));
     assert_eq!(one["Ports"], serde_json::json!(["127.0.0.1:8000-8001->80-81/tcp"]));
-    assert_eq!(one["Peers"], serde_json::json!(["c2"]));
+    assert_eq!((&one["Peers"], &one["PeerCount"]), (&serde_json::json!(["c2"]), &1.into()));
     assert_eq!(one["Names"], serde_json::json!(["c1", id[..12], "db"]));
     assert_eq!(document[0]["Containers"].as_object().unwrap().len(), 2);
     assert_eq!(document[0]["NotRunning"], serde_json::json!(["c3"]));

@@ -29,6 +29,9 @@ pub(crate) const TITLES: &[(&str, &str)] = &[
 /// Go's zero time: the default networks were never made.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
+/// More neighbours than these are only counted: listed for each of a thousand containers they would be a million.
+const PEERS: usize = 100;
+
 /// The row of a network in `network ls`.
 pub(crate) fn row(entry: &NetworkEntry, truncate: bool) -> Row {
     let network = &entry.network;
@@ -58,15 +61,16 @@ pub(crate) fn inspect(entry: &NetworkEntry) -> Json {
     let network = &entry.network;
     let created = if entry.created_at.is_empty() { NEVER } else { &entry.created_at };
     let (running, resting): (Vec<_>, Vec<_>) = entry.endpoints.iter().partition(|one| one.running);
-    let containers =
-        running.iter().map(|one| (one.container.as_str().to_owned(), endpoint(one, &running))).collect();
-    let resting: Vec<String> = resting.iter().map(|one| one.container_name.clone()).collect();
-    let servers: Vec<String> = entry.dns.iter().map(ToString::to_string).collect();
     let (device, isolated) = match &network.driver {
         _ if matches!(entry.driver, "host" | "null") => ("", false),
         Driver::Bridge(bridge) => (bridge.device.as_str(), !bridge.peers),
         Driver::Macvlan { parent, .. } | Driver::Ipvlan { parent, .. } => (parent.as_str(), false),
     };
+    let peers: &[&EndpointEntry] = if isolated { &[] } else { &running };
+    let containers =
+        running.iter().map(|one| (one.container.as_str().to_owned(), endpoint(one, peers))).collect();
+    let resting: Vec<String> = resting.iter().map(|one| one.container_name.clone()).collect();
+    let servers: Vec<String> = entry.dns.iter().map(ToString::to_string).collect();
     Json::object([
         ("Name", network.name.as_str().into()),
         ("Id", network.id.as_str().into()),
@@ -121,14 +125,14 @@ fn subnet(place: &NetworkSubnet) -> Json {
     Json::Object(fields)
 }
 
-/// One of `Containers`; `all` are those that run in the network.
+/// One of `Containers`; `all` are those that it reaches, and perhaps itself.
 fn endpoint(one: &EndpointEntry, all: &[&EndpointEntry]) -> Json {
     let address = |text: Option<String>| Json::from(text.unwrap_or_default());
-    let peers: Vec<String> = all
-        .iter()
-        .filter(|other| other.container != one.container)
-        .map(|other| other.container_name.clone())
-        .collect();
+    let peers: Vec<&EndpointEntry> =
+        all.iter().copied().filter(|other| other.container != one.container).collect();
+    let names = |peers: &[&EndpointEntry]| {
+        list_or_null(&peers.iter().map(|peer| peer.container_name.clone()).collect::<Vec<_>>())
+    };
     Json::object([
         ("Name", one.container_name.as_str().into()),
         ("EndpointID", endpoint_of(&one.container, &one.network_id).into()),
@@ -139,6 +143,7 @@ fn endpoint(one: &EndpointEntry, all: &[&EndpointEntry]) -> Json {
         ("Device", one.device.as_str().into()),
         ("Names", list_or_null(&one.names)),
         ("Ports", list_or_null(&ports::short(&one.ports))),
-        ("Peers", list_or_null(&peers)),
+        ("Peers", if peers.len() > PEERS { Json::NULL } else { names(&peers) }),
+        ("PeerCount", peers.len().into()),
     ])
 }
