@@ -16,6 +16,7 @@ pub(crate) fn overview() -> String {
         ("Common commands", Group::Common),
         ("Commands", Group::Other),
         ("Images", Group::Image),
+        ("Networks", Group::Network),
         ("System", Group::System),
     ] {
         text.push_str(&format!("\n{title}:\n"));
@@ -33,7 +34,7 @@ pub(crate) fn overview() -> String {
          -D, --debug     Tell the kind of a failure too\n  \
          -v, --version   Print the version\n  \
          -h, --help      Print this help\n\n\
-         `container`, `image`, `manifest` and `system` may stand before their commands, as in `stanza container ls`.\n\
+         `container`, `image`, `manifest`, `network` and `system` may stand before their commands, as in `stanza container ls`.\n\
          `stanza COMMAND --help` tells more about a command.\n\n\
          Example:\n  stanza run --rm host sh -c 'echo hello from $(hostname), pid $$'\n",
     );

@@ -13,7 +13,7 @@ use stanza_sandbox::{PauseError, Paused, StatusError};
 use stanza_snapshot::{IdRange, LayerError, LayerSource, OwnerMap, write_difference, write_layer};
 use stanza_spec::oci::image::Config;
 use stanza_spec::oci::runtime::{LinuxIdMapping, Spec};
-use stanza_spec::{Classify, ContainerId, Digest, ErrorKind, Layer, MountKind, Protocol, Reference, Rootfs};
+use stanza_spec::{Classify, ContainerId, Digest, ErrorKind, Layer, MountKind, Reference, Rootfs};
 
 use crate::container::State;
 use crate::create::UnpackError;
@@ -398,10 +398,7 @@ fn configuration(record: &Record, parent: Option<&Image>) -> Config {
     }
     let mut ports = facts.exposed.clone();
     for port in &wish.ports {
-        let protocol = match port.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
+        let protocol = port.protocol.word();
         ports.push(format!("{}/{protocol}", port.container_port));
     }
     let mut volumes = image.volumes().clone().unwrap_or_default();

@@ -1,13 +1,14 @@
 //! A container as listings and `inspect` see it.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use stanza_network::PortMap;
 use stanza_sandbox::{ExitRecord, Running};
 use stanza_snapshot::StorageDriver;
 use stanza_spec::{ContainerConfig, ContainerId, Digest, NetworkMode};
+
+use crate::networks::EndpointEntry;
 
 /// A container: what was asked for, what was decided, and what is true now.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,16 +45,10 @@ pub struct Container {
     pub state: State,
     /// Published ports: with the real host ports while it runs, else as asked for.
     pub ports: Vec<PortMap>,
-    /// The network it joins.
+    /// Its kind of network.
     pub network: NetworkMode,
-    /// Its address while it holds one.
-    pub address: Option<Ipv4Addr>,
-    /// The bridge's address, when it has one of its own.
-    pub gateway: Option<Ipv4Addr>,
-    /// The length of the network's prefix; 0 without an address.
-    pub prefix: u8,
-    /// Its hardware address.
-    pub mac: Option<[u8; 6]>,
+    /// Its places in networks, in the order of its devices; addresses while it holds them.
+    pub endpoints: Vec<EndpointEntry>,
     /// Bind mounts, volumes and tmpfs, by destination.
     pub mounts: Vec<MountPoint>,
     /// The image's labels with the user's over them.

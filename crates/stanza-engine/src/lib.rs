@@ -40,7 +40,7 @@ mod list;
 mod logs;
 mod machine;
 mod names;
-mod network;
+mod networks;
 mod options;
 mod reconcile;
 mod record;
@@ -51,6 +51,7 @@ mod settings;
 mod size;
 mod spec;
 mod start;
+mod stats;
 mod stop;
 mod system;
 mod verify;
@@ -74,13 +75,18 @@ pub use image_mounts::{ImageMount, ImageMountError};
 pub use images::{ImageError, ImageRow};
 pub use list::{ListError, ListQuery};
 pub use logs::{LogLine, LogQuery, LogStream, LogsError};
+pub use networks::{
+    AddressError, EndpointEntry, GraphContainer, InterfaceCounters, NetworkEntry, NetworkError, NetworkGraph,
+    NetworkRequest, NetworkRequestError, NetworkUpdate, SubnetRequest,
+};
 pub use options::Options;
 pub use remove::RemoveError;
 pub use rename::RenameError;
 pub use seccomp::SeccompError;
-pub use settings::{ImageSettings, Settings, SettingsError, StorageSettings};
+pub use settings::{ImageSettings, NetworkSettings, Settings, SettingsError, StorageSettings};
 pub use spec::{MountError, SpecError};
-pub use start::{AddressError, StartError};
+pub use start::StartError;
+pub use stats::ContainerUsage;
 pub use stop::StopError;
 pub use system::{
     Facts, Finding, FindingStatus, ImageUsage, Part, PruneOptions, Pruned, SystemError, Usage, VolumeUsage,
@@ -89,6 +95,7 @@ pub use verify::{Problem, Repair, Verification, VerifyOptions};
 pub use volumes::{Volume, VolumeError};
 pub use wait::WaitError;
 
+pub use stanza_cgroup::{CpuStats, IoStats, MemoryStats, PidsStats, Stats};
 pub use stanza_image::{
     Admission, ArchiveForm, Connections, Image, ImportError, ImportOptions, LayerCompression, LoadError,
     Loaded, Progress, ProgressEvent, PullError, PushError, Pushed as PushedImage, Referrer, Remote,

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeSet;
 
-use stanza_network::{Network, PortMap, mac_of};
 use stanza_snapshot::{LayerStore, StorageDriver};
-use stanza_spec::{Classify, ContainerId, Digest, ErrorKind, LogDriver, MountKind};
+use stanza_spec::{Classify, ContainerId, Digest, ErrorKind, LogDriver, MountKind, NetworkMode};
 
 use crate::container::{Container, MountPoint, State};
 use crate::database::{DatabaseError, Phase, Record};
 use crate::filters::{FilterError, Filters};
 use crate::find::FindError;
+use crate::networks::{self, Known};
 use crate::reconcile::SettleError;
 use crate::{Engine, size, spec};
 
@@ -100,7 +100,7 @@ impl Engine {
         let all = query.all || limit.is_some() || filters.has("status") || filters.has("exited");
         let mut rows = self.database()?.rows()?;
         self.between(&mut rows, filters)?;
-        let network = self.known_network();
+        let known = self.known_networks()?;
         let mut containers = Vec::new();
         for row in rows.iter().rev() {
             if !all && row.phase != Phase::Started {
@@ -111,7 +111,7 @@ impl Engine {
             if !all && !matches!(state, State::Running(_)) {
                 continue;
             }
-            let container = self.describe(record, state, network.as_ref());
+            let container = self.describe(record, state, &known);
             if matches(&container, filters)? {
                 containers.push(container);
                 if limit == Some(containers.len()) {
@@ -136,11 +136,11 @@ impl Engine {
         let Some(state) = self.state(&record)? else {
             return Err(FindError::NotFound(id.to_string()).into());
         };
-        // The address may have been freed by what was just settled.
-        let record =
-            if matches!(state, State::Running(_)) { record } else { Record { address: None, ..record } };
-        let network = self.known_network();
-        Ok(self.describe(record, state, network.as_ref()))
+        // Addresses may have been freed by what was just settled.
+        let running = matches!(state, State::Running(_));
+        let leases = if running { record.leases.clone() } else { Vec::new() };
+        let known = self.known_networks()?;
+        Ok(self.describe(Record { leases, ..record }, state, &known))
     }
 
     /// As [`Engine::inspect`], with the sizes, which reads all of the container's files.
@@ -151,10 +151,6 @@ impl Engine {
         let mut container = self.inspect(id)?;
         container.size = Some(self.sizes(&container));
         Ok(container)
-    }
-
-    fn known_network(&mut self) -> Option<Network> {
-        self.database().ok()?.network().ok().flatten()
     }
 
     /// Leaves the rows that lie between the containers that `before` and `since` name, in order of creation.
@@ -192,27 +188,18 @@ impl Engine {
         (written, written + read_only)
     }
 
-    fn describe(&self, record: Record, state: State, network: Option<&Network>) -> Container {
+    fn describe(&self, record: Record, state: State, known: &Known) -> Container {
         let hostname = self.hostname(&record);
         let state_dir = self.options.container_dir(record.id.as_str());
-        let asked = || record.config.ports.iter().map(PortMap::from).collect();
         let ports = match &state {
             State::Running(running) => running.ports.clone(),
-            State::Created | State::Exited(_) => asked(),
+            State::Created | State::Exited(_) => networks::ports(&record),
         };
-        let address = record.address.filter(|_| matches!(state, State::Running(_)));
-        let place = network.and_then(|network| network.subnet_of(address?.into()));
         let mounts = self.mount_points(&record);
-        let mode = self.network_mode(&record.config);
+        let network = self.network_mode(&record.config);
         Container {
-            gateway: place.and_then(|place| match place.gateway {
-                Some(std::net::IpAddr::V4(gateway)) => Some(gateway),
-                _ => None,
-            }),
-            prefix: place.map_or(0, |place| place.subnet.prefix()),
-            mac: address.map(|address| mac_of(address.into())),
-            address,
-            network: mode,
+            endpoints: known.entries(&record, &network, &state),
+            network,
             log_path: (record.config.log.driver == LogDriver::JsonFile)
                 .then(|| state_dir.join("log/container.log")),
             // An overlay is one whatever its layers are.
@@ -281,20 +268,22 @@ fn matches(container: &Container, filters: &Filters) -> Result<bool, FilterError
             return Err(FilterError::Value { key: "exited".into(), value: value.clone() });
         }
     }
-    let network = match container.network {
-        stanza_spec::NetworkMode::None => "none",
-        stanza_spec::NetworkMode::Host => "host",
-        stanza_spec::NetworkMode::Bridge => "bridge",
+    let mode = match container.network {
+        NetworkMode::None => "none",
+        NetworkMode::Host => "host",
+        _ => "",
+    };
+    let is_in = |value: &str| {
+        let by_id = |id: &str| value.len() >= 4 && id.starts_with(value);
+        let own =
+            |endpoint: &networks::EndpointEntry| endpoint.network == value || by_id(&endpoint.network_id);
+        value == mode || container.endpoints.iter().any(own)
     };
     let ports: BTreeSet<String> = container
         .ports
         .iter()
         .flat_map(|port| {
-            let protocol = match port.protocol {
-                stanza_spec::Protocol::Tcp => "tcp",
-                stanza_spec::Protocol::Udp => "udp",
-            };
-            [format!("{}/{protocol}", port.container_port), port.container_port.to_string()]
+            [format!("{}/{}", port.container_port, port.protocol.word()), port.container_port.to_string()]
         })
         .collect();
     Ok(filters.any("id", |value| container.id.as_str().starts_with(value))
@@ -305,7 +294,7 @@ fn matches(container: &Container, filters: &Filters) -> Result<bool, FilterError
             |value| matches!(&container.state, State::Exited(exit) if value.parse() == Ok(exit.code)),
         )
         && filters.any("ancestor", |value| is_ancestor(container, value))
-        && filters.any("network", |value| value == network)
+        && filters.any("network", is_in)
         && filters.any("publish", |value| ports.contains(value))
         && filters.any("expose", |value| {
             container.exposed.iter().any(|port| port == value || port.split('/').next() == Some(value))

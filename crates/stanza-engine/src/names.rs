@@ -367,7 +367,7 @@ const SURNAMES: &[&str] = &[
 ];
 
 /// Fills `bytes` from the kernel's random numbers.
-fn random(bytes: &mut [u8]) -> io::Result<()> {
+pub(crate) fn random(bytes: &mut [u8]) -> io::Result<()> {
     let mut filled = 0;
     while filled < bytes.len() {
         match getrandom(&mut bytes[filled..], GetRandomFlags::empty()) {

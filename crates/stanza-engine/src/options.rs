@@ -61,6 +61,15 @@ impl Options {
         self.runroot.join("containers")
     }
 
+    /// What a network's containers are called: gone with the machine's memory, as they are.
+    pub(crate) fn network_dir(&self, id: &str) -> PathBuf {
+        self.network_dirs().join(id)
+    }
+
+    pub(crate) fn network_dirs(&self) -> PathBuf {
+        self.runroot.join("networks")
+    }
+
     pub(crate) fn volumes_dir(&self) -> PathBuf {
         self.root.join("volumes")
     }

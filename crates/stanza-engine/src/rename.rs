@@ -4,6 +4,7 @@ use stanza_spec::{Classify, ContainerId, ErrorKind, is_valid_container_name};
 
 use crate::Engine;
 use crate::database::DatabaseError;
+use crate::networks::NetworkError;
 
 /// Why a container was not renamed.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +22,15 @@ pub enum RenameError {
         /// The other container's id.
         owner: String,
     },
+    /// It has its name, but the networks that it is in were not told.
+    #[error("the container is called {name} now, but its networks still know its old name")]
+    Announce {
+        /// The new name.
+        name: String,
+        /// Why not.
+        #[source]
+        source: Box<NetworkError>,
+    },
     /// The database.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -31,12 +41,16 @@ impl Classify for RenameError {
         match self {
             RenameError::Name(_) => ErrorKind::InvalidArgument,
             RenameError::NameTaken { .. } => ErrorKind::AlreadyExists,
+            RenameError::Announce { source, .. } => source.kind(),
             RenameError::Database(error) => error.kind(),
         }
     }
 
     fn hint(&self) -> Option<String> {
         match self {
+            RenameError::Announce { .. } => {
+                Some("`stanza network reload` tells them; so does its next start".to_owned())
+            }
             RenameError::Database(error) => error.hint(),
             _ => None,
         }
@@ -44,7 +58,7 @@ impl Classify for RenameError {
 }
 
 impl Engine {
-    /// Gives a container another name.
+    /// Gives a container another name, by which those in its networks find it from then on.
     ///
     /// # Errors
     /// When the name is not one, or belongs to another container.
@@ -55,6 +69,8 @@ impl Engine {
         }
         self.database()?
             .rename(id.as_str(), name)?
-            .map_err(|owner| RenameError::NameTaken { name: name.to_owned(), owner })
+            .map_err(|owner| RenameError::NameTaken { name: name.to_owned(), owner })?;
+        self.announce_name(id)
+            .map_err(|source| RenameError::Announce { name: name.to_owned(), source: Box::new(source) })
     }
 }

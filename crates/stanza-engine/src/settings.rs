@@ -5,11 +5,13 @@
 //! `docs/configuration.md` tells every field.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _};
+use stanza_network::{Pool, Publish, Subnet};
 use stanza_snapshot::{StorageDriver, UnknownDriver};
 use stanza_spec::units::parse_bytes;
 use stanza_spec::{Classify, ErrorKind};
@@ -22,8 +24,81 @@ use crate::Engine;
 pub struct Settings {
     /// `[images]`.
     pub images: ImageSettings,
+    /// `[network]`.
+    pub network: NetworkSettings,
     /// `[storage]`.
     pub storage: StorageSettings,
+}
+
+/// `[network]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct NetworkSettings {
+    /// Ranges that networks without a subnet of their own get parts of; empty is the engine's own choice.
+    #[serde(deserialize_with = "pools")]
+    pub default_address_pools: Vec<Pool>,
+    /// The subnet of the default network, while it is not made yet; `None` lets the engine choose.
+    #[serde(deserialize_with = "ipv4_subnet")]
+    pub default_subnet: Option<Subnet>,
+    /// The bridge of the default network, while it is not made yet; `None` is `stanza0`, or `stanza-` and eight digits for
+    /// other roots.
+    #[serde(deserialize_with = "device")]
+    pub default_bridge: Option<String>,
+    /// The largest packet of the default network in bytes, while it is not made yet; `None` is 1500.
+    pub mtu: Option<u32>,
+    /// Whether published ports pass a firewall of the host that drops what it does not allow.
+    pub publish: Publish,
+    /// Name servers of containers that name none; empty is the host's.
+    pub dns: Vec<IpAddr>,
+    /// Domains that short names are tried in; empty is the host's.
+    pub dns_search: Vec<String>,
+    /// Options of the resolver; empty is the host's.
+    pub dns_options: Vec<String>,
+}
+
+/// A pool as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PoolText {
+    base: String,
+    size: u8,
+}
+
+fn pools<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Pool>, D::Error> {
+    let texts = Vec::<PoolText>::deserialize(deserializer)?;
+    let pool = |text: PoolText| {
+        let base: Subnet = text.base.parse().map_err(D::Error::custom)?;
+        let longest = if base.is_ipv6() { 126 } else { 30 };
+        if (base.prefix()..=longest).contains(&text.size) {
+            Ok(Pool { base, size: text.size })
+        } else {
+            let (size, first) = (text.size, base.prefix());
+            Err(D::Error::custom(format!(
+                "the size `{size}` of parts of `{base}` is not from {first} to {longest}"
+            )))
+        }
+    };
+    texts.into_iter().map(pool).collect()
+}
+
+fn ipv4_subnet<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Subnet>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let subnet: Subnet = text.parse().map_err(D::Error::custom)?;
+    if subnet.is_ipv6() || subnet.first_host().is_none() {
+        return Err(D::Error::custom(format!("`{text}` is no IPv4 subnet with a prefix of at most 30")));
+    }
+    Ok(Some(subnet))
+}
+
+fn device<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if crate::networks::is_device_name(&text) {
+        Ok(Some(text))
+    } else {
+        Err(D::Error::custom(format!(
+            "`{text}` is no name of a network device: 1 to 15 bytes, without `/`, `:` and blanks"
+        )))
+    }
 }
 
 /// `[images]`.
@@ -223,12 +298,32 @@ mod tests {
                 partial_age: Duration::from_secs(5400),
                 max_concurrent_downloads: 9,
             },
+            network: NetworkSettings::default(),
             storage: StorageSettings { driver: Some(StorageDriver::Erofs) },
         };
         assert_eq!(parse(text), Ok(expected));
         assert_eq!(parse(""), Ok(Settings::default()));
         assert_eq!(parse("[storage]\ndriver = \"auto\""), Ok(Settings::default()));
         assert_eq!(parse("[images]\nevict = true").unwrap().images.max_concurrent_downloads, 4);
+    }
+
+    #[test]
+    fn the_networks_settings_are_read() {
+        let text = "[network]\ndefault-address-pools = [{base = \"10.9.0.0/16\", size = 24}]\n\
+                    default-subnet = \"10.8.0.0/16\"\ndefault-bridge = \"lan0\"\nmtu = 1400\npublish = \"open\"\n\
+                    dns = [\"9.9.9.9\", \"fd00::1\"]\ndns-search = [\"lan\"]\ndns-options = [\"ndots:2\"]\n";
+        let expected = NetworkSettings {
+            default_address_pools: vec![Pool { base: "10.9.0.0/16".parse().unwrap(), size: 24 }],
+            default_subnet: Some("10.8.0.0/16".parse().unwrap()),
+            default_bridge: Some("lan0".to_owned()),
+            mtu: Some(1400),
+            publish: Publish::Open,
+            dns: vec![[9, 9, 9, 9].into(), "fd00::1".parse().unwrap()],
+            dns_search: vec!["lan".to_owned()],
+            dns_options: vec!["ndots:2".to_owned()],
+        };
+        assert_eq!(parse(text).unwrap().network, expected);
+        assert_eq!(parse("").unwrap().network.publish, Publish::RespectFirewall);
     }
 
     #[test]
@@ -241,6 +336,10 @@ mod tests {
             ("[images]\npartial-age = \"1y\"", 2, "1y", "24h"),
             ("[images]\nmax-concurrent-downloads = 0", 2, "0", "1 to 64"),
             ("[images]\nevict = 3", 2, "3", "boolean"),
+            ("[network]\ndefault-address-pools = [{base = \"10.9.0.0/16\", size = 8}]", 2, "8", "16 to 30"),
+            ("[network]\ndefault-subnet = \"fd00::/64\"", 2, "fd00::/64", "IPv4"),
+            ("[network]\ndefault-bridge = \"a b\"", 2, "a b", "15 bytes"),
+            ("[network]\npublish = \"always\"", 2, "always", "open"),
             ("a = \n", 1, "", ""),
         ] {
             let error = parse(text).unwrap_err();

@@ -10,16 +10,16 @@ use std::path::{Path, PathBuf};
 
 use stanza_cgroup::CgroupPlan;
 use stanza_container::CopyUp;
-use stanza_network::{Endpoint, NetworkPlan};
+use stanza_network::NetworkPlan;
 use stanza_sandbox::{LogPlan, SandboxPlan, Spawned, Started, Status};
 use stanza_spec::oci::runtime::Spec;
-use stanza_spec::{Classify, ContainerId, ErrorKind, NetworkMode, Rootfs};
+use stanza_spec::{Classify, ContainerId, ErrorKind, Rootfs};
 
 use crate::Engine;
 use crate::create::UnpackError;
 use crate::database::{DatabaseError, Phase, Record};
 use crate::engine::{Fresh, Lock, make_directory};
-use crate::network::NetworkError;
+use crate::networks::NetworkError;
 use crate::seccomp::SeccompError;
 use crate::spec::{self, FILES, Planned, SpecError};
 
@@ -52,9 +52,9 @@ pub enum StartError {
     /// Its control groups.
     #[error(transparent)]
     Cgroup(#[from] stanza_cgroup::PlanError),
-    /// No network, or no address left in it.
-    #[error("cannot join the default bridge")]
-    Network(#[source] AddressError),
+    /// Its networks, or no address left in them.
+    #[error("cannot join its networks")]
+    Network(#[source] Box<NetworkError>),
     /// A file or directory.
     #[error("cannot {what} `{}`", path.display())]
     File {
@@ -77,17 +77,6 @@ pub enum StartError {
     Database(#[from] DatabaseError),
 }
 
-/// Why there is no address.
-#[derive(Debug, thiserror::Error)]
-pub enum AddressError {
-    /// No subnet for the bridge.
-    #[error(transparent)]
-    Choose(#[from] stanza_network::ChooseError),
-    /// All are taken.
-    #[error("no address is left")]
-    NoneLeft,
-}
-
 impl Classify for StartError {
     fn kind(&self) -> ErrorKind {
         match self {
@@ -98,8 +87,7 @@ impl Classify for StartError {
             StartError::Rootfs(error) => error.kind(),
             StartError::Seccomp(error) => error.kind(),
             StartError::Cgroup(error) => error.kind(),
-            StartError::Network(AddressError::Choose(error)) => error.kind(),
-            StartError::Network(AddressError::NoneLeft) => ErrorKind::Exhausted,
+            StartError::Network(error) => error.kind(),
             StartError::File { source, .. } => ErrorKind::of_io(source),
             StartError::Sandbox(error) => error.kind(),
             StartError::Status(error) => error.kind(),
@@ -115,10 +103,7 @@ impl Classify for StartError {
             StartError::Rootfs(error) => error.hint(),
             StartError::Seccomp(error) => error.hint(),
             StartError::Cgroup(error) => error.hint(),
-            StartError::Network(AddressError::Choose(error)) => error.hint(),
-            StartError::Network(AddressError::NoneLeft) => Some(
-                "remove containers that are not needed, or run `stanza system check --repair`".to_owned(),
-            ),
+            StartError::Network(error) => error.hint(),
             StartError::Sandbox(error) => error.hint(),
             StartError::Status(error) => error.hint(),
             StartError::Database(error) => error.hint(),
@@ -130,8 +115,8 @@ impl Classify for StartError {
 impl From<NetworkError> for StartError {
     fn from(error: NetworkError) -> StartError {
         match error {
-            NetworkError::Choose(error) => StartError::Network(error.into()),
             NetworkError::Database(error) => error.into(),
+            error => StartError::Network(Box::new(error)),
         }
     }
 }
@@ -142,6 +127,8 @@ struct Ready {
     rootfs: Rootfs,
     planned: Planned,
     lock: Lock,
+    /// Creation has noted the start already, and taken the addresses.
+    noted: bool,
 }
 
 impl Engine {
@@ -176,7 +163,7 @@ impl Engine {
         attached: bool,
         console_size: Option<(u16, u16)>,
     ) -> Result<(Started, Vec<String>), StartError> {
-        self.note_start(&mut ready.record)?;
+        self.note_start(&mut ready.record, ready.noted)?;
         let mut warnings = Vec::new();
         let plan = self.sandbox_plan(ready, attached, console_size, &mut warnings)?;
         let started = monitor.start(&plan, ready.lock.as_fd())?;
@@ -188,7 +175,7 @@ impl Engine {
         let fresh = self.fresh.take().filter(|fresh| fresh.record.id == *id);
         let state_dir = self.options.container_dir(id.as_str());
         if let Some(Fresh { record, rootfs, planned, lock: Some(lock) }) = fresh {
-            return Ok(Ready { record, rootfs, planned, lock });
+            return Ok(Ready { record, rootfs, planned, lock, noted: true });
         }
         let locked = self.lock(id.as_str());
         let lock =
@@ -198,14 +185,14 @@ impl Engine {
         let Some(lock) = lock else { return Err(StartError::Directory(state_dir)) };
         if let Some(fresh) = fresh.filter(|fresh| fresh.record == record) {
             let Fresh { record, rootfs, planned, .. } = fresh;
-            return Ok(Ready { record, rootfs, planned, lock });
+            return Ok(Ready { record, rootfs, planned, lock, noted: false });
         }
         if record.phase != Phase::Created {
             match stanza_sandbox::status(&self.options.run_dir(id.as_str()), &state_dir)? {
                 Status::Running(_) => return Err(StartError::Running(record.name)),
                 Status::Lost(_) => {
                     self.clear_lost(&record, &lock);
-                    record.address = None;
+                    record.leases = Vec::new();
                 }
                 Status::Created | Status::Exited(_) => {}
             }
@@ -223,26 +210,22 @@ impl Engine {
         }
         let rootfs = self.plan_rootfs(&record);
         let planned = self.plan_spec(&record)?;
-        Ok(Ready { rootfs: rootfs.map_err(StartError::Rootfs)?, record, planned, lock })
+        Ok(Ready { rootfs: rootfs.map_err(StartError::Rootfs)?, record, planned, lock, noted: false })
     }
 
-    /// Notes the start and takes an address, unless creation did both.
-    fn note_start(&mut self, record: &mut Record) -> Result<(), StartError> {
-        let bridged = self.network_mode(&record.config) == NetworkMode::Bridge;
-        if record.phase == Phase::Started && bridged == record.address.is_some() {
+    /// Notes the start and takes the addresses, unless creation did both.
+    fn note_start(&mut self, record: &mut Record, noted: bool) -> Result<(), StartError> {
+        if noted {
             return Ok(());
         }
-        if !bridged {
-            self.database()?.set_started(record.id.as_str())?;
-            return Ok(());
+        let wishes = self.wishes(&record.config)?;
+        let id = record.id.clone();
+        let mut outcome = self.database()?.start_with_leases(id.as_str(), &wishes)?;
+        if outcome.is_err() && self.reclaim_addresses() {
+            outcome = self.database()?.start_with_leases(id.as_str(), &wishes)?;
         }
-        let network = self.network()?;
-        let mut address = self.database()?.start_with_lease(record.id.as_str(), &network)?;
-        if address.is_none() && self.reclaim_addresses() > 0 {
-            address = self.database()?.start_with_lease(record.id.as_str(), &network)?;
-        }
-        record.address = address;
-        if address.is_none() { Err(StartError::Network(AddressError::NoneLeft)) } else { Ok(()) }
+        record.leases = outcome.map_err(|refusal| self.explain(refusal))?;
+        Ok(())
     }
 
     /// After a failed start: the container is as before, or gone when it was to go at its end.
@@ -265,7 +248,7 @@ impl Engine {
         console_size: Option<(u16, u16)>,
         warnings: &mut Vec<String>,
     ) -> Result<SandboxPlan, StartError> {
-        let record = &ready.record;
+        let record = &ready.record.clone();
         let config = &record.config;
         let state_dir = self.options.container_dir(record.id.as_str());
         let run_dirs = self.options.run_dirs();
@@ -348,25 +331,26 @@ impl Engine {
         std::iter::once("/proc/self/exe").chain(words).chain([id.as_str()]).map(str::to_owned).collect()
     }
 
-    /// Writes `hostname`, `hosts` and `resolv.conf`, but for those in whose place the user mounts something.
+    /// Writes `hostname`, `hosts` and `resolv.conf`, but for those in whose place the user mounts something. Who shares another
+    /// container's network has that one's.
     fn write_files(
-        &self,
+        &mut self,
         record: &Record,
         network: &NetworkPlan,
         state_dir: &Path,
     ) -> Result<(), StartError> {
-        let hostname = self.hostname(record);
-        let host = *network == NetworkPlan::Host;
+        if matches!(network, NetworkPlan::Join { .. }) {
+            return Ok(());
+        }
         for (name, destination) in FILES {
             if spec::is_covered(&record.config.mounts, destination) {
                 continue;
             }
             let path = state_dir.join(name);
             let text = match name {
-                "hostname" => format!("{hostname}\n"),
-                "hosts" if host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
-                "hosts" => stanza_network::files::hosts(&hostname, address_of(network)),
-                _ => resolv_conf(host),
+                "hostname" => format!("{}\n", self.hostname(record)),
+                "hosts" => self.hosts(record, network),
+                _ => self.resolv_conf(record, network)?,
             };
             let owned = fs::write(&path, text).and_then(|()| match record.facts.id_base {
                 Some(base) => std::os::unix::fs::chown(&path, Some(base), Some(base)),
@@ -376,26 +360,4 @@ impl Engine {
         }
         Ok(())
     }
-}
-
-fn address_of(network: &NetworkPlan) -> Option<std::net::IpAddr> {
-    match network {
-        NetworkPlan::Endpoints(plan) => plan.endpoints.iter().flat_map(Endpoint::addresses).next(),
-        NetworkPlan::None | NetworkPlan::Host => None,
-    }
-}
-
-/// The host's resolvers: as they are for its own network, else those that can be reached from another one.
-fn resolv_conf(host_network: bool) -> String {
-    use stanza_network::files;
-    let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    if host_network {
-        return host;
-    }
-    let text = files::resolv_conf(&host, None, &[]);
-    if text.contains("nameserver") {
-        return text;
-    }
-    let upstream = fs::read_to_string("/run/systemd/resolve/resolv.conf").ok();
-    files::resolv_conf(&host, upstream.as_deref(), &files::FALLBACK_RESOLVERS)
 }

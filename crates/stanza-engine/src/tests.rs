@@ -64,11 +64,12 @@ impl House {
             created_at: Instant::now().rfc3339(),
             phase,
             exit: None,
-            address: None,
+            leases: Vec::new(),
         };
-        let network = crate::database::tests::subnet(16);
-        let insert = Insert { record: &record, invent: None, lease: Some(&network), volumes: &[] };
-        self.engine.database().unwrap().insert(&insert).unwrap();
+        let database = self.engine.database().unwrap();
+        let wishes = [crate::database::tests::wish_in(database, 16)];
+        let insert = Insert { record: &record, invent: None, networks: &wishes, volumes: &[] };
+        database.insert(&insert).unwrap();
         fs::create_dir_all(self.engine.options.container_dir(record.id.as_str())).unwrap();
         record
     }

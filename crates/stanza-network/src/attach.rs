@@ -142,6 +142,7 @@ fn name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
     }
 }
 
@@ -169,6 +170,7 @@ impl Classify for AttachError {
                 let option = match protocol {
                     Protocol::Tcp => "-ltnp",
                     Protocol::Udp => "-lunp",
+                    Protocol::Sctp => "-lSnp",
                 };
                 let port = address.port();
                 Some(format!(

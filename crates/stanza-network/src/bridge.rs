@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::attach::AttachError;
 use crate::netlink::route::{self, Device, Link, VethPair};
-use crate::netlink::{Conversation, NetlinkError, Refusal};
+use crate::netlink::{Conversation, Family, NetlinkError, Refusal};
 use crate::plan::mac_of;
 use crate::{Bridge, Endpoint, Network};
 
@@ -122,6 +122,18 @@ fn bridge_mac(network: &Network) -> [u8; 6] {
         IpAddr::V4(Ipv4Addr::from_bits(digits.unwrap_or_default()))
     };
     mac_of(gateway.unwrap_or_else(nothing))
+}
+
+/// Whether the bridge of a network is there and was made for it: a bridge that somebody made by hand, and that the network was
+/// told to use, does not have the hardware address that goes with the network.
+///
+/// # Errors
+///
+/// When the kernel does not tell.
+pub fn is_own_bridge(network: &Network) -> Result<bool, NetlinkError> {
+    let Some(bridge) = network.bridge() else { return Ok(false) };
+    let found = route::link(&mut Conversation::open(Family::Route)?, &bridge.device)?;
+    Ok(found.is_some_and(|link| link.kind == "bridge" && link.mac == Some(bridge_mac(network))))
 }
 
 fn has_ipv6(network: &Network) -> bool {

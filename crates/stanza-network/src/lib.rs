@@ -45,14 +45,17 @@ mod rules;
 mod subnet;
 
 pub use attach::{AttachError, Attachment, attach};
+pub use bridge::is_own_bridge;
 pub use change::change;
-pub use choose::{ChooseError, choose_subnet, default_subnet};
-pub use detach::{DetachError, Live, clear_leftovers, detach, withdraw_ports};
+pub use choose::{
+    ChooseError, Pool, choose_subnet, default_pools, free_part, host_routes, subnets_of_device,
+};
+pub use detach::{DetachError, Live, clear_leftovers, detach, remove_network, withdraw_ports};
 pub use device::{DeviceError, move_device};
 pub use inside::InsideError;
 pub use netlink::NetlinkError;
 pub use plan::{
     Bridge, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, IpvlanMode, MacvlanMode, Network, NetworkPlan,
-    NetworkSubnet, PortMap, device_of, mac_of,
+    NetworkSubnet, PortMap, Publish, device_of, endpoint_of, mac_of,
 };
 pub use subnet::{Subnet, SubnetError};

@@ -21,6 +21,13 @@ pub enum NetworkPlan {
     None,
     /// The host's namespace.
     Host,
+    /// The namespace of another container's first process; start time in clock ticks since boot.
+    Join {
+        /// The process, in the host's numbering.
+        pid: i32,
+        /// Its start time: with `pid` it names the process beyond reuse.
+        start_time: u64,
+    },
     /// A namespace of its own, joined to networks.
     Endpoints(EndpointsPlan),
 }
@@ -127,6 +134,19 @@ pub struct EndpointsPlan {
     pub endpoints: Vec<Endpoint>,
     /// What is reachable from outside.
     pub ports: Vec<PortMap>,
+    /// Whether the host's firewall has a say in that.
+    pub publish: Publish,
+}
+
+/// What becomes of published ports on a host whose firewall drops what is not allowed.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Publish {
+    /// They are closed to the outside until the firewall's owner lets them through.
+    #[default]
+    RespectFirewall,
+    /// They are open all the same.
+    Open,
 }
 
 /// A container's place in one network.
@@ -153,14 +173,17 @@ pub struct Endpoint {
 /// A published port.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct PortMap {
-    /// The host's address; `None` and 0.0.0.0 are every IPv4 address.
+    /// The host's address; `None` is every address of both families, 0.0.0.0 and `::` every address of theirs.
     pub host_ip: Option<IpAddr>,
     /// The host's port; `None` in a plan lets the kernel choose, never `None` in an
     /// [`Attachment`](crate::Attachment).
     pub host_port: Option<u16>,
+    /// The first and last of the host's ports that will do, when the choice is not the kernel's alone.
+    #[serde(default)]
+    pub host_range: Option<(u16, u16)>,
     /// The port inside.
     pub container_port: u16,
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
 }
 
@@ -169,6 +192,7 @@ impl From<&PortRequest> for PortMap {
         PortMap {
             host_ip: request.host_ip,
             host_port: request.host_port,
+            host_range: request.host_range,
             container_port: request.container_port,
             protocol: request.protocol,
         }
@@ -215,11 +239,15 @@ impl Endpoint {
 /// The name of the host's end of a container's veth in a network: `stz` and twelve digits of a hash of both ids.
 #[must_use]
 pub fn device_of(container: &ContainerId, network: &str) -> String {
-    let mut hash = Sha256::new();
-    hash.update(container.as_str());
-    hash.update(network);
-    let [a, b, c, d, e, f, ..]: [u8; 32] = hash.finalize().into();
-    format!("{DEVICE_PREFIX}{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
+    let digits = endpoint_of(container, network);
+    format!("{DEVICE_PREFIX}{}", digits.get(..12).unwrap_or(&digits))
+}
+
+/// The id of a container's place in a network: 64 hexadecimal digits, a hash of both ids.
+#[must_use]
+pub fn endpoint_of(container: &ContainerId, network: &str) -> String {
+    let hash = Sha256::new().chain_update(container.as_str()).chain_update(network).finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The hardware address that goes with an address: locally administered, unicast, and unique where the address
@@ -249,6 +277,8 @@ mod tests {
         assert!(device.len() == 15 && device.starts_with("stz"), "{device}");
         assert_eq!(device, device_of(&id, "n1"));
         assert_ne!(device, device_of(&id, "n2"));
+        let endpoint = endpoint_of(&id, "n1");
+        assert!(endpoint.len() == 64 && endpoint.starts_with(&device[3..]), "{endpoint}");
         assert_ne!(device, device_of(&ContainerId::from_random([1; 32]), "n1"));
         assert_eq!(mac_of("10.77.0.2".parse().unwrap()), [0x02, 0x53, 10, 77, 0, 2]);
         let six = mac_of("fd00::2".parse().unwrap());

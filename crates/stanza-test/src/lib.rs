@@ -29,6 +29,7 @@ mod small_disk;
 mod stanza;
 mod tarball;
 mod terminal;
+mod traffic;
 mod wait;
 
 pub use account::Account;
@@ -44,6 +45,7 @@ pub use small_disk::on_a_small_disk;
 pub use stanza::{Stanza, Wish};
 pub use tarball::{Kind, Tarball, busybox_tarball};
 pub use terminal::Terminal;
+pub use traffic::{Server, ask_tcp, ask_udp, reaches, serve_tcp};
 pub use wait::{wait_for, wait_until};
 
 use std::io::Write as _;

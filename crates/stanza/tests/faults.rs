@@ -398,7 +398,7 @@ fn limits_that_cannot_be_are_named() {
     refused(&stanza, 125, &run(&["--cap-add", "nonsense", "busybox", "true"]), &["nonsense"]);
     refused(&stanza, 125, &run(&["--security-opt", "seccomp=/no/such", "busybox", "true"]), &["/no/such"]);
     refused(&stanza, 125, &run(&["--security-opt", "nonsense", "busybox", "true"]), &["nonsense"]);
-    refused(&stanza, 125, &run(&["--network", "nonsense", "busybox", "true"]), &["nonsense"]);
+    refused(&stanza, 125, &["run", "--rm", "--network", "nonsense", "busybox", "true"], &["nonsense"]);
     refused(&stanza, 125, &run(&["--env-file", "/no/such", "busybox", "true"]), &["/no/such"]);
 }
 

@@ -1,89 +1,13 @@
 //! The default bridge and published ports, in a network name space that stands for the host.
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::Write as _;
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::thread;
-use std::time::Duration;
 
-use stanza_test::{Network, Stanza, fixture, in_network_of, skip, wait_until};
-
-fn address(stanza: &Stanza, name: &str) -> IpAddr {
-    let container = stanza.inspect(name);
-    let text = container["NetworkSettings"]["IPAddress"].as_str().unwrap_or_default().to_owned();
-    let text = if text.is_empty() {
-        container["NetworkSettings"]["Networks"]["bridge"]["IPAddress"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned()
-    } else {
-        text
-    };
-    text.parse().unwrap_or_else(|_| panic!("`{text}` is no address"))
-}
+use stanza_test::{Network, Stanza, ask_tcp, ask_udp, fixture, in_network_of, serve_tcp, skip, wait_until};
 
 fn start(stanza: &Stanza, name: &str, options: &[&str]) {
     stanza.ok(&[&["run", "-d", "--name", name], options, &["busybox", "sleep", "1000"]].concat());
-}
-
-/// A server in a container's network: answers each connection with its peer's address. Its socket keeps the name space, so it
-/// ends when dropped.
-struct Server {
-    stop: Arc<AtomicBool>,
-    thread: Option<thread::JoinHandle<()>>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn serve_tcp(stanza: &Stanza, name: &str, port: u16) -> Server {
-    let listener =
-        in_network_of(stanza.pid(name), || TcpListener::bind(("0.0.0.0", port)).expect("the port is free"));
-    listener.set_nonblocking(true).expect("a plain socket");
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = Arc::clone(&stop);
-    let thread = thread::spawn(move || {
-        while !told.load(Ordering::Relaxed) {
-            match listener.accept() {
-                Ok((mut stream, peer)) => drop(write!(stream, "{}", peer.ip())),
-                Err(_) => thread::sleep(Duration::from_millis(1)),
-            }
-        }
-    });
-    Server { stop, thread: Some(thread) }
-}
-
-fn ask_tcp(from: u32, to: SocketAddr) -> std::io::Result<String> {
-    in_network_of(from, || {
-        let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(3))?;
-        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    })
-}
-
-fn ask_udp(from: u32, to: SocketAddr) -> std::io::Result<String> {
-    in_network_of(from, || {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-        socket.connect(to)?;
-        let mut buffer = [0; 100];
-        for _ in 0..6 {
-            socket.send(b"ping")?;
-            if let Ok(count) = socket.recv(&mut buffer) {
-                return Ok(String::from_utf8_lossy(&buffer[..count]).into_owned());
-            }
-        }
-        Err(std::io::ErrorKind::TimedOut.into())
-    })
 }
 
 #[test]
@@ -92,7 +16,7 @@ fn containers_on_the_bridge_reach_each_other_and_the_host() {
     let before = stanza.leftovers();
     start(&stanza, "c1", &[]);
     start(&stanza, "c2", &[]);
-    let (a, b) = (address(&stanza, "c1"), address(&stanza, "c2"));
+    let (a, b) = (stanza.address("c1", "bridge"), stanza.address("c2", "bridge"));
     assert_ne!(a, b);
     let server = serve_tcp(&stanza, "c2", 7000);
     assert_eq!(ask_tcp(stanza.pid("c1"), (b, 7000).into()).unwrap(), a.to_string());
@@ -118,7 +42,7 @@ fn a_tcp_port_is_published_on_every_address_and_on_loopback() {
     ask_tcp(host.pid(), "127.0.0.1:8080".parse().unwrap()).unwrap();
     ask_tcp(host.pid(), "192.0.2.1:8080".parse().unwrap()).unwrap();
     assert_eq!(ask_tcp(outside.pid(), "192.0.2.1:8080".parse().unwrap()).unwrap(), "192.0.2.2");
-    assert_eq!(stanza.ok(&["ps", "--format", "{{.Ports}}"]), "0.0.0.0:8080->80/tcp");
+    assert_eq!(stanza.ok(&["ps", "--format", "{{.Ports}}"]), "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp");
     drop(server);
     stanza.ok(&["rm", "-f", "c1"]);
     stanza.assert_clean(&wired);
@@ -161,13 +85,9 @@ fn a_free_port_is_chosen_when_none_is_given() {
     let stanza = fixture!(PrivateNetwork);
     start(&stanza, "c1", &["-p", "80"]);
     let _server = serve_tcp(&stanza, "c1", 80);
-    let ports = stanza.ok(&["ps", "--format", "{{.Ports}}"]);
-    let port: u16 = ports
-        .strip_prefix("0.0.0.0:")
-        .and_then(|rest| rest.strip_suffix("->80/tcp"))
-        .unwrap_or_else(|| panic!("{ports}"))
-        .parse()
-        .unwrap();
+    let first = stanza.ok(&["port", "c1", "80"]);
+    let first = first.lines().next().unwrap_or_default();
+    let port: u16 = first.strip_prefix("0.0.0.0:").unwrap_or_else(|| panic!("{first}")).parse().unwrap();
     ask_tcp(stanza.network().unwrap().pid(), ([127, 0, 0, 1], port).into()).unwrap();
 }
 
@@ -207,7 +127,7 @@ fn many_containers_have_addresses_of_their_own() {
     let before = stanza.leftovers();
     let mut all: Vec<_> = (0..20).map(|_| stanza.spawn(&["run", "-d", "busybox", "sleep", "1000"])).collect();
     let ids: Vec<String> = all.iter_mut().map(|running| running.finish().stdout.trim().to_owned()).collect();
-    let mut addresses: Vec<IpAddr> = ids.iter().map(|id| address(&stanza, id)).collect();
+    let mut addresses: Vec<IpAddr> = ids.iter().map(|id| stanza.address(id, "bridge")).collect();
     addresses.sort();
     addresses.dedup();
     assert_eq!(addresses.len(), 20);

@@ -6,7 +6,10 @@ use stanza_spec::{ContainerConfig, MountRequest, Resources, Security};
 
 use crate::arguments::{Given, list, rest, switch, value};
 use crate::failure::Failure;
-use crate::flags::{bytes, environment, labels, limits, logging, mounts, namespaces, ports, security};
+use crate::flags::{
+    FlagError, bytes, endpoints, environment, hosts, labels, limits, logging, mounts, namespaces, ports,
+    security,
+};
 
 /// What `run` and `create` were asked for.
 #[derive(Debug)]
@@ -23,6 +26,7 @@ pub(crate) struct Asked {
 pub(crate) fn declare(command: Command) -> Command {
     let command = declare_process(command);
     let command = declare_files(command);
+    let command = declare_network(command);
     let command = declare_limits(command);
     command
         .arg(switch("rm", None, "Remove the container when it exits"))
@@ -66,8 +70,32 @@ fn declare_files(command: Command) -> Command {
         .arg(list("mount", None, "KEYS", "Mount: `type=bind|volume|tmpfs,source=…,target=…[,readonly]`"))
         .arg(list("tmpfs", None, "DIR[:OPTIONS]", "Mount memory"))
         .arg(switch("read-only", None, "Make the root file system read-only"))
-        .arg(value("network", None, "NETWORK", "`bridge` (default), `host` or `none`").alias("net"))
-        .arg(list("publish", 'p', "[[IP:]PORT:]PORT[/PROTOCOL]", "Publish a port on the host"))
+}
+
+fn declare_network(command: Command) -> Command {
+    command
+        .arg(
+            list(
+                "network",
+                None,
+                "NETWORK",
+                "Join a network: `NAME[:ip=…,alias=…]`; or `none`, `host`, `container:NAME`, `pasta`, `cni:NAME`",
+            )
+            .alias("net"),
+        )
+        .arg(
+            list("network-alias", None, "NAME", "Another name in the first of its networks").alias("net-alias"),
+        )
+        .arg(value("ip", None, "ADDRESS", "IPv4 address in the first of its networks"))
+        .arg(value("ip6", None, "ADDRESS", "IPv6 address in the first of its networks"))
+        .arg(value("mac-address", None, "ADDRESS", "Hardware address in the first of its networks"))
+        .arg(list("publish", 'p', "[[IP:]PORT:]PORT[/PROTOCOL]", "Publish a port, or a range, on the host"))
+        .arg(switch("publish-all", 'P', "Publish all exposed ports on free ports of the host"))
+        .arg(list("expose", None, "PORT[/PROTOCOL]", "Name a port, or a range, that the container serves"))
+        .arg(list("dns", None, "ADDRESS", "Ask this name server"))
+        .arg(list("dns-search", None, "DOMAIN", "Look for names in this domain; `.` for none"))
+        .arg(list("dns-option", None, "OPTION", "Option of resolv.conf, as `ndots:2`").alias("dns-opt"))
+        .arg(list("add-host", None, "NAME:ADDRESS", "Line in /etc/hosts; `host-gateway` is the host"))
 }
 
 fn declare_limits(command: Command) -> Command {
@@ -87,7 +115,7 @@ fn declare_limits(command: Command) -> Command {
 /// When a value cannot be taken, or a file that an option names cannot be read.
 pub(crate) fn read(given: &ArgMatches) -> Result<Asked, Failure> {
     let mut words = given.texts("IMAGE").map(str::to_owned);
-    let config = ContainerConfig {
+    let mut config = ContainerConfig {
         image: words.next().unwrap_or_default(),
         command: words.collect(),
         isolation: given.text("isolation").map(namespaces::isolation).transpose()?.unwrap_or_default(),
@@ -110,8 +138,19 @@ pub(crate) fn read(given: &ArgMatches) -> Result<Asked, Failure> {
         stop_timeout: given.text("stop-timeout").map(|text| seconds("--stop-timeout", text)).transpose()?,
         mounts: read_mounts(given)?,
         read_only: given.on("read-only"),
-        network: given.text("network").map(namespaces::network).transpose()?,
-        ports: given.texts("publish").map(ports::publish).collect::<Result<Vec<_>, _>>()?.concat(),
+        ports: all(given, "publish", ports::publish)?,
+        publish_all: given.on("publish-all"),
+        expose: all(given, "expose", ports::expose)?,
+        dns: all(given, "dns", |text| hosts::servers("--dns", text))?,
+        dns_search: given
+            .texts("dns-search")
+            .map(|text| hosts::word("--dns-search", text))
+            .collect::<Result<_, _>>()?,
+        dns_options: given
+            .texts("dns-option")
+            .map(|text| hosts::word("--dns-option", text))
+            .collect::<Result<_, _>>()?,
+        extra_hosts: all(given, "add-host", hosts::extra)?,
         resources: read_resources(given)?,
         ulimits: given.texts("ulimit").map(limits::ulimit).collect::<Result<_, _>>()?,
         security: read_security(given)?,
@@ -126,13 +165,31 @@ pub(crate) fn read(given: &ArgMatches) -> Result<Asked, Failure> {
             .map(|text| namespaces::platform(text).map(|platform| platform.to_string()))
             .transpose()?,
         pull: given.text("pull").map(namespaces::pull).transpose()?.unwrap_or_default(),
+        ..ContainerConfig::default()
     };
+    let first = endpoints::First {
+        ip: given.text("ip"),
+        ip6: given.text("ip6"),
+        mac: given.text("mac-address"),
+        aliases: given.texts("network-alias").collect(),
+    };
+    endpoints::apply(given.texts("network"), &first, &mut config)?;
     check(&config)?;
     Ok(Asked {
         config,
         cidfile: given.text("cidfile").filter(|path| !path.is_empty()).map(str::to_owned),
         quiet: given.on("quiet"),
     })
+}
+
+/// What all values of an option stand for together.
+fn all<T>(
+    given: &ArgMatches,
+    name: &str,
+    read: impl Fn(&str) -> Result<Vec<T>, FlagError>,
+) -> Result<Vec<T>, FlagError> {
+    let lists = given.texts(name).map(read).collect::<Result<Vec<_>, _>>()?;
+    Ok(lists.into_iter().flatten().collect())
 }
 
 /// Whole seconds; negative is for ever.

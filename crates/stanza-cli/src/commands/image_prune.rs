@@ -44,5 +44,5 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
         volumes: false,
         filters: filters(given)?,
     };
-    show(&door.engine()?.prune(&options)?)
+    show(&door.engine()?.prune(&options)?, Vec::new())
 }

@@ -1,4 +1,4 @@
-//! `stanza inspect`: containers and images alike.
+//! `stanza inspect`: containers, images and networks alike.
 
 use clap::{ArgMatches, Command};
 use stanza_engine::Engine;
@@ -12,12 +12,12 @@ use crate::format::listing;
 use crate::format::template::{Scope, Template};
 use crate::output;
 use crate::render::json::Json;
-use crate::render::{container, image};
+use crate::render::{container, image, network};
 
 pub(super) const ENTRY: &Entry = &Entry {
     paths: &["inspect", "container inspect"],
     group: Group::Other,
-    about: "Show all that is known of containers or images",
+    about: "Show all that is known of containers, images or networks",
     needs: Needs::Records,
     faults: Faults::Plain,
     build,
@@ -33,17 +33,20 @@ fn build() -> Command {
     )
     .arg(value("format", 'f', "FORMAT", "`json` or a Go template"))
     .arg(switch("size", 's', "Show a container's size"))
-    .arg(value("type", None, "TYPE", "`container` or `image`"))
+    .arg(value("type", None, "TYPE", "`container`, `image` or `network`"))
     .arg(words("NAME"))
 }
 
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
-    let (containers, images) = match given.text("type") {
-        None | Some("") => (true, true),
-        Some("container") => (true, false),
-        Some("image") => (false, true),
+    let (containers, images, networks) = match given.text("type") {
+        None | Some("") => (true, true, true),
+        Some("container") => (true, false, false),
+        Some("image") => (false, true, false),
+        Some("network") => (false, false, true),
         Some(other) => {
-            let text = format!("option `--type`: `{other}` is not a type: expected `container` or `image`");
+            let text = format!(
+                "option `--type`: `{other}` is not a type: expected `container`, `image` or `network`"
+            );
             return Err(Failure::usage(text));
         }
     };
@@ -51,6 +54,7 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     let mut engine = door.engine()?;
     let root = door.options().root.clone();
     show(given, |name| {
+        let missing = |failure: &Failure| failure.kind() == ErrorKind::NotFound;
         if containers {
             match engine.find(name) {
                 Ok(id) => {
@@ -59,20 +63,27 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
                 }
                 Err(error) => {
                     let failure = Failure::from(error);
-                    if !images || failure.kind() != ErrorKind::NotFound {
+                    if !images || !missing(&failure) {
                         return Err(failure);
                     }
                 }
             }
         }
-        inspect_image(&mut engine, name).map_err(|failure| {
-            if containers && failure.kind() == ErrorKind::NotFound {
-                Failure::new(ErrorKind::NotFound, format!("no such object: `{name}`"))
-                    .with_hint("`stanza ps -a` lists containers, `stanza images` images")
-            } else {
-                failure
+        if images {
+            match inspect_image(&mut engine, name) {
+                Err(failure) if networks && missing(&failure) => {}
+                result => return result,
             }
-        })
+        }
+        match engine.network(name).map_err(Failure::from) {
+            Ok(entry) => Ok(network::inspect(&entry)),
+            Err(failure) if containers && missing(&failure) => {
+                Err(Failure::new(ErrorKind::NotFound, format!("no such object: `{name}`")).with_hint(
+                    "`stanza ps -a` lists containers, `stanza images` images, `stanza network ls` networks",
+                ))
+            }
+            Err(failure) => Err(failure),
+        }
     })
 }
 

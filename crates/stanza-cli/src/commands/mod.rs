@@ -40,6 +40,18 @@ mod login;
 mod logout;
 mod logs;
 mod manifest_inspect;
+mod network_connect;
+mod network_create;
+mod network_disconnect;
+mod network_exists;
+mod network_graph;
+mod network_inspect;
+mod network_ls;
+mod network_prune;
+mod network_reload;
+mod network_rm;
+mod network_update;
+mod port;
 mod ps;
 mod pull;
 mod push;
@@ -51,6 +63,7 @@ mod run;
 mod save;
 mod session;
 mod start;
+mod stats;
 mod stop;
 mod system_check;
 mod system_df;
@@ -96,6 +109,8 @@ pub(crate) enum Group {
     Other,
     /// Of images.
     Image,
+    /// Of networks.
+    Network,
     /// Of stanza itself.
     System,
     /// Not shown.
@@ -139,6 +154,8 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     rename::ENTRY,
     restart::ENTRY,
     start::ENTRY,
+    stats::ENTRY,
+    port::ENTRY,
     wait::ENTRY,
     history::ENTRY,
     image_diff::ENTRY,
@@ -159,6 +176,17 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     rmi::ENTRY,
     save::ENTRY,
     tag::ENTRY,
+    network_create::ENTRY,
+    network_ls::ENTRY,
+    network_inspect::ENTRY,
+    network_rm::ENTRY,
+    network_prune::ENTRY,
+    network_connect::ENTRY,
+    network_disconnect::ENTRY,
+    network_update::ENTRY,
+    network_reload::ENTRY,
+    network_exists::ENTRY,
+    network_graph::ENTRY,
     system_check::ENTRY,
     system_df::ENTRY,
     system_prune::ENTRY,
@@ -167,7 +195,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
 ];
 
 /// Words that stand before a command of their kind.
-const FAMILIES: [&str; 4] = ["container", "image", "manifest", "system"];
+const FAMILIES: [&str; 5] = ["container", "image", "manifest", "network", "system"];
 
 /// The command that `words` start with, and how many of them are its own.
 ///
@@ -206,9 +234,8 @@ fn verbs(family: &str) -> String {
 
 /// Commands of Docker that are refused as not built rather than unknown.
 const NOT_BUILT: &[&str] = &[
-    "build", "builder", "buildx", "compose", "config", "context", "events", "network", "node", "pause",
-    "plugin", "port", "search", "secret", "service", "stack", "stats", "swarm", "top", "trust", "unpause",
-    "update", "volume",
+    "build", "builder", "buildx", "compose", "config", "context", "events", "node", "pause", "plugin",
+    "search", "secret", "service", "stack", "swarm", "top", "trust", "unpause", "update", "volume",
 ];
 
 fn unknown(word: &str) -> Failure {

@@ -37,7 +37,7 @@ fn build() -> Command {
 
 fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     let (all, volumes) = (given.on("all"), given.on("volumes"));
-    let mut lines = vec!["all stopped containers"];
+    let mut lines = vec!["all stopped containers", "all networks not used by at least one container"];
     if volumes {
         lines.push("all anonymous volumes not used by at least one container");
     }
@@ -50,9 +50,18 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
     if !confirm(given, &format!("This will remove:{what}\n"))? {
         return Ok(0);
     }
+    let filters = filters(given)?;
+    let mut engine = door.engine()?;
     let options =
-        PruneOptions { containers: true, images: true, all_images: all, volumes, filters: filters(given)? };
-    show(&door.engine()?.prune(&options)?)
+        PruneOptions { containers: true, images: true, all_images: all, volumes, filters: filters.clone() };
+    let pruned = engine.prune(&options)?;
+    // After the containers, which were in them. What is gone already is told in any case.
+    let (networks, failure) = match engine.prune_networks(&filters) {
+        Ok(networks) => (networks, None),
+        Err(error) => (Vec::new(), Some(Failure::from(error))),
+    };
+    let code = show(&pruned, networks)?;
+    failure.map_or(Ok(code), Err)
 }
 
 /// Asks in Docker's words before something is removed, unless `--force` is given.
@@ -73,7 +82,7 @@ pub(super) fn confirm(given: &ArgMatches, warning: &str) -> Result<bool, Failure
 }
 
 /// Shows what was removed, in Docker's words.
-pub(super) fn show(pruned: &Pruned) -> Outcome {
+pub(super) fn show(pruned: &Pruned, networks: Vec<String>) -> Outcome {
     let mut text = String::new();
     let mut section = |title: &str, lines: Vec<String>| {
         if !lines.is_empty() {
@@ -81,6 +90,7 @@ pub(super) fn show(pruned: &Pruned) -> Outcome {
         }
     };
     section("Deleted Containers", pruned.containers.clone());
+    section("Deleted Networks", networks);
     section("Deleted Volumes", pruned.volumes.clone());
     let untagged = pruned.untagged.iter().map(|name| format!("untagged: {name}"));
     let deleted = pruned.deleted.iter().map(|digest| format!("deleted: {digest}"));

@@ -3,13 +3,16 @@
 //! Everything here is pure but for what an option says to read: environment files and seccomp profiles.
 
 pub(crate) mod bytes;
+pub(crate) mod endpoints;
 pub(crate) mod environment;
+pub(crate) mod hosts;
 pub(crate) mod keys;
 pub(crate) mod labels;
 pub(crate) mod limits;
 pub(crate) mod logging;
 pub(crate) mod mounts;
 pub(crate) mod namespaces;
+pub(crate) mod networks;
 pub(crate) mod ports;
 pub(crate) mod refused;
 pub(crate) mod security;

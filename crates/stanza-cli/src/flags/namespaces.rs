@@ -1,23 +1,8 @@
-//! `--network`, `--pid`, `--ipc`, `--uts`, `--userns`, `--isolation`, `--pull`, `--platform`, `--stop-signal`.
+//! `--pid`, `--ipc`, `--uts`, `--userns`, `--isolation`, `--pull`, `--platform`, `--stop-signal`.
 
-use stanza_spec::{Isolation, NamespaceMode, NetworkMode, Platform, PullPolicy, UsernsMode, signal};
+use stanza_spec::{Isolation, NamespaceMode, Platform, PullPolicy, UsernsMode, signal};
 
 use super::FlagError;
-
-/// `none`, `host` or `bridge`.
-pub(crate) fn network(text: &str) -> Result<NetworkMode, FlagError> {
-    const OPTION: &str = "--network";
-    match text {
-        "none" => Ok(NetworkMode::None),
-        "host" => Ok(NetworkMode::Host),
-        "bridge" | "default" => Ok(NetworkMode::Bridge),
-        "" => Err(FlagError::new(OPTION, "the network has no name")),
-        _ if text.starts_with("container:") => Err(FlagError::not_built(OPTION, "container:…")),
-        _ if text.contains('=') => Err(FlagError::not_built(OPTION, "name=…,alias=…")),
-        _ => Err(FlagError::new(OPTION, format!("there is no network `{text}`"))
-            .hint("networks: none, host, bridge; own networks are not built yet")),
-    }
-}
 
 /// `host` or `private`.
 pub(crate) fn namespace(option: &'static str, text: &str) -> Result<NamespaceMode, FlagError> {
@@ -91,8 +76,6 @@ mod tests {
 
     #[test]
     fn modes_are_read() {
-        assert_eq!(network("host"), Ok(NetworkMode::Host));
-        assert_eq!(network("default"), Ok(NetworkMode::Bridge));
         assert_eq!(namespace("--pid", "host"), Ok(NamespaceMode::Host));
         assert_eq!(namespace("--ipc", "private"), Ok(NamespaceMode::Private));
         assert_eq!(user_namespace("keep-id"), Ok(UsernsMode::KeepId));
@@ -105,8 +88,6 @@ mod tests {
     #[test]
     fn what_docker_has_and_stanza_not_is_told_from_nonsense() {
         for unsupported in [
-            network("container:x").unwrap_err(),
-            network("name=x,alias=y").unwrap_err(),
             namespace("--ipc", "shareable").unwrap_err(),
             namespace("--pid", "container:x").unwrap_err(),
             user_namespace("auto").unwrap_err(),
@@ -114,7 +95,6 @@ mod tests {
             assert!(unsupported.unsupported, "{unsupported}");
         }
         for nonsense in [
-            network("x").unwrap_err(),
             namespace("--pid", "shareable").unwrap_err(),
             user_namespace("x").unwrap_err(),
             isolation("hyperv").unwrap_err(),

@@ -5,7 +5,6 @@
 
 /// Of `run` and `create`.
 const RUN: &[&str] = &[
-    "--add-host",
     "--annotation",
     "--attach",
     "-a",
@@ -29,12 +28,7 @@ const RUN: &[&str] = &[
     "--device-write-bps",
     "--device-write-iops",
     "--disable-content-trust",
-    "--dns",
-    "--dns-opt",
-    "--dns-option",
-    "--dns-search",
     "--domainname",
-    "--expose",
     "--gpus",
     "--group-add",
     "--health-cmd",
@@ -46,22 +40,15 @@ const RUN: &[&str] = &[
     "--init",
     "--io-maxbandwidth",
     "--io-maxiops",
-    "--ip",
-    "--ip6",
     "--kernel-memory",
     "--label-file",
     "--link",
     "--link-local-ip",
-    "--mac-address",
     "--memory-reservation",
     "--memory-swappiness",
-    "--net-alias",
-    "--network-alias",
     "--no-healthcheck",
     "--oom-kill-disable",
     "--oom-score-adj",
-    "--publish-all",
-    "-P",
     "--restart",
     "--runtime",
     "--storage-opt",
@@ -114,6 +101,9 @@ fn of(command: &str) -> &'static [&'static str] {
         "load" => &["--platform"],
         "images" => &["--tree"],
         "inspect" => &["--latest", "-l"],
+        "network create" => &["--config-from", "--config-only", "--ingress", "--route"],
+        "network connect" => &["--link", "--link-local-ip"],
+        "network reload" | "port" | "stats" => &["--latest", "-l"],
         "wait" => &["--condition", "--interval"],
         "stop" | "kill" => &["--all", "-a"],
         _ => &[],
@@ -133,7 +123,7 @@ mod tests {
     #[test]
     fn refused_options_are_found_with_and_without_a_value() {
         assert_eq!(name_of("run", "--health-cmd=true"), Some("--health-cmd"));
-        assert_eq!(name_of("create", "-P"), Some("-P"));
+        assert_eq!(name_of("create", "-c"), Some("-c"));
         assert_eq!(name_of("run", "--nope"), None);
         assert_eq!(name_of("ps", "--init"), None);
     }

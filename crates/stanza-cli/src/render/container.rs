@@ -7,12 +7,11 @@ use stanza_network::PortMap;
 use stanza_spec::Instant;
 use stanza_spec::units::human_size;
 use stanza_spec::{
-    ContainerConfig, Isolation, LogDriver, MountKind, NamespaceMode, NetworkMode, SeccompChoice, UsernsMode,
-    signal,
+    ContainerConfig, Isolation, LogDriver, MountKind, NamespaceMode, SeccompChoice, UsernsMode, signal,
 };
 
 use super::json::{Json, list_or_null};
-use super::ports;
+use super::{container_network, ports};
 use crate::format::listing::Row;
 use crate::format::{template, time};
 
@@ -52,14 +51,6 @@ pub(crate) fn status(state: &State, now: Instant) -> String {
         State::Created => "Created".to_owned(),
         State::Running(running) => format!("Up {}", time::since(&running.started_at, now)),
         State::Exited(record) => format!("Exited ({}) {}", record.code, time::ago(&record.finished_at, now)),
-    }
-}
-
-fn network_name(network: &NetworkMode) -> &'static str {
-    match network {
-        NetworkMode::None => "none",
-        NetworkMode::Host => "host",
-        NetworkMode::Bridge => "bridge",
     }
 }
 
@@ -109,7 +100,7 @@ pub(crate) fn row(container: &Container, truncate: bool, now: Instant) -> Row {
         .with("Labels", labels.join(","))
         .with("Mounts", mounts.join(","))
         .with("LocalVolumes", volumes.to_string())
-        .with("Networks", network_name(&container.network))
+        .with("Networks", container_network::names(container))
         .with("Platform", container.config.platform.clone().unwrap_or_default())
 }
 
@@ -141,7 +132,7 @@ pub(crate) fn inspect(container: &Container, root: &Path) -> Json {
         ("HostConfig", host_config(container)),
         ("Mounts", Json::List(container.mounts.iter().map(mount_point).collect())),
         ("Config", config(container)),
-        ("NetworkSettings", network_settings(container)),
+        ("NetworkSettings", container_network::settings(container)),
     ]);
     if let (Json::Object(fields), Some((own, whole))) = (&mut json, container.size) {
         fields.push(("SizeRw".to_owned(), own.into()));
@@ -306,8 +297,13 @@ fn host_config(container: &Container) -> Json {
     Json::object([
         ("Binds", list_or_null(&binds(config))),
         ("LogConfig", log_config(config)),
-        ("NetworkMode", network_name(&container.network).into()),
-        ("PortBindings", ports::bindings(&asked_ports, &[])),
+        ("NetworkMode", container_network::mode(container).into()),
+        ("PortBindings", ports::asked(&asked_ports)),
+        ("PublishAllPorts", config.publish_all.into()),
+        ("Dns", config.dns.iter().map(ToString::to_string).collect::<Vec<_>>().into()),
+        ("DnsOptions", config.dns_options.clone().into()),
+        ("DnsSearch", config.dns_search.clone().into()),
+        ("ExtraHosts", list_or_null(&container_network::extra_hosts(config))),
         ("RestartPolicy", Json::object([("Name", "no".into()), ("MaximumRetryCount", 0.into())])),
         ("AutoRemove", config.auto_remove.into()),
         ("CapAdd", list_or_null(&config.security.cap_add)),
@@ -337,33 +333,20 @@ fn host_config(container: &Container) -> Json {
     ])
 }
 
-fn network_settings(container: &Container) -> Json {
-    let running = matches!(container.state, State::Running(_));
-    let text = |text: Option<String>| Json::from(text.unwrap_or_default());
-    let address = || text(container.address.map(|ip| ip.to_string()));
-    let gateway = || text(container.gateway.map(|ip| ip.to_string()));
-    let mac = || text(container.mac.map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":")));
-    let ports =
-        if running { ports::bindings(&container.ports, &container.exposed) } else { Json::object([]) };
-    let network = Json::object([
-        ("IPAddress", address()),
-        ("IPPrefixLen", container.prefix.into()),
-        ("Gateway", gateway()),
-        ("MacAddress", mac()),
-    ]);
-    Json::object([
-        ("Ports", ports),
-        ("IPAddress", address()),
-        ("IPPrefixLen", container.prefix.into()),
-        ("Gateway", gateway()),
-        ("MacAddress", mac()),
-        ("Networks", Json::Object(vec![(network_name(&container.network).to_owned(), network)])),
-    ])
-}
-
 /// Names of fields that hold maps, for templates: a missing key in them is no error.
-pub(crate) const MAPS: &[&str] =
-    &["Labels", "Ports", "Networks", "ExposedPorts", "PortBindings", "Volumes", "Config", "Annotations"];
+pub(crate) const MAPS: &[&str] = &[
+    "Labels",
+    "Ports",
+    "Networks",
+    "ExposedPorts",
+    "PortBindings",
+    "Volumes",
+    "Config",
+    "Annotations",
+    "Containers",
+    "Options",
+    "AuxiliaryAddresses",
+];
 
 /// A command as Docker shows it: arguments with a space in quotes.
 fn command_line(words: &[String]) -> String {
@@ -376,6 +359,8 @@ fn command_line(words: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use stanza_spec::NetworkMode;
+
     use super::*;
 
     pub(crate) fn sample(state: State) -> Container {
@@ -397,10 +382,24 @@ mod tests {
             state,
             ports: Vec::new(),
             network: NetworkMode::Bridge,
-            address: Some([10, 89, 0, 2].into()),
-            gateway: Some([10, 89, 0, 1].into()),
-            prefix: 16,
-            mac: Some([2, 0, 10, 89, 0, 2]),
+            endpoints: vec![stanza_engine::EndpointEntry {
+                network: "bridge".to_owned(),
+                network_id: "5".repeat(64),
+                container: "0123456789abcdef".repeat(4).parse().unwrap(),
+                container_name: "web".to_owned(),
+                ipv4: Some(([10, 89, 0, 2].into(), 16)),
+                ipv6: None,
+                gateway4: Some([10, 89, 0, 1].into()),
+                gateway6: None,
+                mac: Some([2, 0, 10, 89, 0, 2]),
+                device: "stz0123456789ab".to_owned(),
+                interface: "eth0".to_owned(),
+                names: Vec::new(),
+                aliases: Vec::new(),
+                ports: Vec::new(),
+                default_route: true,
+                running: true,
+            }],
             mounts: Vec::new(),
             labels: [("a".to_owned(), "b".to_owned())].into(),
             log_path: None,

@@ -8,7 +8,7 @@ use stanza_snapshot::{LinksError, PlanError};
 use stanza_spec::{Classify, Digest, ErrorKind};
 
 use crate::database::DatabaseError;
-use crate::network::NetworkError;
+use crate::networks::NetworkError;
 use crate::settings::SettingsError;
 use crate::spec::SpecError;
 
@@ -62,7 +62,7 @@ pub enum CreateError {
         #[source]
         source: UnpackError,
     },
-    /// No address, or no range of user ids, is left.
+    /// No range of user ids is left.
     #[error("{0}")]
     Exhausted(&'static str),
     /// A file or directory.
@@ -76,9 +76,9 @@ pub enum CreateError {
         #[source]
         source: io::Error,
     },
-    /// The default network cannot be chosen.
+    /// Its networks.
     #[error(transparent)]
-    Network(#[from] stanza_network::ChooseError),
+    Network(Box<NetworkError>),
     /// The database.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -87,8 +87,8 @@ pub enum CreateError {
 impl From<NetworkError> for CreateError {
     fn from(error: NetworkError) -> CreateError {
         match error {
-            NetworkError::Choose(error) => error.into(),
             NetworkError::Database(error) => error.into(),
+            error => CreateError::Network(Box::new(error)),
         }
     }
 }

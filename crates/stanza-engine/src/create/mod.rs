@@ -5,9 +5,11 @@
 //! directory. Whatever fails, nothing of the container is left.
 
 mod error;
+mod network;
 mod rootfs;
 
 pub use error::{CreateError, UnpackError};
+pub(crate) use network::network_mode;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -111,9 +113,9 @@ impl Engine {
             created_at: Instant::now().rfc3339(),
             phase: if to_start { Phase::Started } else { Phase::Created },
             exit: None,
-            address: None,
+            leases: Vec::new(),
         };
-        let completed = self.complete(record, unpacked, &state_dir, to_start);
+        let completed = self.complete(record, unpacked, &state_dir);
         drop(held);
         match completed {
             Ok((record, rootfs, planned)) => {
@@ -136,7 +138,6 @@ impl Engine {
         mut record: Record,
         unpacked: Option<Rootfs>,
         state_dir: &Path,
-        to_start: bool,
     ) -> Result<(Record, Rootfs, Planned), CreateError> {
         let mut rootfs = match unpacked {
             Some(rootfs) => rootfs,
@@ -165,13 +166,13 @@ impl Engine {
             path: state_dir.to_path_buf(),
             source,
         })?;
-        let record = self.store(record, to_start)?;
+        let record = self.store(record)?;
         Ok((record, rootfs, planned))
     }
 
     /// What can be refused without looking at the image.
     fn check_wish(
-        &self,
+        &mut self,
         config: &mut ContainerConfig,
         warnings: &mut Vec<String>,
     ) -> Result<(), CreateError> {
@@ -189,18 +190,7 @@ impl Engine {
             return Err(SpecError::Conflict("hostname and the UTS mode").into());
         }
         self.check_userns(config.userns)?;
-        let network = self.network_mode(config);
-        if network == NetworkMode::Bridge && self.options.rootless {
-            return Err(CreateError::Unsupported {
-                what: "`--network bridge` without root".into(),
-                reason: "use `--network host` or `--network none`",
-            });
-        }
-        if network != NetworkMode::Bridge && !config.ports.is_empty() {
-            let mode = if network == NetworkMode::Host { "host" } else { "none" };
-            warnings.push(format!("Published ports are discarded when using {mode} network mode"));
-            config.ports.clear();
-        }
+        self.check_network(config, warnings)?;
         spec::check_mounts(&config.mounts).map_err(SpecError::from)?;
         config.mounts.iter().try_for_each(|mount| ensure_source(&mount.kind))
     }
@@ -217,12 +207,6 @@ impl Engine {
             }),
             _ => Ok(()),
         }
-    }
-
-    /// The network a container joins when it says nothing: the bridge, or none at all where a bridge needs root.
-    pub(crate) fn network_mode(&self, config: &ContainerConfig) -> NetworkMode {
-        let default = if self.options.rootless { NetworkMode::None } else { NetworkMode::Bridge };
-        config.network.clone().unwrap_or(default)
     }
 
     fn find_image(
@@ -308,7 +292,11 @@ impl Engine {
     /// The whole OCI configuration of a container on record.
     pub(crate) fn plan_spec(&self, record: &Record) -> Result<Planned, SpecError> {
         let config = &record.config;
-        let state_dir = self.options.container_dir(record.id.as_str());
+        // Who shares a container's network has its names and resolvers.
+        let files_dir = match &config.network {
+            Some(NetworkMode::Container(other)) => self.options.container_dir(other),
+            _ => self.options.container_dir(record.id.as_str()),
+        };
         let volumes_dir = self.options.volumes_dir();
         let mut user = record.facts.user.clone();
         let mappings = match config.userns {
@@ -340,7 +328,7 @@ impl Engine {
             facts: &facts,
             network: self.network_mode(config),
             hostname: &hostname,
-            state_dir: &state_dir,
+            state_dir: &files_dir,
             volumes_dir: &volumes_dir,
             rootless: self.options.rootless,
             mappings,
@@ -360,40 +348,42 @@ impl Engine {
             None if config.uts == NamespaceMode::Host || self.network_mode(config) == NetworkMode::Host => {
                 machine::host_name()
             }
-            None => record.id.short().to_owned(),
+            None => match self.network_mode(config) {
+                // It shares the other one's names, too.
+                NetworkMode::Container(other) => other
+                    .parse()
+                    .map_or_else(|_| record.id.short().to_owned(), |id: ContainerId| id.short().to_owned()),
+                _ => record.id.short().to_owned(),
+            },
         }
     }
 
-    /// Makes the volumes and stores the record; gives it with the name and address that it got.
-    fn store(&mut self, mut record: Record, to_start: bool) -> Result<Record, CreateError> {
+    /// Makes the volumes and stores the record; gives it with the name and the addresses that it got.
+    fn store(&mut self, mut record: Record) -> Result<Record, CreateError> {
         let id = record.id.clone();
         let invent = |attempt| names::suggest(&id, attempt);
-        let network = if to_start && self.network_mode(&record.config) == NetworkMode::Bridge {
-            Some(self.network()?)
-        } else {
-            None
-        };
+        let wishes = self.wishes(&record.config)?;
         let volumes: Vec<(String, bool)> =
             record.facts.volumes.iter().map(|volume| (volume.name.clone(), volume.anonymous)).collect();
         self.make_volumes(&record)?;
         let insert = Insert {
             record: &record,
             invent: if record.config.name.is_none() { Some(&invent) } else { None },
-            lease: network.as_ref(),
+            networks: &wishes,
             volumes: &volumes,
         };
         let mut outcome = self.database()?.insert(&insert);
-        if matches!(outcome, Err(InsertError::NoAddress)) && self.reclaim_addresses() > 0 {
+        if matches!(outcome, Err(InsertError::Address(_))) && self.reclaim_addresses() {
             outcome = self.database()?.insert(&insert);
         }
         let stored = outcome.map_err(|error| match error {
             InsertError::NameTaken { name, owner } => CreateError::NameTaken { name, owner },
-            InsertError::NoAddress => CreateError::Exhausted("no address is left on the default bridge"),
+            InsertError::Address(refusal) => self.explain(refusal).into(),
             InsertError::Database(error) => CreateError::Database(error),
         });
         match stored {
-            Ok((name, address)) => {
-                (record.name, record.address) = (name, address);
+            Ok((name, leases)) => {
+                (record.name, record.leases) = (name, leases);
                 Ok(record)
             }
             Err(error) => {
@@ -451,7 +441,9 @@ fn gather(config: &ContainerConfig, source: &Source) -> Result<Facts, CreateErro
         image.and_then(|image| image.labels().clone()).unwrap_or_default().into_iter().collect();
     labels.extend(config.labels.clone());
     let mut exposed = image.and_then(|image| image.exposed_ports().clone()).unwrap_or_default();
+    exposed.extend(config.expose.iter().map(|port| format!("{}/{}", port.port, port.protocol.word())));
     exposed.sort();
+    exposed.dedup();
     let image_signal = || image?.stop_signal().as_deref().and_then(stanza_spec::signal::parse);
     let image_user = || image.and_then(|image| image.user().clone()).unwrap_or_default();
     let argv = if source.image.is_none() && config.command.is_empty() && config.entrypoint.is_none() {

@@ -1,14 +1,14 @@
 //! The table `containers`.
 
-use std::net::Ipv4Addr;
+use std::collections::HashMap;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use stanza_network::Network;
 use stanza_spec::{ContainerConfig, ContainerId};
 
-use super::{Database, DatabaseError, leases};
+use super::leases::{self, Lease, Refusal, Wish};
+use super::{Database, DatabaseError};
 use crate::record::Facts;
 
 /// How far a container's life has got, as far as records go.
@@ -39,8 +39,8 @@ pub(crate) struct Record {
     pub(crate) phase: Phase,
     /// The exit record's JSON, when its end was seen.
     pub(crate) exit: Option<String>,
-    /// The address it holds.
-    pub(crate) address: Option<Ipv4Addr>,
+    /// The addresses it holds.
+    pub(crate) leases: Vec<Lease>,
 }
 
 /// One container as it is stored, its JSON not looked into yet.
@@ -53,17 +53,17 @@ pub(crate) struct Row {
     created_at: String,
     pub(crate) phase: Phase,
     exit: Option<String>,
-    address: Option<Ipv4Addr>,
+    leases: Vec<Lease>,
 }
 
 /// What is stored together with a new container.
 pub(crate) struct Insert<'a> {
-    /// The container; its `address` is ignored.
+    /// The container; its `leases` are ignored.
     pub(crate) record: &'a Record,
     /// The name is invented: on conflict the next one that this gives is tried.
     pub(crate) invent: Option<&'a dyn Fn(usize) -> String>,
-    /// Take an address of this network at once.
-    pub(crate) lease: Option<&'a Network>,
+    /// The networks it is to be in.
+    pub(crate) networks: &'a [Wish],
     /// Volumes to record when they are not: name, and whether it is anonymous.
     pub(crate) volumes: &'a [(String, bool)],
 }
@@ -73,25 +73,25 @@ pub(crate) struct Insert<'a> {
 pub(crate) enum InsertError {
     /// The name belongs to the container with this id.
     NameTaken { name: String, owner: String },
-    /// No address is left.
-    NoAddress,
+    /// An address is not to be had.
+    Address(Refusal),
     /// The database.
     Database(DatabaseError),
 }
 
-const COLUMNS: &str = "id, name, config, facts, created_at, phase, exit, \
-     (SELECT address FROM leases WHERE container = containers.id)";
+const COLUMNS: &str = "id, name, config, facts, created_at, phase, exit";
 
 /// Names that are tried before an invented name counts as taken.
 const INVENTIONS: usize = 12;
 
 impl Database {
-    /// Stores a new container, its volumes and its lease in one transaction; gives the name and address it got.
-    pub(crate) fn insert(&mut self, insert: &Insert<'_>) -> Result<(String, Option<Ipv4Addr>), InsertError> {
+    /// Stores a new container, its volumes and its leases in one transaction; gives the name and the addresses it got: all that
+    /// it needs when it is started at once, else those that it asked for by name.
+    pub(crate) fn insert(&mut self, insert: &Insert<'_>) -> Result<(String, Vec<Lease>), InsertError> {
         let record = insert.record;
         let config = compact(&record.config);
         let facts = compact(&record.facts);
-        let outcome = self.write("add a container", |transaction| {
+        let outcome = self.write_or_refuse("add a container", |transaction| {
             let name = match free_name(transaction, insert)? {
                 Ok(name) => name,
                 Err(taken) => return Ok(Err(taken)),
@@ -106,36 +106,26 @@ impl Database {
                     params![volume, anonymous, record.created_at],
                 )?;
             }
-            match insert.lease {
-                None => Ok(Ok((name, None))),
-                Some(network) => match leases::take(transaction, network, record.id.as_str())? {
-                    Some(address) => Ok(Ok((name, Some(address)))),
-                    None => Ok(Err(InsertError::NoAddress)),
-                },
+            let all = record.phase == Phase::Started;
+            match leases::take(transaction, insert.networks, record.id.as_str(), all)? {
+                Ok(()) => Ok(Ok((name, leases::of(transaction, record.id.as_str())?))),
+                Err(refusal) => Ok(Err(InsertError::Address(refusal))),
             }
         });
-        match outcome {
-            Ok(Ok(stored)) => Ok(stored),
-            Ok(Err(refused)) => {
-                if matches!(refused, InsertError::NoAddress) {
-                    self.delete(record.id.as_str()).map_err(InsertError::Database)?;
-                }
-                Err(refused)
-            }
-            Err(error) => Err(InsertError::Database(error)),
-        }
+        outcome.map_err(InsertError::Database)?
     }
 
     /// The container with exactly this id.
     pub(crate) fn container(&self, id: &ContainerId) -> Result<Option<Record>, DatabaseError> {
         let row = self.read("look up a container", |connection| {
-            connection
+            let row = connection
                 .query_row(
                     &format!("SELECT {COLUMNS} FROM containers WHERE id = ?"),
                     [id.as_str()],
                     Row::from_row,
                 )
-                .optional()
+                .optional()?;
+            row.map(|row| Ok(Row { leases: leases::of(connection, id.as_str())?, ..row })).transpose()
         })?;
         row.map(|row| self.decode(&row)).transpose()
     }
@@ -144,16 +134,16 @@ impl Database {
     pub(crate) fn rows(&self) -> Result<Vec<Row>, DatabaseError> {
         self.read("list the containers", |connection| {
             // One pass over the small table of leases in place of a search per container.
-            let mut leases = connection.prepare("SELECT container, address FROM leases")?;
-            let leases: std::collections::HashMap<String, i64> =
-                leases.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?;
-            let mut statement = connection.prepare(
-                "SELECT id, name, config, facts, created_at, phase, exit, NULL FROM containers ORDER BY seq",
-            )?;
+            let mut leases: HashMap<String, Vec<Lease>> = HashMap::new();
+            for held in leases::all(connection)? {
+                leases.entry(held.container).or_default().push(held.lease);
+            }
+            let mut statement =
+                connection.prepare(&format!("SELECT {COLUMNS} FROM containers ORDER BY seq"))?;
             let rows = statement.query_map([], |row| {
-                let mut row = Row::from_row(row)?;
-                row.address = leases.get(&row.id).copied().and_then(address);
-                Ok(row)
+                let row = Row::from_row(row)?;
+                let leases = leases.remove(&row.id).unwrap_or_default();
+                Ok(Row { leases, ..row })
             })?;
             rows.collect()
         })
@@ -171,7 +161,7 @@ impl Database {
             created_at: row.created_at.clone(),
             phase: row.phase,
             exit: row.exit.clone(),
-            address: row.address,
+            leases: row.leases.clone(),
         })
     }
 
@@ -201,7 +191,7 @@ impl Database {
 
     /// Gives the container another name; `Err(owner)` when that belongs to another one.
     pub(crate) fn rename(&mut self, id: &str, name: &str) -> Result<Result<(), String>, DatabaseError> {
-        self.write("rename a container", |transaction| {
+        self.write_or_refuse("rename a container", |transaction| {
             if let Some(owner) = owner_of(transaction, name)? {
                 return Ok(if owner == id { Ok(()) } else { Err(owner) });
             }
@@ -210,19 +200,8 @@ impl Database {
         })
     }
 
-    /// Notes that a start is begun: the last exit is forgotten.
-    pub(crate) fn set_started(&mut self, id: &str) -> Result<(), DatabaseError> {
-        self.write("note a start", |transaction| {
-            let number = Phase::Started.number();
-            transaction.execute(
-                "UPDATE containers SET phase = ?2, exit = NULL WHERE id = ?1",
-                params![id, number],
-            )?;
-            Ok(())
-        })
-    }
-
-    /// Takes a start back that came to nothing: the container is as before, its address free.
+    /// Takes a start back that came to nothing: the container is as before, its addresses free but for those asked for by
+    /// name.
     pub(crate) fn set_unstarted(
         &mut self,
         id: &str,
@@ -234,12 +213,11 @@ impl Database {
                 "UPDATE containers SET phase = ?2, exit = ?3 WHERE id = ?1",
                 params![id, phase.number(), exit],
             )?;
-            transaction.execute("DELETE FROM leases WHERE container = ?", [id])?;
-            Ok(())
+            leases::free_chosen(transaction, id)
         })
     }
 
-    /// Notes ends that were seen, and frees the addresses: pairs of id and exit record.
+    /// Notes ends that were seen, and frees the chosen addresses: pairs of id and exit record.
     pub(crate) fn set_exited(&mut self, exits: &[(&str, &str)]) -> Result<(), DatabaseError> {
         self.write("note an exit", |transaction| {
             for (id, exit) in exits {
@@ -247,13 +225,13 @@ impl Database {
                     "UPDATE containers SET phase = ?2, exit = ?3 WHERE id = ?1",
                     params![id, Phase::Exited.number(), exit],
                 )?;
-                transaction.execute("DELETE FROM leases WHERE container = ?", [id])?;
+                leases::free_chosen(transaction, id)?;
             }
             Ok(())
         })
     }
 
-    /// Forgets a container with its address, its id range and the named volumes' records; idempotent.
+    /// Forgets a container with its addresses, its id range and the named volumes' records; idempotent.
     pub(crate) fn delete_with_volumes(&mut self, id: &str, volumes: &[String]) -> Result<(), DatabaseError> {
         self.write("remove a container", |transaction| {
             transaction.execute("DELETE FROM containers WHERE id = ?", [id])?;
@@ -266,7 +244,7 @@ impl Database {
         })
     }
 
-    /// Forgets a container with its address and id range; idempotent.
+    /// Forgets a container with its addresses and id range; idempotent.
     pub(crate) fn delete(&mut self, id: &str) -> Result<(), DatabaseError> {
         self.delete_with_volumes(id, &[])
     }
@@ -292,10 +270,6 @@ fn free_name(
     Ok(Ok(name))
 }
 
-fn address(number: i64) -> Option<Ipv4Addr> {
-    u32::try_from(number).ok().map(Ipv4Addr::from)
-}
-
 impl Row {
     fn from_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
         Ok(Row {
@@ -306,7 +280,7 @@ impl Row {
             created_at: row.get(4)?,
             phase: Phase::of_number(row.get(5)?),
             exit: row.get(6)?,
-            address: row.get::<_, Option<i64>>(7)?.and_then(address),
+            leases: Vec::new(),
         })
     }
 }
@@ -320,7 +294,7 @@ impl Phase {
         }
     }
 
-    fn of_number(number: i64) -> Phase {
+    pub(super) fn of_number(number: i64) -> Phase {
         match number {
             0 => Phase::Created,
             2 => Phase::Exited,

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! containers  seq | id | name | config | facts | created_at | phase | exit      config, facts, exit: JSON
-//! leases      address -> container                                               IPv4 addresses in use
+//! leases      network, address -> container | fixed                              addresses in use, 4 or 16 bytes
 //! id_ranges   base -> container                                                  user namespace id ranges
-//! networks    name -> bridge, subnet, gateway                                    JSON
+//! networks    id | name | network                                                network: JSON
+//! choices     key -> value                                                       what was drawn once, as the IPv6 prefix
 //! volumes     name | anonymous | labels | created_at
 //! ```
 //!
@@ -25,8 +26,10 @@ mod containers;
 mod idranges;
 mod leases;
 mod room;
+mod networks;
 mod volumes;
 
+use std::convert::Infallible;
 use std::fs;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -38,6 +41,8 @@ use stanza_spec::{Classify, ErrorKind};
 
 pub(crate) use containers::{Insert, InsertError, Phase, Record, Row};
 use room::Room;
+pub(crate) use leases::{Refusal, Wish};
+pub(crate) use networks::{NetworkRecord, StoreRefusal};
 
 /// Length of the write-ahead log in bytes, some hundred pages, from which on closing moves it into the file (two fsyncs)
 /// and empties it. A `run --rm` writes about ten pages, so that is every tenth.
@@ -74,6 +79,26 @@ CREATE TABLE volumes(
   labels TEXT NOT NULL,
   created_at TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+", "
+CREATE TABLE choices(key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+ALTER TABLE networks RENAME TO old_networks;
+CREATE TABLE networks(id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, network TEXT NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO networks
+  SELECT coalesce(json_extract(network, '$.id'), lower(hex(randomblob(32)))), name, json_object('network', json(network))
+  FROM old_networks;
+DROP TABLE old_networks;
+ALTER TABLE leases RENAME TO old_leases;
+CREATE TABLE leases(
+  network TEXT NOT NULL,
+  address BLOB NOT NULL,
+  container TEXT NOT NULL,
+  fixed INTEGER NOT NULL,
+  PRIMARY KEY(network, address)
+) STRICT, WITHOUT ROWID;
+INSERT INTO leases
+  SELECT networks.id, unhex(printf('%08x', address)), container, 0 FROM old_leases, networks WHERE networks.name = 'bridge';
+DROP TABLE old_leases;
+CREATE INDEX leases_of_containers ON leases(container);
 "];
 
 /// The schema's version that this program writes.
@@ -303,11 +328,25 @@ impl Database {
         what: &'static str,
         body: impl Fn(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, DatabaseError> {
+        let Ok(value) =
+            self.write_or_refuse(what, |transaction| body(transaction).map(Ok::<T, Infallible>))?;
+        Ok(value)
+    }
+
+    /// As [`Database::write`] for a body that may refuse: then nothing of what it did stays.
+    fn write_or_refuse<T, E>(
+        &mut self,
+        what: &'static str,
+        body: impl Fn(&rusqlite::Transaction<'_>) -> rusqlite::Result<Result<T, E>>,
+    ) -> Result<Result<T, E>, DatabaseError> {
         let once = || {
             let transaction =
                 rusqlite::Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
             let value = body(&transaction)?;
-            transaction.commit()?;
+            // A transaction that is dropped is rolled back.
+            if value.is_ok() {
+                transaction.commit()?;
+            }
             Ok(value)
         };
         let result = match once() {
@@ -391,3 +430,5 @@ fn create(path: &Path) -> std::io::Result<()> {
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod tests_of_networks;

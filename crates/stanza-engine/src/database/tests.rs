@@ -5,17 +5,18 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::containers::compact;
+use super::leases::Lease;
 use super::*;
 use crate::names;
 use crate::record::Facts;
 
 const CHILD: &str = "STANZA_TEST_DATABASE_CHILD";
 
-fn open(path: &Path) -> Database {
+pub(super) fn open(path: &Path) -> Database {
     Database::open(path, || Ok(())).unwrap()
 }
 
-fn record(name: &str) -> Record {
+pub(super) fn record(name: &str) -> Record {
     Record {
         id: names::container_id().unwrap(),
         name: name.to_owned(),
@@ -24,15 +25,12 @@ fn record(name: &str) -> Record {
         created_at: "2026-01-01T00:00:00Z".into(),
         phase: Phase::Created,
         exit: None,
-        address: None,
+        leases: Vec::new(),
     }
 }
 
-fn insert(
-    database: &mut Database,
-    record: &Record,
-) -> Result<(String, Option<std::net::Ipv4Addr>), InsertError> {
-    database.insert(&Insert { record, invent: None, lease: None, volumes: &[] })
+fn insert(database: &mut Database, record: &Record) -> Result<(String, Vec<Lease>), InsertError> {
+    database.insert(&Insert { record, invent: None, networks: &[], volumes: &[] })
 }
 
 /// A network with the subnet 10.9.0.0 of that prefix.
@@ -57,6 +55,13 @@ pub(crate) fn subnet(prefix: u8) -> stanza_network::Network {
     }
 }
 
+/// Stores that network, and wishes any address in it.
+pub(crate) fn wish_in(database: &mut Database, prefix: u8) -> Wish {
+    let network = subnet(prefix);
+    database.store_network(&NetworkRecord::new(network.clone())).unwrap().unwrap();
+    Wish { network, ipv4: None, ipv6: None }
+}
+
 #[test]
 fn a_record_comes_back_as_it_was_stored() {
     let dir = tempfile::tempdir().unwrap();
@@ -68,7 +73,7 @@ fn a_record_comes_back_as_it_was_stored() {
     first.config.log.driver = stanza_spec::LogDriver::None;
     insert(&mut database, &first).unwrap();
     assert_eq!(database.container(&first.id).unwrap(), Some(first.clone()));
-    database.set_started(first.id.as_str()).unwrap();
+    database.start_with_leases(first.id.as_str(), &[]).unwrap().unwrap();
     database.set_exited(&[(first.id.as_str(), "{\"code\":3}")]).unwrap();
     let read = open(&path).container(&first.id).unwrap().unwrap();
     assert_eq!((read.phase, read.exit.as_deref()), (Phase::Exited, Some("{\"code\":3}")));
@@ -96,7 +101,7 @@ fn a_name_has_one_owner_and_an_invented_one_moves_on() {
         other => panic!("{other:?}"),
     }
     let invent = |attempt: usize| if attempt < 2 { "web".to_owned() } else { format!("web{attempt}") };
-    let insert = Insert { record: &second, invent: Some(&invent), lease: None, volumes: &[] };
+    let insert = Insert { record: &second, invent: Some(&invent), networks: &[], volumes: &[] };
     assert_eq!(database.insert(&insert).unwrap().0, "web2");
     assert_eq!(database.rename(second.id.as_str(), "web").unwrap(), Err(first.id.to_string()));
     assert_eq!(database.rename(second.id.as_str(), "other").unwrap(), Ok(()));
@@ -107,25 +112,39 @@ fn a_name_has_one_owner_and_an_invented_one_moves_on() {
 }
 
 #[test]
-fn addresses_are_the_lowest_free_ones_until_none_is_left() {
+fn addresses_are_given_in_order_and_again_when_they_are_free() {
     let dir = tempfile::tempdir().unwrap();
     let mut database = open(&dir.path().join("s.db"));
-    let records: Vec<Record> = (0..5).map(|n| record(&format!("c{n}"))).collect();
-    let mut addresses = Vec::new();
+    let wishes = [wish_in(&mut database, 29)];
+    let started = |name: &str| Record { phase: Phase::Started, ..record(name) };
+    let records: Vec<Record> = (0..5).map(|n| started(&format!("c{n}"))).collect();
+    let mut last_bytes = Vec::new();
     for record in &records {
-        let insert = Insert { record, invent: None, lease: Some(&subnet(29)), volumes: &[] };
-        addresses.push(database.insert(&insert).unwrap().1.unwrap().octets()[3]);
+        let insert = Insert { record, invent: None, networks: &wishes, volumes: &[] };
+        let (_, leases) = database.insert(&insert).unwrap();
+        last_bytes.extend(leases.iter().map(last_byte));
     }
-    assert_eq!(addresses, [2, 3, 4, 5, 6]);
-    let late = record("late");
-    let insert = Insert { record: &late, invent: None, lease: Some(&subnet(29)), volumes: &[] };
-    assert!(matches!(database.insert(&insert), Err(InsertError::NoAddress)));
+    assert_eq!(last_bytes, [2, 3, 4, 5, 6]);
+    let late = started("late");
+    let insert = Insert { record: &late, invent: None, networks: &wishes, volumes: &[] };
+    match database.insert(&insert) {
+        Err(InsertError::Address(Refusal::NoneLeft { network })) => assert_eq!(network, "bridge"),
+        other => panic!("{other:?}"),
+    }
     assert_eq!(database.container(&late.id).unwrap(), None);
     database.set_exited(&[(records[2].id.as_str(), "{}")]).unwrap();
-    assert_eq!(database.insert(&insert).unwrap().1, Some([10, 9, 0, 4].into()));
-    assert_eq!(database.start_with_lease(late.id.as_str(), &subnet(29)).unwrap(), Some([10, 9, 0, 4].into()));
+    let (_, leases) = database.insert(&insert).unwrap();
+    assert_eq!(leases.iter().map(last_byte).collect::<Vec<_>>(), [4]);
+    assert_eq!(database.start_with_leases(late.id.as_str(), &wishes).unwrap(), Ok(leases));
     database.delete(late.id.as_str()).unwrap();
     assert_eq!(database.leases().unwrap().len(), 4);
+}
+
+fn last_byte(lease: &Lease) -> u8 {
+    match lease.address {
+        std::net::IpAddr::V4(address) => address.octets()[3],
+        std::net::IpAddr::V6(address) => address.octets()[15],
+    }
 }
 
 #[test]
@@ -185,8 +204,9 @@ fn threads_that_create_the_file_and_race_for_a_name_have_one_winner() {
 fn child_process() {
     let Some(path) = std::env::var_os(CHILD) else { return };
     let mut database = open(Path::new(&path));
-    let own = record(&format!("p{}", std::process::id()));
-    let insertion = Insert { record: &own, invent: None, lease: Some(&subnet(24)), volumes: &[] };
+    let own = Record { phase: Phase::Started, ..record(&format!("p{}", std::process::id())) };
+    let wishes = [wish_in(&mut database, 24)];
+    let insertion = Insert { record: &own, invent: None, networks: &wishes, volumes: &[] };
     database.insert(&insertion).unwrap();
     let same = record("same");
     match insert(&mut database, &same) {
@@ -216,7 +236,8 @@ fn processes_race_for_names_and_addresses_without_loss() {
     let rows = database.rows().unwrap();
     assert_eq!(rows.iter().filter(|row| row.name == "same").count(), 1);
     assert_eq!(rows.len(), 13);
-    let addresses: BTreeSet<_> = database.leases().unwrap().into_iter().map(|(address, _)| address).collect();
+    let addresses: BTreeSet<_> =
+        database.leases().unwrap().into_iter().map(|held| held.lease.address).collect();
     assert_eq!(addresses.len(), 12);
     database.verify().unwrap();
 }
@@ -229,7 +250,7 @@ fn the_log_stays_short_over_many_short_lives() {
     for n in 0..300 {
         let mut database = open(&path);
         let one = record(&format!("c{n}"));
-        let insert = Insert { record: &one, invent: None, lease: None, volumes: &[] };
+        let insert = Insert { record: &one, invent: None, networks: &[], volumes: &[] };
         database.insert(&insert).unwrap();
         database.delete(one.id.as_str()).unwrap();
         drop(database);

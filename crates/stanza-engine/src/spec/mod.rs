@@ -252,12 +252,13 @@ pub(crate) fn plan(input: SpecInput<'_>) -> Result<Planned, SpecError> {
         .set_masked_paths((!privileged).then(|| MASKED.map(str::to_owned).to_vec()))
         .set_readonly_paths((!privileged).then(|| READ_ONLY.map(str::to_owned).to_vec()))
         .set_devices(None);
-    if input.network != NetworkMode::Host && !input.rootless && input.mappings.is_none() {
+    let shares_network = matches!(input.network, NetworkMode::Host | NetworkMode::Container(_));
+    if !shares_network && !input.rootless && input.mappings.is_none() {
         linux.set_sysctl(Some(HashMap::from([
             ("net.ipv4.ping_group_range".to_owned(), "0 2147483647".to_owned()),
             ("net.ipv4.ip_unprivileged_port_start".to_owned(), "0".to_owned()),
         ])));
-    } else if input.network != NetworkMode::Host {
+    } else if !shares_network {
         // The group range must lie within the namespace's ids.
         linux.set_sysctl(Some(HashMap::from([
             ("net.ipv4.ping_group_range".to_owned(), "0 0".to_owned()),

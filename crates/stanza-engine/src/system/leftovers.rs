@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use stanza_network::{Live, clear_leftovers, device_of};
+use stanza_network::{Live, Network, clear_leftovers, device_of};
 use stanza_snapshot::remove_tree;
 use stanza_spec::ContainerId;
 
@@ -193,7 +193,7 @@ impl Engine {
         let orphans = self
             .database()
             .and_then(|database| database.leases())
-            .map_or(0, |leases| leases.iter().filter(|(_, container)| !known.contains(container)).count());
+            .map_or(0, |leases| leases.iter().filter(|held| !known.contains(&held.container)).count());
         if orphans > 0 {
             let done = repair && self.database().is_ok_and(|database| database.free_orphans().is_ok());
             findings.push(leftover(format!("{orphans} addresses belong to no container"), done));
@@ -213,27 +213,50 @@ impl Engine {
             findings
                 .push(leftover(format!("{bytes} of blobs that belong to no image, or are not whole"), done));
         }
+        self.stray_networks(repair, findings);
         if repair && !self.options.rootless {
-            self.clear_network();
+            self.clear_networks();
+        }
+    }
+
+    /// Networks whose removal was cut short, and directories of networks that are not on record.
+    fn stray_networks(&mut self, repair: bool, findings: &mut Vec<Finding>) {
+        let removed = self.database().and_then(|database| database.removed_networks()).unwrap_or_default();
+        let cleared = if repair { self.clear_removed_networks() } else { Vec::new() };
+        for network in removed {
+            let done = cleared.contains(&network.name);
+            findings.push(leftover(format!("the network `{}` was being removed", network.name), done));
+        }
+        let Ok(known) = self.database().and_then(|database| database.networks()) else { return };
+        let directory = self.options.network_dirs();
+        for id in names_in(&directory) {
+            if known.iter().any(|record| record.network.id == id) {
+                continue;
+            }
+            let path = directory.join(&id);
+            let done = repair && remove_tree(&path).is_ok();
+            findings.push(leftover(format!("`{}` belongs to no network", path.display()), done));
         }
     }
 
     /// Removes network devices and published ports of containers that are gone.
-    fn clear_network(&mut self) {
-        let Some(network) = self.database().ok().and_then(|database| database.network().ok().flatten())
-        else {
-            return;
-        };
-        let leases = |engine: &mut Engine| {
-            let leases = engine.database().and_then(|database| database.leases()).unwrap_or_default();
-            let ids = leases.iter().filter_map(|(_, id)| id.parse::<ContainerId>().ok());
-            Live {
-                devices: ids.map(|id| device_of(&id, &network.id)).collect(),
-                addresses: leases.iter().map(|(address, _)| (*address).into()).collect(),
-            }
-        };
-        // What cannot be cleared needs rights that the findings about the machine tell of.
-        let _ = clear_leftovers(&network, || leases(self));
+    fn clear_networks(&mut self) {
+        let networks = self.database().and_then(|database| database.networks()).unwrap_or_default();
+        for record in networks {
+            // What cannot be cleared needs rights that the findings about the machine tell of.
+            let _ = clear_leftovers(&record.network, || self.live_in(&record.network));
+        }
+    }
+
+    /// What containers have in a network, by its leases.
+    fn live_in(&mut self, network: &Network) -> Live {
+        let leases = self.database().and_then(|database| database.leases()).unwrap_or_default();
+        let own: Vec<_> = leases.into_iter().filter(|held| held.lease.network == network.id).collect();
+        let ids = own.iter().filter_map(|held| held.container.parse::<ContainerId>().ok());
+        Live {
+            devices: ids.map(|id| device_of(&id, &network.id)).collect(),
+            addresses: own.iter().map(|held| held.lease.address).collect(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod prune;
 pub use check::{Finding, FindingStatus};
 pub use df::{ImageUsage, Part, Usage, VolumeUsage};
 pub use facts::Facts;
+pub(crate) use facts::memory as machine_memory;
 pub use prune::{PruneOptions, Pruned};
 
 use stanza_spec::{Classify, ErrorKind};

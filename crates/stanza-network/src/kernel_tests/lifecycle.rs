@@ -215,7 +215,7 @@ fn a_table_of_that_name_that_is_not_ours_is_refused_with_a_hint() {
 #[test]
 fn the_chosen_subnet_keeps_off_the_hosts_routes_and_stays_with_the_bridge() {
     let Some(world) = World::new() else { return };
-    let choose = || world.host.run(|| choose_subnet(DEFAULT_BRIDGE)).unwrap();
+    let choose = || world.host.run(|| choose_subnet(DEFAULT_BRIDGE, &[], &[])).unwrap();
     assert_eq!(choose(), network().subnets[0]);
     world.host.run(|| {
         let mut conversation = Conversation::open(Family::Route).unwrap();

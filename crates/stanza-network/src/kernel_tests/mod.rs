@@ -26,7 +26,7 @@ use crate::netlink::route::{self, Device, LOOPBACK, VethPair};
 use crate::netlink::{Conversation, Family, nftables};
 use crate::{
     Attachment, Bridge, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, Network, NetworkSubnet, PortMap,
-    attach, device_of, mac_of,
+    Publish, attach, device_of, mac_of,
 };
 
 /// The host's address towards the outside.
@@ -214,7 +214,7 @@ fn plan_in(network: Network, address: Ipv4Addr, ports: &[PortMap]) -> EndpointsP
         names: Vec::new(),
         default_route: true,
     };
-    EndpointsPlan { container, endpoints: vec![endpoint], ports: ports.to_vec() }
+    EndpointsPlan { container, endpoints: vec![endpoint], ports: ports.to_vec(), publish: Publish::Open }
 }
 
 impl Container {
@@ -228,6 +228,7 @@ fn tcp(host_ip: Option<Ipv4Addr>, host_port: u16, container_port: u16) -> PortMa
     PortMap {
         host_ip: host_ip.map(IpAddr::V4),
         host_port: Some(host_port),
+        host_range: None,
         container_port,
         protocol: Protocol::Tcp,
     }

@@ -89,6 +89,8 @@ pub(crate) struct Link {
     pub(crate) kind: String,
     /// Index of the bridge that it is a port of; 0 is none.
     pub(crate) master: u32,
+    /// Its hardware address, when it has one of six bytes.
+    pub(crate) mac: Option<[u8; 6]>,
 }
 
 /// What a new pair of veth devices is.
@@ -510,6 +512,7 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
         up: native_u32(payload, 8)? & IFF_UP != 0,
         kind: kind.to_owned(),
         master: attribute(attributes, IFLA_MASTER).and_then(|value| native_u32(value, 0)).unwrap_or(0),
+        mac: attribute(attributes, IFLA_ADDRESS).and_then(|value| value.try_into().ok()),
     })
 }
 

@@ -5,7 +5,9 @@ use std::os::fd::AsFd;
 
 use rustix::process::Pid;
 use stanza_container::Attendant;
-use stanza_network::{Attachment, NetworkPlan};
+use stanza_network::{Attachment, EndpointsPlan, NetworkPlan};
+use stanza_spec::oci::runtime::LinuxNamespaceType;
+use stanza_sys::process_start_time;
 
 use super::Monitor;
 use crate::error::chain;
@@ -34,6 +36,28 @@ fn namespace_of(pid: i32) -> Result<File, String> {
 }
 
 impl Monitor {
+    /// Leads the container into another one's network namespace, where that is wanted: a path of its specification.
+    pub(super) fn join_network(&mut self) -> Result<(), Refusal> {
+        let NetworkPlan::Join { pid, start_time } = self.plan.network else { return Ok(()) };
+        let is_there = Pid::from_raw(pid).and_then(|pid| process_start_time(pid).ok()) == Some(start_time);
+        if !is_there {
+            return Err(Refusal {
+                message: "the container whose network is to be joined does not run any more".to_owned(),
+                kind: "conflict".to_owned(),
+                hint: Some("start that one first".to_owned()),
+            });
+        }
+        if let Some(linux) = self.plan.spec.linux_mut()
+            && let Some(namespaces) = linux.namespaces_mut()
+        {
+            let network = namespaces.iter_mut().filter(|one| one.typ() == LinuxNamespaceType::Network);
+            network.for_each(|one| {
+                one.set_path(Some(format!("/proc/{pid}/ns/net").into()));
+            });
+        }
+        Ok(())
+    }
+
     /// Changes the networks as a client asks, and answers it.
     pub(super) fn change_networks(&mut self, client: u64, change: &[u8]) {
         match self.try_change_networks(change) {
@@ -49,12 +73,19 @@ impl Monitor {
         let conflict = |message: String| Refusal { message, kind: "conflict".to_owned(), hint: None };
         let change: NetworkChange =
             serde_json::from_slice(change).map_err(|error| conflict(error.to_string()))?;
-        let (NetworkPlan::Endpoints(old), Some(attachment), Some(init)) =
-            (&mut self.plan.network, &mut self.attachment, &self.init)
+        let Some(init) = &self.init else { return Err(conflict("the container does not run".to_owned())) };
+        let namespace = namespace_of(init.pid.as_raw_nonzero().get()).map_err(conflict)?;
+        if self.plan.network == NetworkPlan::None {
+            // It has a namespace of its own already, with only loopback in it.
+            let alone = EndpointsPlan { endpoints: Vec::new(), ..change.plan.clone() };
+            let attached = stanza_network::attach(&alone, namespace.as_fd());
+            self.attachment = Some(attached.map_err(|error| Refusal::of(&error))?);
+            self.plan.network = NetworkPlan::Endpoints(alone);
+        }
+        let (NetworkPlan::Endpoints(old), Some(attachment)) = (&mut self.plan.network, &mut self.attachment)
         else {
             return Err(conflict("the container is in no network that can be changed".to_owned()));
         };
-        let namespace = namespace_of(init.pid.as_raw_nonzero().get()).map_err(conflict)?;
         stanza_network::change(attachment, old, &change.plan, change.anew, namespace.as_fd())
             .map_err(|error| Refusal::of(&error))?;
         old.endpoints = change.plan.endpoints;

@@ -1,0 +1,118 @@
+//! `hosts` and `resolv.conf` of a container, by its networks and what the user says.
+
+use std::fs;
+use std::net::IpAddr;
+
+use stanza_network::{Endpoint, NetworkPlan, files};
+use stanza_spec::ContainerConfig;
+
+use super::{DEFAULT, NetworkError};
+use crate::Engine;
+use crate::database::Record;
+
+/// systemd-resolved's own list of the resolvers behind it.
+const BEHIND_RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
+
+impl Engine {
+    /// The text of `/etc/hosts`: the host's on the host's network, else the container's own names and what the user adds.
+    pub(crate) fn hosts(&self, record: &Record, network: &NetworkPlan) -> String {
+        let hostname = self.hostname(record);
+        let mut text = match network {
+            NetworkPlan::Host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
+            _ => files::hosts(&hostname, &addresses(network)),
+        };
+        let gateway = gateway(network);
+        for extra in &record.config.extra_hosts {
+            // Without a way to the host its name leads nowhere.
+            if let Some(address) = extra.address.or(gateway) {
+                text.push_str(&format!("{address}\t{}\n", extra.name));
+            }
+        }
+        text
+    }
+
+    /// The text of `/etc/resolv.conf`.
+    pub(crate) fn resolv_conf(
+        &mut self,
+        record: &Record,
+        network: &NetworkPlan,
+    ) -> Result<String, NetworkError> {
+        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let config = self.resolver(&record.config)?;
+        if *network == NetworkPlan::Host && config == files::Resolver::default() {
+            return Ok(host);
+        }
+        let ipv6 = addresses(network).iter().any(IpAddr::is_ipv6);
+        let reachable = files::Reachable { loopback: *network == NetworkPlan::Host, ipv6 };
+        let text = files::resolv_conf(&host, None, &[], reachable, &config);
+        if text.contains("nameserver") {
+            return Ok(text);
+        }
+        let upstream = fs::read_to_string(BEHIND_RESOLVED).ok();
+        Ok(files::resolv_conf(&host, upstream.as_deref(), &files::FALLBACK_RESOLVERS, reachable, &config))
+    }
+
+    /// What the user says about resolving names of the container, then of its networks, then in the configuration file.
+    fn resolver(&mut self, config: &ContainerConfig) -> Result<files::Resolver, NetworkError> {
+        let mut resolver = files::Resolver {
+            servers: config.dns.clone(),
+            search: config.dns_search.clone(),
+            options: config.dns_options.clone(),
+        };
+        let of_networks = if resolver.servers.is_empty() { self.servers(config)? } else { Vec::new() };
+        let settings = &self.settings()?.network;
+        if resolver.servers.is_empty() {
+            resolver.servers = of_networks;
+        }
+        if resolver.servers.is_empty() {
+            resolver.servers.clone_from(&settings.dns);
+        }
+        if resolver.search.is_empty() {
+            resolver.search.clone_from(&settings.dns_search);
+        }
+        if resolver.options.is_empty() {
+            resolver.options.clone_from(&settings.dns_options);
+        }
+        Ok(resolver)
+    }
+
+    /// The name servers of a container's networks, in their order.
+    fn servers(&mut self, config: &ContainerConfig) -> Result<Vec<IpAddr>, NetworkError> {
+        // The default network's are those of the configuration file.
+        if config.networks.iter().all(|request| request.network == DEFAULT) {
+            return Ok(Vec::new());
+        }
+        let mut servers: Vec<IpAddr> = Vec::new();
+        for server in self.places(config)?.into_iter().flat_map(|(_, record)| record.dns) {
+            if !servers.contains(&server) {
+                servers.push(server);
+            }
+        }
+        Ok(servers)
+    }
+}
+
+fn endpoints(network: &NetworkPlan) -> &[Endpoint] {
+    match network {
+        NetworkPlan::Endpoints(plan) => &plan.endpoints,
+        NetworkPlan::None | NetworkPlan::Host | NetworkPlan::Join { .. } => &[],
+    }
+}
+
+fn addresses(network: &NetworkPlan) -> Vec<IpAddr> {
+    endpoints(network).iter().flat_map(Endpoint::addresses).collect()
+}
+
+/// The host as the container reaches it: the bridge's address of the network that leads out, else of the first that has one.
+fn gateway(network: &NetworkPlan) -> Option<IpAddr> {
+    if *network == NetworkPlan::Host {
+        return Some(IpAddr::from([127, 0, 0, 1]));
+    }
+    let of = |endpoint: &Endpoint| endpoint.placed().find_map(|(_, place)| place.gateway);
+    let endpoints = endpoints(network);
+    endpoints
+        .iter()
+        .find(|endpoint| endpoint.default_route)
+        .and_then(of)
+        .or_else(|| endpoints.iter().find_map(of))
+}
