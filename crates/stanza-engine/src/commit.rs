@@ -398,10 +398,7 @@ fn configuration(record: &Record, parent: Option<&Image>) -> Config {
     }
     let mut ports = facts.exposed.clone();
     for port in &wish.ports {
-        let protocol = match port.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-        };
+        let protocol = port.protocol.word();
         ports.push(format!("{}/{protocol}", port.container_port));
     }
     let mut volumes = image.volumes().clone().unwrap_or_default();

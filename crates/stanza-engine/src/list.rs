@@ -290,11 +290,7 @@ fn matches(container: &Container, filters: &Filters) -> Result<bool, FilterError
         .ports
         .iter()
         .flat_map(|port| {
-            let protocol = match port.protocol {
-                stanza_spec::Protocol::Tcp => "tcp",
-                stanza_spec::Protocol::Udp => "udp",
-            };
-            [format!("{}/{protocol}", port.container_port), port.container_port.to_string()]
+            [format!("{}/{}", port.container_port, port.protocol.word()), port.container_port.to_string()]
         })
         .collect();
     Ok(filters.any("id", |value| container.id.as_str().starts_with(value))

@@ -112,6 +112,7 @@ fn endpoints_plan(record: &Record, network: Network, address: Ipv4Addr) -> Endpo
         container: record.id.clone(),
         endpoints: vec![endpoint],
         ports: record.config.ports.iter().map(PortMap::from).collect(),
+        publish: stanza_network::Publish::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use stanza_spec::{Classify, ErrorKind};
 use crate::netlink::route::{self, Device};
 use crate::netlink::{Conversation, Family, NetlinkError, conntrack};
 use crate::plan::DEVICE_PREFIX;
-use crate::{Attachment, Endpoint, EndpointsPlan, Network, bridge, rules};
+use crate::{Attachment, Endpoint, EndpointsPlan, Network, bridge, card, rules};
 
 /// What could not be taken down.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +23,17 @@ pub enum DetachError {
         #[source]
         source: NetlinkError,
     },
+    /// The device of a network.
+    #[error("cannot remove the device of the network `{network}`")]
+    Network {
+        /// The network.
+        network: String,
+        /// What the kernel refused.
+        #[source]
+        source: NetlinkError,
+    },
     /// The published ports.
-    #[error("cannot withdraw published ports from the nft table `ip {}`", rules::TABLE)]
+    #[error("cannot withdraw a container from the nft tables `{}` and `{}`", rules::HOST, rules::GUARD)]
     Ports {
         /// What the kernel refused.
         #[source]
@@ -45,6 +54,7 @@ impl Classify for DetachError {
     fn kind(&self) -> ErrorKind {
         match self {
             DetachError::Veth { source, .. }
+            | DetachError::Network { source, .. }
             | DetachError::Ports { source }
             | DetachError::Look { source, .. } => source.kind(),
         }
@@ -63,7 +73,8 @@ pub fn detach(plan: &EndpointsPlan, attachment: Option<Attachment>) -> Vec<Detac
         |address| plan.endpoints.iter().any(|endpoint| endpoint.addresses().any(|own| own == address));
     let withdrawn = match attachment {
         Some(mut attachment) => withdraw_ports(plan, &mut attachment),
-        None => withdraw_stale(&is_ours).map_err(|source| DetachError::Ports { source }),
+        None => withdraw_stale(&is_ours, &|device| plan.endpoints.iter().any(|own| own.device == device))
+            .map_err(|source| DetachError::Ports { source }),
     };
     let mut errors: Vec<DetachError> = withdrawn.err().into_iter().collect();
     errors.extend(plan.endpoints.iter().filter_map(|endpoint| detach_endpoint(endpoint).err()));
@@ -80,6 +91,23 @@ pub(crate) fn detach_endpoint(endpoint: &Endpoint) -> Result<(), DetachError> {
         .map_err(|source| DetachError::Veth { veth: endpoint.device.clone(), source })
 }
 
+/// Takes the bridge of a network down, or the card that was made for it; containers lose their way.
+///
+/// # Errors
+///
+/// When the kernel refuses. A device that is gone already is well.
+pub fn remove_network(network: &Network) -> Result<(), DetachError> {
+    let Some(bridge) = network.bridge() else {
+        let mut conversation = Conversation::open(Family::Route)
+            .map_err(|source| DetachError::Network { network: network.name.clone(), source })?;
+        return card::remove(&mut conversation, network)
+            .map_err(|source| DetachError::Network { network: network.name.clone(), source });
+    };
+    delete_veth(&bridge.device)
+        .and_then(|()| rules::forget(&mut Conversation::open(Family::Netfilter)?, network))
+        .map_err(|source| DetachError::Network { network: network.name.clone(), source })
+}
+
 /// The quick part of [`detach`]: withdraws the published ports and sets them free.
 ///
 /// The veth is left to the kernel, which removes it, without anybody waiting, when the container's network name
@@ -93,11 +121,16 @@ pub fn withdraw_ports(plan: &EndpointsPlan, attachment: &mut Attachment) -> Resu
     attachment.withdraw(plan).map_err(|source| DetachError::Ports { source })
 }
 
-fn withdraw_stale(is_stale: &dyn Fn(IpAddr) -> bool) -> Result<(), NetlinkError> {
+/// Takes away what leads to addresses of the dead, and what lets devices of the dead send.
+fn withdraw_stale(
+    is_stale: &dyn Fn(IpAddr) -> bool,
+    is_stale_device: &dyn Fn(&str) -> bool,
+) -> Result<(), NetlinkError> {
     let mut netfilter = Conversation::open(Family::Netfilter)?;
+    rules::withdraw_devices(&mut netfilter, is_stale_device)?;
     let gone = rules::withdraw_stale(&mut netfilter, is_stale)?;
-    let udp = gone.into_iter().filter_map(|published| published.udp_port);
-    udp.into_iter().try_for_each(|port| conntrack::forget_udp(&mut netfilter, port))
+    let udp = gone.into_iter().filter_map(|published| published.udp_port).collect();
+    conntrack::forget_udp(&mut netfilter, &udp)
 }
 
 fn delete_veth(veth: &str) -> Result<(), NetlinkError> {
@@ -132,13 +165,19 @@ pub fn clear_leftovers(network: &Network, live: impl FnOnce() -> Live) -> Vec<De
         errors.push(DetachError::Ports { source });
         HashSet::new()
     });
-    if veths.is_empty() && seen.is_empty() {
+    // What the rules still let send, and has no device any more. A device is made before the rules know it.
+    let without_device = known_devices().and_then(without_device).unwrap_or_else(|source| {
+        errors.push(DetachError::Ports { source });
+        HashSet::new()
+    });
+    if veths.is_empty() && seen.is_empty() && without_device.is_empty() {
         return errors;
     }
     let live = live();
     let dead: HashSet<IpAddr> = seen.difference(&live.addresses).copied().collect();
-    if !dead.is_empty()
-        && let Err(source) = withdraw_stale(&|address| dead.contains(&address))
+    let is_gone = |device: &str| without_device.contains(device) && !live.devices.contains(device);
+    if (!dead.is_empty() || !without_device.is_empty())
+        && let Err(source) = withdraw_stale(&|address| dead.contains(&address), &is_gone)
     {
         errors.push(DetachError::Ports { source });
     }
@@ -157,6 +196,19 @@ fn veths_on(bridge: &str) -> Result<Vec<String>, NetlinkError> {
         link.master == bridge.index && link.kind == "veth" && link.name.starts_with(DEVICE_PREFIX)
     };
     Ok(route::links(&mut conversation)?.into_iter().filter(ours).map(|link| link.name).collect())
+}
+
+fn known_devices() -> Result<HashSet<String>, NetlinkError> {
+    rules::devices(&mut Conversation::open(Family::Netfilter)?)
+}
+
+fn without_device(mut known: HashSet<String>) -> Result<HashSet<String>, NetlinkError> {
+    if !known.is_empty() {
+        for link in route::links(&mut Conversation::open(Family::Route)?)? {
+            known.remove(&link.name);
+        }
+    }
+    Ok(known)
 }
 
 fn published_addresses(network: &Network) -> Result<HashSet<IpAddr>, NetlinkError> {

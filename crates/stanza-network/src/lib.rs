@@ -34,6 +34,7 @@ mod choose;
 mod detach;
 mod device;
 pub mod files;
+mod firewall;
 mod inside;
 #[cfg(test)]
 mod kernel_tests;
@@ -41,18 +42,21 @@ pub mod lease;
 mod netlink;
 mod plan;
 mod ports;
+mod reload;
 mod rules;
 mod subnet;
 
-pub use attach::{AttachError, Attachment, attach};
+pub use attach::{AttachError, Attachment, Proxied, attach};
 pub use change::change;
 pub use choose::{ChooseError, choose_subnet, default_subnet};
-pub use detach::{DetachError, Live, clear_leftovers, detach, withdraw_ports};
+pub use detach::{DetachError, Live, clear_leftovers, detach, remove_network, withdraw_ports};
 pub use device::{DeviceError, move_device};
+pub use firewall::Firewall;
 pub use inside::InsideError;
 pub use netlink::NetlinkError;
 pub use plan::{
     Bridge, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, IpvlanMode, MacvlanMode, Network, NetworkPlan,
-    NetworkSubnet, PortMap, device_of, mac_of,
+    NetworkSubnet, PortMap, Publish, device_of, mac_of,
 };
+pub use reload::{ReloadError, reload};
 pub use subnet::{Subnet, SubnetError};

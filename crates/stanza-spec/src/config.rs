@@ -150,6 +150,20 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP.
+    Sctp,
+}
+
+impl Protocol {
+    /// Docker's word: `tcp`, `udp` or `sctp`.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+            Protocol::Sctp => "sctp",
+        }
+    }
 }
 
 /// One published port (`-p`), ranges already taken apart.
@@ -157,11 +171,14 @@ pub enum Protocol {
 pub struct PortRequest {
     /// The host's address to listen on; `None` is every address.
     pub host_ip: Option<IpAddr>,
-    /// The host's port; `None` lets the kernel choose one.
+    /// The host's port; `None` lets the kernel choose one, from `host_range` where that is given.
     pub host_port: Option<u16>,
+    /// The first and the last of the host's ports that will do (`-p 8000-8010:80`).
+    #[serde(default)]
+    pub host_range: Option<(u16, u16)>,
     /// The port inside.
     pub container_port: u16,
-    /// TCP or UDP.
+    /// TCP, UDP or SCTP.
     pub protocol: Protocol,
 }
 

@@ -56,6 +56,7 @@ pub(crate) fn publish(text: &str) -> Result<Vec<PortRequest>, FlagError> {
         .map(|offset| PortRequest {
             host_ip: ip,
             host_port: host_from.map(|port| port + offset),
+            host_range: None,
             container_port: from + offset,
             protocol,
         })

@@ -9,10 +9,7 @@ use stanza_spec::Protocol;
 use super::json::Json;
 
 fn protocol(port: &PortMap) -> &'static str {
-    match port.protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
-    }
+    port.protocol.word()
 }
 
 fn host_ip(port: &PortMap) -> String {
