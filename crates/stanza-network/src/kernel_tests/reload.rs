@@ -59,6 +59,25 @@ fn after_a_flush_a_start_makes_the_tables_and_others_still_talk() {
 }
 
 #[test]
+fn a_bridge_that_somebody_deleted_is_made_again_at_the_next_start() {
+    let Some(world) = World::new() else { return };
+    let one = world.start(plan6(network6(), 2, &[tcp(None, 8080, 80)]));
+    world.host.run(|| {
+        let mut conversation = Conversation::open(Family::Route).unwrap();
+        let mut batch = conversation.batch();
+        route::delete_link(&mut batch, Device::Name("stanza0"));
+        conversation.commit_all(batch).unwrap();
+    });
+    let two = world.start(plan6(network6(), 3, &[tcp(None, 8081, 80)]));
+    serve_tcp(&two.space, two.address(), 80, "two");
+    serve_tcp(&two.space, two.address6(), 80, "two");
+    assert_eq!(ask_tcp(&world.outside, HOST, 8081).unwrap(), "two 192.0.2.2");
+    assert_eq!(ask_tcp(&world.outside, HOST6, 8081).unwrap(), "two 2001:db8::2");
+    assert_eq!(ask_tcp(&world.host, LOCALHOST, 8081).unwrap(), "two 10.77.0.1");
+    world.host.run(|| assert!(crate::detach(&one.plan, Some(one.attachment)).is_empty()));
+}
+
+#[test]
 fn a_thousand_containers_are_made_anew_at_once() {
     let Some(world) = World::new() else { return };
     let keeper = world.container(2, &[]);
