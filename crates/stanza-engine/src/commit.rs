@@ -13,7 +13,7 @@ use stanza_sandbox::{PauseError, Paused, StatusError};
 use stanza_snapshot::{IdRange, LayerError, LayerSource, OwnerMap, write_difference, write_layer};
 use stanza_spec::oci::image::Config;
 use stanza_spec::oci::runtime::{LinuxIdMapping, Spec};
-use stanza_spec::{Classify, ContainerId, Digest, ErrorKind, Layer, MountKind, Protocol, Reference, Rootfs};
+use stanza_spec::{Classify, ContainerId, Digest, ErrorKind, Layer, MountKind, Reference, Rootfs};
 
 use crate::container::State;
 use crate::create::UnpackError;

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use stanza_network::PortMap;
-use stanza_spec::Protocol;
 
 use super::json::Json;
 
