@@ -25,8 +25,8 @@
 mod containers;
 mod idranges;
 mod leases;
-mod room;
 mod networks;
+mod room;
 mod volumes;
 
 use std::convert::Infallible;
@@ -40,9 +40,9 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use stanza_spec::{Classify, ErrorKind};
 
 pub(crate) use containers::{Insert, InsertError, Phase, Record, Row};
-use room::Room;
 pub(crate) use leases::{Refusal, Wish};
 pub(crate) use networks::{NetworkRecord, StoreRefusal};
+use room::Room;
 
 /// Length of the write-ahead log in bytes, some hundred pages, from which on closing moves it into the file (two fsyncs)
 /// and empties it. A `run --rm` writes about ten pages, so that is every tenth.
