@@ -38,6 +38,7 @@ mod inside;
 #[cfg(test)]
 mod kernel_tests;
 pub mod lease;
+pub mod names;
 mod netlink;
 mod plan;
 mod ports;
