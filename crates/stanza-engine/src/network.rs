@@ -112,6 +112,8 @@ fn endpoints_plan(record: &Record, network: Network, address: Ipv4Addr) -> Endpo
         container: record.id.clone(),
         endpoints: vec![endpoint],
         ports: record.config.ports.iter().map(PortMap::from).collect(),
+        // Containers of the default network find each other by address only, as with Docker.
+        resolver: None,
     }
 }
 

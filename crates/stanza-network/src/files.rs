@@ -40,6 +40,41 @@ pub fn resolv_conf(host: &str, upstream: Option<&str>, fallback: &[Ipv4Addr]) ->
     text
 }
 
+/// `resolv.conf` of a container with a resolver of its own ([`crate::dns`]): that one, and what the user said of search
+/// domains and options, or else the host's.
+///
+/// A search domain `.` is none. Names without a dot are asked as they are (`ndots:0`), unless an option says otherwise.
+#[must_use]
+pub fn resolver_conf(host: &str, search: &[String], options: &[String]) -> String {
+    let of_host = |wanted: &'static str| {
+        let mut found = Vec::new();
+        for line in host.lines() {
+            let mut words = line.split_whitespace();
+            // Of several lines with search domains the last one counts, as for the C library; options add up.
+            match words.next() {
+                Some(word) if word == wanted && word == "search" => {
+                    found = words.map(str::to_owned).collect()
+                }
+                Some(word) if word == wanted => found.extend(words.map(str::to_owned)),
+                _ => {}
+            }
+        }
+        found
+    };
+    let search = if search.is_empty() { of_host("search") } else { search.to_vec() };
+    let search: Vec<String> = search.into_iter().filter(|domain| domain != ".").collect();
+    let mut options = if options.is_empty() { of_host("options") } else { options.to_vec() };
+    if !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0".to_owned());
+    }
+    let mut text = format!("nameserver {}\n", crate::dns::ADDRESS);
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
+    }
+    let _ = writeln!(text, "options {}", options.join(" "));
+    text
+}
+
 fn reachable_servers(text: &str) -> Vec<Ipv4Addr> {
     text.lines()
         .filter_map(|line| {
@@ -92,6 +127,22 @@ mod tests {
         let fallback = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
         assert_eq!(resolv_conf("", None, &FALLBACK_RESOLVERS), fallback);
         assert_eq!(resolv_conf("nameserver ::1", Some("junk\nnameserver"), &FALLBACK_RESOLVERS), fallback);
+    }
+
+    #[test]
+    fn a_container_with_a_resolver_asks_it_alone_with_the_users_or_the_hosts_domains() {
+        let host = "nameserver 127.0.0.53\nsearch old\nsearch lan corp\noptions edns0 trust-ad\n";
+        assert_eq!(
+            resolver_conf(host, &[], &[]),
+            "nameserver 127.0.0.11\nsearch lan corp\noptions edns0 trust-ad ndots:0\n"
+        );
+        let (domain, option) = (["example.com".to_owned()], ["ndots:2".to_owned()]);
+        assert_eq!(
+            resolver_conf(host, &domain, &option),
+            "nameserver 127.0.0.11\nsearch example.com\noptions ndots:2\n"
+        );
+        let none = [".".to_owned()];
+        assert_eq!(resolver_conf("", &none, &[]), "nameserver 127.0.0.11\noptions ndots:0\n");
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod change;
 mod choose;
 mod detach;
 mod device;
+pub mod dns;
 pub mod files;
 mod inside;
 #[cfg(test)]

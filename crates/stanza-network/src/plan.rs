@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use stanza_spec::{ContainerId, PortRequest, Protocol};
 
 use crate::Subnet;
+use crate::dns::ResolverPlan;
 
 /// The bridge of the default network.
 pub const DEFAULT_BRIDGE: &str = "stanza0";
@@ -127,6 +128,9 @@ pub struct EndpointsPlan {
     pub endpoints: Vec<Endpoint>,
     /// What is reachable from outside.
     pub ports: Vec<PortMap>,
+    /// What its resolver tells; `None` in a container that asks the host's servers itself.
+    #[serde(default)]
+    pub resolver: Option<ResolverPlan>,
 }
 
 /// A container's place in one network.

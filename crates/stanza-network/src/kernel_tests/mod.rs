@@ -9,6 +9,7 @@
 //! so and pass.
 
 mod change;
+mod dns;
 mod lifecycle;
 mod traffic;
 
@@ -214,7 +215,7 @@ fn plan_in(network: Network, address: Ipv4Addr, ports: &[PortMap]) -> EndpointsP
         names: Vec::new(),
         default_route: true,
     };
-    EndpointsPlan { container, endpoints: vec![endpoint], ports: ports.to_vec() }
+    EndpointsPlan { container, endpoints: vec![endpoint], ports: ports.to_vec(), resolver: None }
 }
 
 impl Container {

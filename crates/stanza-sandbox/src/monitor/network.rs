@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::process::Pid;
 use stanza_container::Attendant;
+use stanza_network::dns::{self, Resolver, ResolverPlan};
 use stanza_network::{Attachment, NetworkPlan};
 
 use super::Monitor;
@@ -16,6 +17,7 @@ use crate::plan::NetworkChange;
 pub(super) struct NetworkAttendant<'a> {
     pub(super) network: &'a NetworkPlan,
     pub(super) attachment: &'a mut Option<Attachment>,
+    pub(super) resolver: &'a mut Option<Resolver>,
 }
 
 impl Attendant for NetworkAttendant<'_> {
@@ -24,8 +26,33 @@ impl Attendant for NetworkAttendant<'_> {
         let namespace = namespace_of(pid.as_raw_nonzero().get())?;
         let attached = stanza_network::attach(plan, namespace.as_fd());
         *self.attachment = Some(attached.map_err(|error| chain(&error))?);
+        if let Some(resolver) = &plan.resolver {
+            let opened = Resolver::open(resolver, namespace.as_fd());
+            *self.resolver = Some(opened.map_err(|error| chain(&error))?);
+            // It is found when it can be reached, and not before.
+            dns::announce(plan).map_err(|error| chain(&error))?;
+        }
         Ok(())
     }
+}
+
+/// Lets the resolver answer for other networks from now on, or makes it.
+fn adapt(
+    resolver: &mut Option<Resolver>,
+    plan: Option<&ResolverPlan>,
+    namespace: &File,
+) -> Result<(), Refusal> {
+    match (resolver, plan) {
+        // Its `resolv.conf` names it for as long as it runs: other names are still told.
+        (Some(resolver), None) => resolver.set_networks(Vec::new(), true),
+        (Some(resolver), Some(plan)) => resolver.set_networks(plan.networks.clone(), plan.forward),
+        (resolver, Some(plan)) => {
+            let opened = Resolver::open(plan, namespace.as_fd());
+            *resolver = Some(opened.map_err(|error| Refusal::of(&error))?);
+        }
+        (None, None) => {}
+    }
+    Ok(())
 }
 
 fn namespace_of(pid: i32) -> Result<File, String> {
@@ -34,6 +61,16 @@ fn namespace_of(pid: i32) -> Result<File, String> {
 }
 
 impl Monitor {
+    /// Takes the container's names away, and ends its resolver; twice does no harm. The lock on the container is still held:
+    /// nobody can have started it anew.
+    pub(super) fn withdraw_names(&mut self) -> Vec<String> {
+        self.resolver = None;
+        match &self.plan.network {
+            NetworkPlan::Endpoints(plan) => dns::withdraw(plan).iter().map(|error| chain(error)).collect(),
+            NetworkPlan::None | NetworkPlan::Host => Vec::new(),
+        }
+    }
+
     /// Changes the networks as a client asks, and answers it.
     pub(super) fn change_networks(&mut self, client: u64, change: &[u8]) {
         match self.try_change_networks(change) {
@@ -57,7 +94,11 @@ impl Monitor {
         let namespace = namespace_of(init.pid.as_raw_nonzero().get()).map_err(conflict)?;
         stanza_network::change(attachment, old, &change.plan, change.anew, namespace.as_fd())
             .map_err(|error| Refusal::of(&error))?;
+        let errors = dns::withdraw_changed(old, &change.plan);
         old.endpoints = change.plan.endpoints;
-        Ok(())
+        old.resolver = change.plan.resolver;
+        adapt(&mut self.resolver, old.resolver.as_ref(), &namespace)?;
+        dns::announce(old).map_err(|error| Refusal::of(&error))?;
+        errors.first().map_or(Ok(()), |error| Err(Refusal::of(error)))
     }
 }
