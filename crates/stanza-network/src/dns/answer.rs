@@ -121,7 +121,11 @@ fn write(bytes: &[u8], question: &Question, found: Vec<RData>, limit: usize) -> 
     message.metadata.recursion_available = true;
     let name = question.query.name().clone();
     message.add_query(question.query.clone());
-    message.add_answers(found.into_iter().map(|data| Record::from_rdata(name.clone(), LIFETIME, data)));
+    // No record is smaller than 16 bytes: of thousands not all are written, only to be cut.
+    let most = limit / 16 + 1;
+    message.add_answers(
+        found.into_iter().take(most).map(|data| Record::from_rdata(name.clone(), LIFETIME, data)),
+    );
     if let Some((_, signatures)) = question.edns {
         let mut edns = Edns::new();
         edns.set_max_payload(PAYLOAD).set_version(0).set_dnssec_ok(signatures);

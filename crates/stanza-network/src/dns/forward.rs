@@ -96,6 +96,14 @@ impl Forwarder {
         }
     }
 
+    /// Asks others from now on, where they are others.
+    pub(super) fn set_upstream(&mut self, upstream: &Upstream) {
+        if !self.servers.are_of(upstream) {
+            self.servers = Servers::new(upstream.clone());
+            self.preferred = 0;
+        }
+    }
+
     /// When the first server has taken too long.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.pending.values().map(|pending| pending.deadline).min()

@@ -15,6 +15,8 @@
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::BorrowedFd;
 
+use rustix::net::sockopt::set_socket_send_buffer_size;
+
 use super::{ADDRESS, ResolverError};
 use crate::inside;
 use crate::netlink::nftables::{Chain, Expression, FIRST, Transaction};
@@ -29,6 +31,8 @@ const DESTINATION: Expression = Expression::Payload { base: 1, offset: 16, lengt
 const PROTOCOL: Expression = Expression::Meta { key: 16, to: FIRST };
 const IS_RESOLVER: Expression = Expression::Compare { equal: true, value: &ADDRESS.octets() };
 const PORT: u16 = 53;
+/// How many bytes of answers the kernel keeps for a connection, in the place of 4 MiB.
+const SEND_BUFFER: usize = 64 << 10;
 /// Where source and destination port are in the headers of UDP and TCP.
 const SOURCE_PORT: u32 = 0;
 const DESTINATION_PORT: u32 = 2;
@@ -61,6 +65,8 @@ fn listen_here() -> Result<Listeners, ResolverError> {
         let streams = TcpListener::bind((ADDRESS, 0))?;
         datagrams.set_nonblocking(true)?;
         streams.set_nonblocking(true)?;
+        // Its connections take it over.
+        set_socket_send_buffer_size(&streams, SEND_BUFFER)?;
         let ports = (datagrams.local_addr()?.port(), streams.local_addr()?.port());
         Ok((Listeners { datagrams, streams }, ports))
     };

@@ -36,7 +36,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 use rustix::event::epoll::EventFlags;
@@ -55,6 +55,8 @@ pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
 /// Questions by UDP that are dealt with in one turn.
 const DATAGRAMS: usize = 32;
+/// How long a turn deals with them: a name that thousands share takes long to list.
+const DATAGRAMS_TIME: Duration = Duration::from_millis(5);
 /// The largest message by TCP.
 const MAX_MESSAGE: usize = 65_535;
 
@@ -201,10 +203,18 @@ impl Resolver {
         })
     }
 
-    /// Changes what is answered: the container joined a network, or left one. Queries on their way go on.
-    pub fn set_networks(&mut self, networks: Vec<ResolverNetwork>, forward: bool) {
-        self.networks = networks;
-        self.forward = forward;
+    /// Changes what is answered: the container joined a network, or left one, or others are to be asked. Queries on their
+    /// way go on.
+    pub fn set_plan(&mut self, plan: &ResolverPlan) {
+        self.networks.clone_from(&plan.networks);
+        self.forward = plan.forward;
+        self.forwarder.set_upstream(&plan.upstream);
+    }
+
+    /// Tells no neighbour's name any more: the container left all networks with names. Others are still asked, for its
+    /// `resolv.conf` names the resolver for as long as it runs.
+    pub fn forget_networks(&mut self) {
+        self.networks.clear();
     }
 
     /// Does what there is to do. To be called whenever the resolver's descriptor is readable.
@@ -220,7 +230,8 @@ impl Resolver {
                 Token::Time => self.watch.rang(),
                 Token::Connection(number) => {
                     let queries = self.streams.turn(number, flags);
-                    self.serve(number, queries);
+                    let served = queries.and_then(|queries| self.serve(number, &queries));
+                    self.settle(number, served);
                 }
                 Token::Server(number) => {
                     if let Some(reply) = self.forwarder.turn(&self.watch, number) {
@@ -243,7 +254,11 @@ impl Resolver {
     /// Questions by UDP.
     fn receive(&mut self) {
         let mut buffer = [0; MAX_QUERY];
+        let end = Instant::now() + DATAGRAMS_TIME;
         for _ in 0..DATAGRAMS {
+            if Instant::now() > end {
+                return;
+            }
             let Ok((count, from)) = self.listeners.datagrams.recv_from(&mut buffer) else { return };
             let query = &buffer[..count];
             if let Response::Now(bytes) = self.respond(query, |limit| Asker::Datagram { from, limit }, None) {
@@ -253,28 +268,24 @@ impl Resolver {
         }
     }
 
-    /// Queries of a connection, and those that are read while they are answered.
-    fn serve(&mut self, number: u32, queries: Result<Vec<Vec<u8>>, ()>) {
-        let mut queries = queries;
-        loop {
-            let Ok(now) = queries else { return self.forwarder.forget(number) };
-            if now.is_empty() {
-                return self.streams.settle(&self.watch, number);
-            }
-            queries = self.serve_some(number, &now);
-        }
-    }
-
-    fn serve_some(&mut self, number: u32, queries: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, ()> {
-        let mut more = Vec::new();
+    /// Some queries of a connection: the others wait for the next turn.
+    fn serve(&mut self, number: u32, queries: &[Vec<u8>]) -> Result<(), ()> {
         for query in queries {
             match self.respond(query, |_| Asker::Stream(number), Some(MAX_MESSAGE)) {
-                Response::Now(bytes) => more.extend(self.streams.send(number, Some(&bytes))?),
-                Response::Never => more.extend(self.streams.send(number, None)?),
+                Response::Now(bytes) => self.streams.send(number, Some(&bytes))?,
+                Response::Never => self.streams.send(number, None)?,
                 Response::Later => {}
             }
         }
-        Ok(more)
+        Ok(())
+    }
+
+    /// Goes on with a connection, or forgets what it asked when it is no more.
+    fn settle(&mut self, number: u32, result: Result<(), ()>) {
+        match result {
+            Ok(()) => self.streams.settle(&self.watch, number),
+            Err(()) => self.forwarder.forget(number),
+        }
     }
 
     /// Answers a query, or sends it on its way. `limit` is the largest answer where it is not the query that says so.
@@ -311,8 +322,8 @@ impl Resolver {
                 let _ = self.listeners.datagrams.send_to(short.as_ref().unwrap_or(&reply.bytes), from);
             }
             Asker::Stream(number) => {
-                let queries = self.streams.send(number, Some(&reply.bytes));
-                self.serve(number, queries);
+                let sent = self.streams.send(number, Some(&reply.bytes));
+                self.settle(number, sent);
             }
         }
     }

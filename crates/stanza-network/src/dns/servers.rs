@@ -35,6 +35,11 @@ impl Servers {
         Servers { upstream, stamp: None, list }
     }
 
+    /// Whether they are those that `upstream` names.
+    pub(super) fn are_of(&self, upstream: &Upstream) -> bool {
+        self.upstream == *upstream
+    }
+
     /// The servers as they are now; the boolean says that they are others than at the last look.
     pub(super) fn current(&mut self) -> (&[SocketAddr], bool) {
         let Upstream::Host { file } = &self.upstream else { return (&self.list, false) };

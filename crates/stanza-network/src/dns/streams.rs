@@ -1,6 +1,7 @@
 //! The container's connections: queries with their length before them, several on one connection.
 //!
-//! Bounded in every way: their number, what is read ahead, what waits to be written, how long nothing happens.
+//! Bounded in every way: their number, what is read ahead, what waits to be written, how long nothing happens. At worst a
+//! connection's queries are all answered with 64 KiB while its client reads nothing: 576 KiB each, 18 MiB in all.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
@@ -18,9 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The largest query.
 pub(super) const MAX_QUERY: usize = 4096;
 /// Queries of one connection on their way at a time.
-const MAX_WAITING: usize = 16;
+const MAX_WAITING: usize = 8;
 /// Above this many waiting bytes no more queries are read.
-const MAX_OUTPUT: usize = 128 << 10;
+const MAX_OUTPUT: usize = 64 << 10;
 
 /// A message with its length before it (RFC 1035, 4.2.2).
 pub(super) fn framed(message: &[u8]) -> Vec<u8> {
@@ -45,7 +46,18 @@ struct Connection {
 
 impl Connection {
     fn takes_more(&self) -> bool {
-        !self.ended && self.waiting < MAX_WAITING && self.output.len() < MAX_OUTPUT
+        !self.ended && self.may_ask() && !self.has_query()
+    }
+
+    fn may_ask(&self) -> bool {
+        self.waiting < MAX_WAITING && self.output.len() < MAX_OUTPUT
+    }
+
+    /// Whether [`Connection::next`] has something to tell without more to be read.
+    fn has_query(&self) -> bool {
+        let [high, low, rest @ ..] = &self.input[..] else { return false };
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        length > MAX_QUERY || length <= rest.len()
     }
 
     /// Reads what there is, one buffer a turn; `false` when the connection is broken.
@@ -93,7 +105,7 @@ impl Connection {
 
     /// Whether nothing more will happen.
     fn is_over(&self) -> bool {
-        self.ended && self.waiting == 0 && self.output.is_empty()
+        self.ended && self.waiting == 0 && self.output.is_empty() && !self.has_query()
     }
 }
 
@@ -130,7 +142,7 @@ impl Streams {
         gone
     }
 
-    /// Something happened to a connection; gives its next query, if there is one, to be answered by [`Streams::send`].
+    /// Something happened to a connection; gives its next queries, if there are any, to be answered by [`Streams::send`].
     ///
     /// # Errors
     ///
@@ -152,7 +164,7 @@ impl Streams {
     fn queries(&mut self, number: u32) -> Result<Vec<Vec<u8>>, ()> {
         let Some(connection) = self.connections.get_mut(&number) else { return Ok(Vec::new()) };
         let mut queries = Vec::new();
-        while connection.waiting < MAX_WAITING && connection.output.len() < MAX_OUTPUT {
+        while connection.may_ask() {
             let Some(query) = connection.next()? else { break };
             connection.waiting += 1;
             connection.last = Instant::now();
@@ -161,18 +173,22 @@ impl Streams {
         Ok(queries)
     }
 
-    /// Answers a query; nothing when there is no answer to it. Gives queries that had to wait until now.
-    pub(super) fn send(&mut self, number: u32, message: Option<&[u8]>) -> Result<Vec<Vec<u8>>, ()> {
-        let Some(connection) = self.connections.get_mut(&number) else { return Ok(Vec::new()) };
+    /// Answers a query; nothing when there is no answer to it.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is no more.
+    pub(super) fn send(&mut self, number: u32, message: Option<&[u8]>) -> Result<(), ()> {
+        let Some(connection) = self.connections.get_mut(&number) else { return Ok(()) };
         connection.waiting = connection.waiting.saturating_sub(1);
         if let Some(message) = message {
             connection.output.extend(framed(message));
         }
-        let queries = if connection.flush() { self.queries(number) } else { Err(()) };
-        if queries.is_err() {
-            self.connections.remove(&number);
+        if connection.flush() {
+            return Ok(());
         }
-        queries
+        self.connections.remove(&number);
+        Err(())
     }
 
     /// Watches a connection for what it can do now, or closes it when it is over.
@@ -180,7 +196,9 @@ impl Streams {
         let Some(connection) = self.connections.get_mut(&number) else { return };
         let mut interest = EventFlags::empty();
         interest.set(EventFlags::IN, connection.takes_more());
-        interest.set(EventFlags::OUT, !connection.output.is_empty());
+        // Queries that are read already wait for the next turn, which comes at once when the socket takes answers.
+        let goes_on = connection.may_ask() && connection.has_query();
+        interest.set(EventFlags::OUT, goes_on || !connection.output.is_empty());
         let watched = interest == connection.interest
             || watch.change(&connection.stream, Token::Connection(number), interest).is_ok();
         connection.interest = interest;

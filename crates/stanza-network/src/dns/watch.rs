@@ -50,7 +50,9 @@ impl Token {
 }
 
 /// As many as are dealt with in one turn: others of the owner's descriptors get theirs.
-const EVENTS: usize = 32;
+///
+/// The kernel gives those that were not named first the next time, so none is left out for ever.
+const EVENTS: usize = 8;
 
 /// An epoll instance with a timer in it.
 #[derive(Debug)]

@@ -23,14 +23,14 @@ const SECOND: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 54);
 /// What an honest server tells of any name.
 const TOLD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 77);
 
-type Change = (Vec<ResolverNetwork>, bool);
-
 /// A host whose container has a resolver, served as a monitor would.
 struct Scene {
     host: Space,
     container: Space,
     directory: tempfile::TempDir,
-    changes: Sender<Change>,
+    changes: Sender<ResolverPlan>,
+    /// The longest turn, in microseconds.
+    slowest: Arc<AtomicUsize>,
     ended: Arc<AtomicBool>,
     server: Option<JoinHandle<()>>,
 }
@@ -58,12 +58,14 @@ impl Scene {
         let container = Space::new().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let ended = Arc::new(AtomicBool::new(false));
-        let (changes, receiver) = channel::<Change>();
+        let (changes, receiver) = channel::<ResolverPlan>();
         let (ready, is_ready) = channel();
         let networks = ["one", "two"].map(|name| network(&directory, name)).to_vec();
         let plan = ResolverPlan { networks, forward: true, upstream };
         let (here, inside) = (host.0.try_clone().unwrap(), container.0.try_clone().unwrap());
         let end = ended.clone();
+        let slowest = Arc::new(AtomicUsize::new(0));
+        let longest = slowest.clone();
         let server = std::thread::spawn(move || {
             move_into_link_name_space(here.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             let start = Instant::now();
@@ -71,16 +73,19 @@ impl Scene {
             ready.send(start.elapsed()).unwrap();
             let wait = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
             while !end.load(Ordering::Relaxed) {
-                while let Ok((networks, forward)) = receiver.try_recv() {
-                    resolver.set_networks(networks, forward);
+                while let Ok(plan) = receiver.try_recv() {
+                    resolver.set_plan(&plan);
                 }
                 if poll(&mut [PollFd::new(&resolver, PollFlags::IN)], Some(&wait)).unwrap() > 0 {
+                    let start = Instant::now();
                     resolver.turn();
+                    let took = usize::try_from(start.elapsed().as_micros()).unwrap();
+                    longest.fetch_max(took, Ordering::Relaxed);
                 }
             }
         });
         report(&format!("a resolver is there after {:?}", is_ready.recv().unwrap()));
-        Some(Scene { host, container, directory, changes, ended, server: Some(server) })
+        Some(Scene { host, container, directory, changes, slowest, ended, server: Some(server) })
     }
 
     fn names(&self, network: &str) -> Names {
@@ -275,7 +280,9 @@ fn a_container_hears_of_its_own_networks_only_and_of_changes_at_once() {
     assert_eq!(told(&scene.ask("web.", RecordType::A)), set(["10.77.0.2"]), "the first network counts");
     assert_eq!(told(&scene.ask("web.two.", RecordType::A)), set(["10.78.0.2"]));
     assert_eq!(told(&scene.ask("db.", RecordType::A)), set(["10.78.0.2"]));
-    scene.changes.send((vec![network(&scene.directory, "one")], false)).unwrap();
+    let networks = vec![network(&scene.directory, "one")];
+    let plan = ResolverPlan { networks, forward: false, upstream: Upstream::Servers(Vec::new()) };
+    scene.changes.send(plan).unwrap();
     let end = Instant::now() + PATIENCE;
     while scene.ask("db.", RecordType::A).metadata.response_code != ResponseCode::NXDomain {
         assert!(Instant::now() < end, "the network is left");
@@ -552,8 +559,11 @@ fn dig_is_answered_by_udp_and_tcp() {
 /// Prints the figures; the bound is only there to catch a disaster.
 #[test]
 fn a_thousand_names_cost_no_more_than_one() {
+    let before = private_memory();
     let Some(scene) = Scene::new(&[]) else { return };
     scene.announce("one", 1, &["n0"], &["10.77.0.2"]);
+    assert_eq!(told(&scene.ask("n0.", RecordType::A)), set(["10.77.0.2"]));
+    report(&format!("a resolver that has answered: {} KiB, its test included", private_memory() - before));
     let measure = |scene: &Scene, names: usize| {
         let mut times: Vec<Duration> = scene.container.run(|| {
             let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
@@ -584,4 +594,70 @@ fn a_thousand_names_cost_no_more_than_one() {
     }
     let thousand = measure(&scene, 1_000);
     assert!(thousand < one * 3 + Duration::from_micros(100), "{one:?}, {thousand:?}");
+}
+
+/// All that a hostile container may send at once; the monitor has other duties between turns.
+#[test]
+fn a_flood_is_dealt_with_in_short_turns_and_refused_where_it_would_pile_up() {
+    let Some(scene) = Scene::new(&[FIRST]) else { return };
+    // Silence: every query to it stays on its way.
+    let asked = serve(&scene.host, FIRST, |_, _| Vec::new());
+    for number in 0..250_u8 {
+        scene.announce("one", number, &["all"], &[&format!("10.77.1.{number}")]);
+    }
+    let (all, before) = (query("all.", RecordType::A, None), private_memory());
+    let refused = scene.container.run(|| {
+        let mut greedy: Vec<TcpStream> =
+            (0..32).map(|_| TcpStream::connect((ADDRESS, 53)).unwrap()).collect();
+        for stream in &mut greedy {
+            stream.set_nonblocking(true).unwrap();
+            // Answers are asked for and never read; the last query is never whole.
+            let _ = stream.write_all(&[framed(&all).repeat(2_000), vec![1]].concat());
+        }
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        socket.connect((ADDRESS, 53)).unwrap();
+        for number in 0..10_000_usize {
+            let _ = socket.send(&all);
+            let _ = socket.send(&all[..number % all.len()]);
+        }
+        // What was sent waits before it: whoever asks again is answered.
+        let start = Instant::now();
+        while scene.exchange(&all, Duration::from_secs(1)).is_err() {
+            assert!(
+                start.elapsed() < PATIENCE * 3,
+                "the resolver goes on; slowest turn {:?} us",
+                scene.slowest
+            );
+        }
+        report(&format!("answered {:?} after the flood", start.elapsed()));
+        // Answers that nobody read filled the first one's buffer.
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        socket.connect((ADDRESS, 53)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        let mut refused = 0;
+        for number in 0..300 {
+            socket.send(&query(&format!("q{number}.example."), RecordType::A, None)).unwrap();
+            if number % 50 == 49 {
+                while socket.recv(&mut [0; 512]).is_ok() {
+                    refused += 1;
+                }
+            }
+        }
+        refused
+    });
+    let slowest = Duration::from_micros(scene.slowest.load(Ordering::Relaxed) as u64);
+    report(&format!(
+        "slowest turn {slowest:?}, {refused} refused, {} sent, {} KiB more",
+        asked.load(Ordering::Relaxed),
+        private_memory().saturating_sub(before)
+    ));
+    assert!(refused > 0, "no more than 128 are on their way");
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+}
+
+/// This process's memory that is no other's, in KiB.
+fn private_memory() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+    let lines = text.lines().filter(|line| line.starts_with("Private_"));
+    lines.map(|line| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
 }

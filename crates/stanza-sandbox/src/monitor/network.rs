@@ -43,9 +43,8 @@ fn adapt(
     namespace: &File,
 ) -> Result<(), Refusal> {
     match (resolver, plan) {
-        // Its `resolv.conf` names it for as long as it runs: other names are still told.
-        (Some(resolver), None) => resolver.set_networks(Vec::new(), true),
-        (Some(resolver), Some(plan)) => resolver.set_networks(plan.networks.clone(), plan.forward),
+        (Some(resolver), None) => resolver.forget_networks(),
+        (Some(resolver), Some(plan)) => resolver.set_plan(plan),
         (resolver, Some(plan)) => {
             let opened = Resolver::open(plan, namespace.as_fd());
             *resolver = Some(opened.map_err(|error| Refusal::of(&error))?);
