@@ -11,6 +11,7 @@
 //! * `reference`: a name is one exactly when the distribution project's expressions say so, and is read back as it was written.
 //! * `manifest`: manifests, indexes and configurations are read within bounds; what is taken is within the limits.
 //! * `toc`: the table of a zstd:chunked layer is read within bounds, and its place is within the layer.
+//! * `dns`: a message is answered, or is none, by a container's resolver; a query is never taken for a server's answer.
 //! * `tar`: an archive that is read through says what GNU tar says.
 //! * `layer`: an archive is unpacked, and changes nothing outside of its directory. Needs root; works in a root of its own.
 //!
@@ -21,6 +22,7 @@
 mod archives;
 mod bytes;
 mod config;
+mod dns;
 mod layer;
 mod manifest;
 mod mutate;
@@ -41,7 +43,7 @@ use serde_json::Value;
 
 use random::Random;
 
-const USAGE: &str = "usage: stanza-fuzz config|seccomp|runtime|reference|manifest|toc|tar|layer [--seconds N] [--seed N] [--runtime PATH]";
+const USAGE: &str = "usage: stanza-fuzz config|seccomp|runtime|reference|manifest|toc|dns|tar|layer [--seconds N] [--seed N] [--runtime PATH]";
 
 /// What came of one input: whether it was taken, or why that is wrong.
 type Outcome = Result<bool, String>;
@@ -100,6 +102,10 @@ fn run(options: &Options, corpus: &Path) -> Result<usize, String> {
         }
         ("manifest", _) => fuzz(&mut documents("manifest")?, &mut manifest::run),
         ("toc", _) => fuzz(&mut documents("toc")?, &mut stanza_image::fuzzing::table),
+        ("dns", _) => {
+            let mut target = dns::Target::new()?;
+            fuzz(&mut dns::Messages, &mut |message| target.run(message))
+        }
         ("reference", _) => {
             let mut target = reference::Target::new()?;
             fuzz(&mut reference::Names, &mut |text| target.run(text))

@@ -76,6 +76,47 @@ pub fn resolv_conf(
     text
 }
 
+/// Whether that `resolv.conf` leads to a resolver of the container's own.
+#[must_use]
+pub fn has_resolver(text: &str) -> bool {
+    text.starts_with(&format!("nameserver {}\n", crate::dns::ADDRESS))
+}
+
+/// `resolv.conf` of a container with a resolver of its own ([`crate::dns`]): that one, and what the user said of search
+/// domains and options, or else the host's.
+///
+/// A search domain `.` is none. Names without a dot are asked as they are (`ndots:0`), unless an option says otherwise.
+#[must_use]
+pub fn resolver_conf(host: &str, said: &Resolver) -> String {
+    let of_host = |wanted: &'static str| {
+        let mut found = Vec::new();
+        for line in host.lines() {
+            let mut words = line.split_whitespace();
+            // Of several lines with search domains the last one counts, as for the C library; options add up.
+            match words.next() {
+                Some(word) if word == wanted && word == "search" => {
+                    found = words.map(str::to_owned).collect()
+                }
+                Some(word) if word == wanted => found.extend(words.map(str::to_owned)),
+                _ => {}
+            }
+        }
+        found
+    };
+    let search = if said.search.is_empty() { of_host("search") } else { said.search.clone() };
+    let search: Vec<String> = search.into_iter().filter(|domain| domain != ".").collect();
+    let mut options = if said.options.is_empty() { of_host("options") } else { said.options.clone() };
+    if !options.iter().any(|option| option.starts_with("ndots:")) {
+        options.push("ndots:0".to_owned());
+    }
+    let mut text = format!("nameserver {}\n", crate::dns::ADDRESS);
+    if !search.is_empty() {
+        let _ = writeln!(text, "search {}", search.join(" "));
+    }
+    let _ = writeln!(text, "options {}", options.join(" "));
+    text
+}
+
 fn reachable_servers(text: &str, reachable: Reachable) -> Vec<IpAddr> {
     text.lines()
         .filter_map(|line| {
@@ -155,6 +196,24 @@ mod tests {
         let fallback = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n";
         assert_eq!(resolv("", None, &FALLBACK_RESOLVERS), fallback);
         assert_eq!(resolv("nameserver ::1", Some("junk\nnameserver"), &FALLBACK_RESOLVERS), fallback);
+    }
+
+    #[test]
+    fn a_container_with_a_resolver_asks_it_alone_with_the_users_or_the_hosts_domains() {
+        let host = "nameserver 127.0.0.53\nsearch old\nsearch lan corp\noptions edns0 trust-ad\n";
+        assert_eq!(
+            resolver_conf(host, &Resolver::default()),
+            "nameserver 127.0.0.11\nsearch lan corp\noptions edns0 trust-ad ndots:0\n"
+        );
+        let said = |search: &[&str], options: &[&str]| {
+            let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+            Resolver { servers: Vec::new(), search: owned(search), options: owned(options) }
+        };
+        assert_eq!(
+            resolver_conf(host, &said(&["example.com"], &["ndots:2"])),
+            "nameserver 127.0.0.11\nsearch example.com\noptions ndots:2\n"
+        );
+        assert_eq!(resolver_conf("", &said(&["."], &[])), "nameserver 127.0.0.11\noptions ndots:0\n");
     }
 
     #[test]

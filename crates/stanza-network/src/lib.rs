@@ -33,12 +33,14 @@ mod change;
 mod choose;
 mod detach;
 mod device;
+pub mod dns;
 pub mod files;
 mod firewall;
 mod inside;
 #[cfg(test)]
 mod kernel_tests;
 pub mod lease;
+pub mod names;
 mod netlink;
 mod plan;
 mod ports;

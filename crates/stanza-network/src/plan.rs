@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use stanza_spec::{ContainerId, PortRequest, Protocol};
 
 use crate::Subnet;
+use crate::dns::ResolverPlan;
 
 /// The bridge of the default network.
 pub const DEFAULT_BRIDGE: &str = "stanza0";
@@ -136,6 +137,9 @@ pub struct EndpointsPlan {
     pub ports: Vec<PortMap>,
     /// Whether the host's firewall has a say in that.
     pub publish: Publish,
+    /// What its resolver tells; `None` in a container that asks the host's servers itself.
+    #[serde(default)]
+    pub resolver: Option<ResolverPlan>,
 }
 
 /// What becomes of published ports on a host whose firewall drops what is not allowed.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use stanza_network::{EndpointsPlan, NetworkPlan};
+use stanza_network::{EndpointsPlan, NetworkPlan, files};
 use stanza_sandbox::NetworkChange;
 use stanza_spec::{ContainerConfig, ContainerId, NetworkMode};
 
@@ -93,6 +93,7 @@ impl Engine {
                 endpoints: Vec::new(),
                 ports: plan::ports(record),
                 publish: self.settings()?.network.publish,
+                resolver: None,
             },
         };
         let failed = |source: ChangeError| NetworkError::Change {
@@ -103,17 +104,33 @@ impl Engine {
         let mut monitor = stanza_sandbox::connect(&run_dir).map_err(|error| failed(error.into()))?;
         let change = NetworkChange { plan, anew };
         monitor.change_networks(&change).map_err(|error| failed(error.into()))?;
-        self.refresh_hosts(record, &NetworkPlan::Endpoints(change.plan)).map_err(failed)
+        let network = NetworkPlan::Endpoints(change.plan);
+        let resolvers = self.resolv_conf(record, &network)?;
+        self.refresh_files(record, &network, &resolvers).map_err(failed)
     }
 
-    /// Writes the container's `hosts` again, in place: it is mounted where it is.
-    fn refresh_hosts(&mut self, record: &Record, network: &NetworkPlan) -> Result<(), ChangeError> {
-        let path = self.options.container_dir(record.id.as_str()).join("hosts");
-        if !path.exists() {
+    /// Writes the container's `hosts` again, and its `resolv.conf` when it gets or loses a resolver of its own; in place: they are
+    /// mounted where they are.
+    fn refresh_files(
+        &self,
+        record: &Record,
+        network: &NetworkPlan,
+        resolvers: &str,
+    ) -> Result<(), ChangeError> {
+        let directory = self.options.container_dir(record.id.as_str());
+        let write = |name: &str, text: &str| {
+            let path = directory.join(name);
+            if !path.exists() {
+                return Ok(());
+            }
+            fs::write(&path, text).map_err(|source| ChangeError::File { what: "write", path, source })
+        };
+        write("hosts", &self.hosts(record, network))?;
+        let before = fs::read_to_string(directory.join("resolv.conf")).unwrap_or_default();
+        if files::has_resolver(&before) == files::has_resolver(resolvers) {
             return Ok(());
         }
-        let text = self.hosts(record, network);
-        fs::write(&path, text).map_err(|source| ChangeError::File { what: "write", path, source })
+        write("resolv.conf", resolvers)
     }
 
     /// A configuration with its networks spelt out, each with the name of its device while the container runs: the others keep

@@ -30,6 +30,15 @@ pub enum NetworkError {
         /// The network.
         network: String,
     },
+    /// The directory of names.
+    #[error("cannot make `{}` for names of containers", path.display())]
+    Names {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// The kernel's answer.
+        #[source]
+        source: std::io::Error,
+    },
     /// Containers are in it.
     #[error("error while removing network: network {name} has active endpoints ({})", users.join(", "))]
     InUse {
@@ -214,6 +223,7 @@ impl Classify for NetworkError {
             NetworkError::Refused(_) | NetworkError::NotConnected { .. } | NetworkError::InUse { .. } => {
                 ErrorKind::Conflict
             }
+            NetworkError::Names { source, .. } => ErrorKind::of_io(source),
             NetworkError::Request(error) => error.kind(),
             NetworkError::Address(error) => error.kind(),
             NetworkError::Find(error) => error.kind(),
@@ -229,7 +239,7 @@ impl Classify for NetworkError {
         match self {
             NetworkError::NotFound(_) => Some("`stanza network ls` lists all networks".to_owned()),
             NetworkError::Ambiguous(_) => Some("give more digits, or the name".to_owned()),
-            NetworkError::Refused(_) => None,
+            NetworkError::Refused(_) | NetworkError::Names { .. } => None,
             NetworkError::NotConnected { network, .. } => {
                 Some(format!("`stanza network inspect {network}` shows its containers"))
             }

@@ -10,6 +10,8 @@ use super::{DEFAULT, NetworkError};
 use crate::Engine;
 use crate::database::Record;
 
+/// The host's name servers.
+pub(super) const HOST_RESOLVERS: &str = "/etc/resolv.conf";
 /// systemd-resolved's own list of the resolvers behind it.
 const BEHIND_RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 
@@ -37,8 +39,11 @@ impl Engine {
         record: &Record,
         network: &NetworkPlan,
     ) -> Result<String, NetworkError> {
-        let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+        let host = fs::read_to_string(HOST_RESOLVERS).unwrap_or_default();
         let config = self.resolver(&record.config)?;
+        if matches!(network, NetworkPlan::Endpoints(plan) if plan.resolver.is_some()) {
+            return Ok(files::resolver_conf(&host, &config));
+        }
         if *network == NetworkPlan::Host && config == files::Resolver::default() {
             return Ok(host);
         }
@@ -53,7 +58,7 @@ impl Engine {
     }
 
     /// What the user says about resolving names of the container, then of its networks, then in the configuration file.
-    fn resolver(&mut self, config: &ContainerConfig) -> Result<files::Resolver, NetworkError> {
+    pub(super) fn resolver(&mut self, config: &ContainerConfig) -> Result<files::Resolver, NetworkError> {
         let mut resolver = files::Resolver {
             servers: config.dns.clone(),
             search: config.dns_search.clone(),

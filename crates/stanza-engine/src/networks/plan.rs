@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use stanza_network::dns::{ResolverNetwork, ResolverPlan, Upstream};
 use stanza_network::{
     Driver, Endpoint, EndpointsPlan, IpvlanMode, Network, NetworkPlan, PortMap, Publish, device_of, mac_of,
     subnets_of_device,
@@ -9,6 +10,7 @@ use stanza_network::{
 use stanza_sandbox::Status;
 use stanza_spec::{ContainerConfig, ContainerId, EndpointRequest, NetworkMode, Protocol};
 
+use super::files::HOST_RESOLVERS;
 use super::{AddressError, DEFAULT, NetworkError};
 use crate::Engine;
 use crate::container::State;
@@ -127,18 +129,44 @@ impl Engine {
                 Ok(if endpoints.is_empty() {
                     NetworkPlan::None
                 } else {
-                    NetworkPlan::Endpoints(EndpointsPlan {
-                        container: record.id.clone(),
-                        endpoints,
-                        ports,
-                        publish,
-                    })
+                    let resolver = self.resolver_plan(&record.config, &places)?;
+                    let container = record.id.clone();
+                    NetworkPlan::Endpoints(EndpointsPlan { container, endpoints, ports, publish, resolver })
                 })
             }
             NetworkMode::Pasta(_) | NetworkMode::Slirp4netns(_) | NetworkMode::Cni(_) => {
                 Err(NetworkError::Refused("this kind of network is not built yet".to_owned()))
             }
         }
+    }
+
+    /// The container's resolver, where one of its networks has names.
+    fn resolver_plan(
+        &mut self,
+        config: &ContainerConfig,
+        places: &[Place],
+    ) -> Result<Option<ResolverPlan>, NetworkError> {
+        let named = places.iter().filter(|(_, record)| has_names(record));
+        let networks: Vec<ResolverNetwork> = named
+            .map(|(_, record)| ResolverNetwork {
+                id: record.network.id.clone(),
+                name: record.network.name.clone(),
+                directory: self.options.network_dir(&record.network.id),
+            })
+            .collect();
+        if networks.is_empty() {
+            return Ok(None);
+        }
+        let path = self.options.network_dirs();
+        std::fs::create_dir_all(&path).map_err(|source| NetworkError::Names { path, source })?;
+        let servers = self.resolver(config)?.servers;
+        let upstream = if servers.is_empty() {
+            Upstream::Host { file: HOST_RESOLVERS.into() }
+        } else {
+            Upstream::Servers(servers)
+        };
+        let forward = places.iter().any(|(_, record)| !record.network.internal);
+        Ok(Some(ResolverPlan { networks, forward, upstream }))
     }
 
     /// The name space of another container, which must run.
@@ -283,10 +311,15 @@ fn mac_of_device(device: &str) -> [u8; 6] {
     [0x02, 0x44, byte(2), byte(4), byte(6), byte(8)]
 }
 
-/// What others find the container by, its own name first: nothing in the default network, as with Docker, and where names are
+/// Whether containers of a network find each other by name: not in the default network, as with Docker, and not where names are
 /// switched off.
+fn has_names(network: &NetworkRecord) -> bool {
+    network.network.name != DEFAULT && !network.disable_dns
+}
+
+/// What others find the container by, its own name first.
 fn names(record: &Record, request: &EndpointRequest, network: &NetworkRecord) -> Vec<String> {
-    if network.network.name == DEFAULT || network.disable_dns {
+    if !has_names(network) {
         return Vec::new();
     }
     let mut names = vec![record.name.clone(), record.id.short().to_owned()];

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use stanza_network::names::Names;
 use stanza_network::{Live, Network, clear_leftovers, device_of};
 use stanza_snapshot::remove_tree;
 use stanza_spec::ContainerId;
@@ -245,7 +246,18 @@ impl Engine {
         for record in networks {
             // What cannot be cleared needs rights that the findings about the machine tell of.
             let _ = clear_leftovers(&record.network, || self.live_in(&record.network));
+            if let Ok(Some(names)) = Names::open(&self.options.network_dir(&record.network.id)) {
+                names.clear(|container| self.has_lease(container, &record.network));
+            }
         }
+    }
+
+    /// Whether a container has a place in a network. When the table cannot be read, it is not called dead.
+    fn has_lease(&mut self, container: &str, network: &Network) -> bool {
+        let leases = self.database().and_then(|database| database.leases());
+        leases.map_or(true, |leases| {
+            leases.iter().any(|held| held.container == container && held.lease.network == network.id)
+        })
     }
 
     /// What containers have in a network, by its leases.

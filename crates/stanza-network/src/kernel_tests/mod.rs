@@ -10,6 +10,7 @@
 //! so and pass.
 
 mod change;
+mod dns;
 mod firewall;
 mod firewalld;
 mod ipv6;
@@ -267,7 +268,13 @@ fn plan_in(network: Network, address: Ipv4Addr, ports: &[PortMap]) -> EndpointsP
         names: Vec::new(),
         default_route: true,
     };
-    EndpointsPlan { container, endpoints: vec![endpoint], ports: ports.to_vec(), publish: Publish::Open }
+    EndpointsPlan {
+        container,
+        endpoints: vec![endpoint],
+        ports: ports.to_vec(),
+        publish: Publish::Open,
+        resolver: None,
+    }
 }
 
 /// A container in a network with both families: the `last` host of each subnet.

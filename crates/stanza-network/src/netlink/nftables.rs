@@ -168,6 +168,12 @@ pub(crate) enum Expression {
     Mask { mask: [u8; 4] },
     /// Go on only if what begins at the first word is equal, or is not equal, to `value`.
     Compare { equal: bool, value: &'static [u8] },
+    /// Go on only if the first word is that port.
+    ComparePort(u16),
+    /// Load a port into the first word.
+    LoadPort(u16),
+    /// Write the port in the first word into the transport header at `offset`, whose checksum is at `checksum`.
+    SetPort { offset: u32, checksum: u32 },
     /// Go on only if the key that begins at the first word is, or is not, in the set.
     Lookup { set: &'static Set, inverted: bool },
     /// Replace what begins at the first word by what the map has for it, or stop here.
@@ -519,6 +525,20 @@ fn write_expression(list: &mut Body<'_>, expression: Expression) {
             d.big(1, FIRST).big(2, u32::from(!equal)).nested(3, |data| {
                 data.bytes(1, value);
             });
+        }),
+        Expression::ComparePort(port) => write("cmp", &|d| {
+            d.big(1, FIRST).big(2, 0).nested(3, |data| {
+                data.bytes(1, &port.to_be_bytes());
+            });
+        }),
+        Expression::LoadPort(port) => write("immediate", &|d| {
+            d.big(1, FIRST).nested(2, |data| {
+                data.bytes(1, &port.to_be_bytes());
+            });
+        }),
+        Expression::SetPort { offset, checksum } => write("payload", &|d| {
+            // `NFT_PAYLOAD_CSUM_INET`.
+            d.big(2, 2).big(3, offset).big(4, 2).big(5, FIRST).big(6, 1).big(7, checksum);
         }),
         Expression::Lookup { set, inverted } => write("lookup", &|d| {
             d.string(1, set.name).big(2, FIRST).big(5, u32::from(inverted));

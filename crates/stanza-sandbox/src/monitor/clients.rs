@@ -10,6 +10,7 @@ use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use stanza_network::dns::Resolver;
 
 use super::output::Streams;
 use crate::frame::{self, Kind};
@@ -168,6 +169,7 @@ enum Source {
     Listener,
     Output(usize),
     Input,
+    Resolver,
     Client(usize),
 }
 
@@ -181,8 +183,13 @@ pub(super) struct Turn {
 }
 
 /// Waits for something to happen and deals with it.
-pub(super) fn turn(clients: &mut Clients, streams: &mut Streams, pidfd: &OwnedFd) -> Turn {
-    let ready = wait(clients, streams, pidfd);
+pub(super) fn turn(
+    clients: &mut Clients,
+    streams: &mut Streams,
+    resolver: &mut Option<Resolver>,
+    pidfd: &OwnedFd,
+) -> Turn {
+    let ready = wait(clients, streams, resolver.as_ref(), pidfd);
     let mut turn = Turn::default();
     let mut finished = Vec::new();
     let mut gone = Vec::new();
@@ -196,6 +203,11 @@ pub(super) fn turn(clients: &mut Clients, streams: &mut Streams, pidfd: &OwnedFd
                 }
             }
             Source::Input => streams.write_input(),
+            Source::Resolver => {
+                if let Some(resolver) = resolver {
+                    resolver.turn();
+                }
+            }
             Source::Client(index) => {
                 let readable = flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
                 if readable && !clients.clients[index].receive() {
@@ -214,7 +226,12 @@ pub(super) fn turn(clients: &mut Clients, streams: &mut Streams, pidfd: &OwnedFd
     turn
 }
 
-fn wait(clients: &Clients, streams: &Streams, pidfd: &OwnedFd) -> Vec<(Source, PollFlags)> {
+fn wait(
+    clients: &Clients,
+    streams: &Streams,
+    resolver: Option<&Resolver>,
+    pidfd: &OwnedFd,
+) -> Vec<(Source, PollFlags)> {
     let mut sources = vec![Source::Init];
     let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
     if let Some(listener) = &clients.listener {
@@ -231,6 +248,10 @@ fn wait(clients: &Clients, streams: &Streams, pidfd: &OwnedFd) -> Vec<(Source, P
     if let Some(sink) = &sink {
         sources.push(Source::Input);
         fds.push(PollFd::new(sink, PollFlags::OUT));
+    }
+    if let Some(resolver) = resolver {
+        sources.push(Source::Resolver);
+        fds.push(PollFd::new(resolver, PollFlags::IN));
     }
     for (index, client) in clients.clients.iter().enumerate() {
         let mut flags = PollFlags::empty();

@@ -7,7 +7,8 @@
 //!  pidfd of the first process ─┐
 //!  output pipes or terminal ───┤          ┌─▶ log
 //!  listener, clients ──────────┼─▶ poll ──┼─▶ clients
-//!                              │          └─▶ standard input of the container
+//!  the container's resolver ───┘          ├─▶ standard input of the container
+//!                                         └─▶ who is called what in its networks
 //! ```
 //!
 //! What it holds dies with it: the lock that says the container runs, the bound sockets of published ports, and by
@@ -27,6 +28,7 @@ use std::os::unix::net::UnixStream;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
 use stanza_container::{CgroupEntry, Init, Launch, Manner, launch};
+use stanza_network::dns::Resolver;
 use stanza_network::{Attachment, NetworkPlan};
 use stanza_spec::Instant;
 use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time, receive_descriptors};
@@ -65,6 +67,7 @@ pub fn monitor_main() -> i32 {
         start_lock,
         cgroup: None,
         attachment: None,
+        resolver: None,
         init: None,
         streams: None,
         running: None,
@@ -109,6 +112,8 @@ struct Monitor {
     start_lock: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     attachment: Option<Attachment>,
+    /// Tells the container who is called what, where its networks have names.
+    resolver: Option<Resolver>,
     init: Option<Init>,
     streams: Option<Streams>,
     running: Option<Running>,
@@ -163,7 +168,7 @@ impl Monitor {
     fn live(&mut self) {
         while self.state == State::Running {
             let (Some(init), Some(streams)) = (&self.init, &mut self.streams) else { return };
-            let turn = clients::turn(&mut self.clients, streams, &init.pidfd);
+            let turn = clients::turn(&mut self.clients, streams, &mut self.resolver, &init.pidfd);
             let ended = if turn.ended { reap(init) } else { None };
             for (client, change) in turn.networks {
                 self.change_networks(client, &change);
@@ -219,8 +224,11 @@ impl Monitor {
         let (stdio, streams) =
             Streams::open(&self.plan).map_err(|error| Refusal::of_io("failed to make pipes", &error))?;
         self.join_network()?;
-        let mut attendant =
-            NetworkAttendant { network: &self.plan.network, attachment: &mut self.attachment };
+        let mut attendant = NetworkAttendant {
+            network: &self.plan.network,
+            attachment: &mut self.attachment,
+            resolver: &mut self.resolver,
+        };
         let init = launch(Launch {
             spec: &self.plan.spec,
             rootfs: &self.plan.rootfs,
@@ -309,6 +317,8 @@ impl Monitor {
     }
 
     fn announce_failure(&mut self) {
+        // Why it did not start is told; that its names could not be withdrawn either would hide it.
+        let _ = self.withdraw_names();
         self.remove_run_directory();
         self.start_lock = None;
         if let Some(refusal) = &self.failure {

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::process::Pid;
 use stanza_container::Attendant;
+use stanza_network::dns::{self, Resolver, ResolverPlan};
 use stanza_network::{Attachment, EndpointsPlan, NetworkPlan};
 use stanza_spec::oci::runtime::LinuxNamespaceType;
 use stanza_sys::process_start_time;
@@ -18,6 +19,7 @@ use crate::plan::NetworkChange;
 pub(super) struct NetworkAttendant<'a> {
     pub(super) network: &'a NetworkPlan,
     pub(super) attachment: &'a mut Option<Attachment>,
+    pub(super) resolver: &'a mut Option<Resolver>,
 }
 
 impl Attendant for NetworkAttendant<'_> {
@@ -26,8 +28,32 @@ impl Attendant for NetworkAttendant<'_> {
         let namespace = namespace_of(pid.as_raw_nonzero().get())?;
         let attached = stanza_network::attach(plan, namespace.as_fd());
         *self.attachment = Some(attached.map_err(|error| chain(&error))?);
+        if let Some(resolver) = &plan.resolver {
+            let opened = Resolver::open(resolver, namespace.as_fd());
+            *self.resolver = Some(opened.map_err(|error| chain(&error))?);
+            // It is found when it can be reached, and not before.
+            dns::announce(plan).map_err(|error| chain(&error))?;
+        }
         Ok(())
     }
+}
+
+/// Lets the resolver answer for other networks from now on, or makes it.
+fn adapt(
+    resolver: &mut Option<Resolver>,
+    plan: Option<&ResolverPlan>,
+    namespace: &File,
+) -> Result<(), Refusal> {
+    match (resolver, plan) {
+        (Some(resolver), None) => resolver.forget_networks(),
+        (Some(resolver), Some(plan)) => resolver.set_plan(plan),
+        (resolver, Some(plan)) => {
+            let opened = Resolver::open(plan, namespace.as_fd());
+            *resolver = Some(opened.map_err(|error| Refusal::of(&error))?);
+        }
+        (None, None) => {}
+    }
+    Ok(())
 }
 
 fn namespace_of(pid: i32) -> Result<File, String> {
@@ -56,6 +82,16 @@ impl Monitor {
             });
         }
         Ok(())
+    }
+
+    /// Takes the container's names away, and ends its resolver; twice does no harm. The lock on the container is still held:
+    /// nobody can have started it anew.
+    pub(super) fn withdraw_names(&mut self) -> Vec<String> {
+        self.resolver = None;
+        match &self.plan.network {
+            NetworkPlan::Endpoints(plan) => dns::withdraw(plan).iter().map(|error| chain(error)).collect(),
+            NetworkPlan::None | NetworkPlan::Host | NetworkPlan::Join { .. } => Vec::new(),
+        }
     }
 
     /// Changes the networks as a client asks, and answers it.
@@ -88,7 +124,11 @@ impl Monitor {
         };
         stanza_network::change(attachment, old, &change.plan, change.anew, namespace.as_fd())
             .map_err(|error| Refusal::of(&error))?;
+        let errors = dns::withdraw_changed(old, &change.plan);
         old.endpoints = change.plan.endpoints;
-        Ok(())
+        old.resolver = change.plan.resolver;
+        adapt(&mut self.resolver, old.resolver.as_ref(), &namespace)?;
+        dns::announce(old).map_err(|error| Refusal::of(&error))?;
+        errors.first().map_or(Ok(()), |error| Err(Refusal::of(error)))
     }
 }
