@@ -43,6 +43,7 @@ mod plan;
 mod ports;
 mod rules;
 mod subnet;
+mod user_mode;
 
 pub use attach::{AttachError, Attachment, attach};
 pub use change::change;
@@ -56,3 +57,7 @@ pub use plan::{
     NetworkSubnet, PortMap, Publish, device_of, mac_of,
 };
 pub use subnet::{Subnet, SubnetError};
+pub use user_mode::{
+    OptionError, UserMode, UserModeDriver, UserModeError, UserModePlan, choose_user_mode, parse_options,
+    start_user_mode, user_mode_resolv_conf,
+};
