@@ -41,6 +41,7 @@ pub mod lease;
 mod netlink;
 mod plan;
 mod ports;
+pub mod proxy;
 mod rules;
 mod subnet;
 mod user_mode;
