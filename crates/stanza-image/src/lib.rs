@@ -18,6 +18,7 @@
 
 mod archive;
 mod changes;
+mod chunked;
 mod commit;
 mod compress;
 mod compression;

@@ -142,7 +142,6 @@ fn name(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
     }
 }
 
@@ -170,7 +169,6 @@ impl Classify for AttachError {
                 let option = match protocol {
                     Protocol::Tcp => "-ltnp",
                     Protocol::Udp => "-lunp",
-                    Protocol::Sctp => "-lSnp",
                 };
                 let port = address.port();
                 Some(format!(

@@ -55,7 +55,7 @@ pub use inside::InsideError;
 pub use netlink::NetlinkError;
 pub use plan::{
     Bridge, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, IpvlanMode, MacvlanMode, Network, NetworkPlan,
-    NetworkSubnet, PortMap, Publish, device_of, mac_of,
+    NetworkSubnet, PortMap, device_of, mac_of,
 };
 pub use subnet::{Subnet, SubnetError};
 pub use user_mode::{

@@ -21,13 +21,6 @@ pub enum NetworkPlan {
     None,
     /// The host's namespace.
     Host,
-    /// The namespace of another container's first process; start time in clock ticks since boot.
-    Join {
-        /// The process, in the host's numbering.
-        pid: i32,
-        /// Its start time: with `pid` it names the process beyond reuse.
-        start_time: u64,
-    },
     /// A namespace of its own, joined to networks.
     Endpoints(EndpointsPlan),
 }
@@ -134,19 +127,6 @@ pub struct EndpointsPlan {
     pub endpoints: Vec<Endpoint>,
     /// What is reachable from outside.
     pub ports: Vec<PortMap>,
-    /// Whether the host's firewall has a say in that.
-    pub publish: Publish,
-}
-
-/// What becomes of published ports on a host whose firewall drops what is not allowed.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[serde(rename_all = "kebab-case")]
-pub enum Publish {
-    /// They are closed to the outside until the firewall's owner lets them through.
-    #[default]
-    RespectFirewall,
-    /// They are open all the same.
-    Open,
 }
 
 /// A container's place in one network.
@@ -173,17 +153,14 @@ pub struct Endpoint {
 /// A published port.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct PortMap {
-    /// The host's address; `None` is every address of both families, 0.0.0.0 and `::` every address of theirs.
+    /// The host's address; `None` and 0.0.0.0 are every IPv4 address.
     pub host_ip: Option<IpAddr>,
     /// The host's port; `None` in a plan lets the kernel choose, never `None` in an
     /// [`Attachment`](crate::Attachment).
     pub host_port: Option<u16>,
-    /// The first and last of the host's ports that will do, when the choice is not the kernel's alone.
-    #[serde(default)]
-    pub host_range: Option<(u16, u16)>,
     /// The port inside.
     pub container_port: u16,
-    /// TCP, UDP or SCTP.
+    /// TCP or UDP.
     pub protocol: Protocol,
 }
 
@@ -192,7 +169,6 @@ impl From<&PortRequest> for PortMap {
         PortMap {
             host_ip: request.host_ip,
             host_port: request.host_port,
-            host_range: request.host_range,
             container_port: request.container_port,
             protocol: request.protocol,
         }

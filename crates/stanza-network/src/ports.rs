@@ -49,7 +49,6 @@ fn open(protocol: Protocol) -> Result<OwnedFd, Errno> {
     let kind = match protocol {
         Protocol::Tcp => SocketType::STREAM,
         Protocol::Udp => SocketType::DGRAM,
-        Protocol::Sctp => return Err(Errno::PROTONOSUPPORT),
     };
     rustix::net::socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)
 }

@@ -189,7 +189,6 @@ fn port_element(port: &PortMap, host_port: u16, address: Ipv4Addr) -> Element {
     let protocol = match port.protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
-        Protocol::Sctp => 132,
     };
     let [high, low] = host_port.to_be_bytes();
     let rest = [protocol, 0, 0, 0, high, low, 0, 0];
@@ -400,7 +399,6 @@ mod tests {
         PortMap {
             host_ip: host_ip.map(|ip| ip.parse().unwrap()),
             host_port: Some(8080),
-            host_range: None,
             container_port: 80,
             protocol: Protocol::Tcp,
         }

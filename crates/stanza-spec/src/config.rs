@@ -5,7 +5,7 @@
 //! (through a door) unless its comment says otherwise.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -49,23 +49,8 @@ pub struct ContainerConfig {
     pub read_only: bool,
     /// Which network; `None` is the engine's default.
     pub network: Option<NetworkMode>,
-    /// The networks to join in the mode [`NetworkMode::Bridge`], in the order of their devices `eth0`, `eth1`, …; empty
-    /// is the default network. `network connect` and `disconnect` change it.
-    pub networks: Vec<EndpointRequest>,
     /// Published ports.
     pub ports: Vec<PortRequest>,
-    /// Publish every port that the image or `expose` names, on ports of the kernel's choice (`-P`).
-    pub publish_all: bool,
-    /// Ports to name besides the image's (`--expose`).
-    pub expose: Vec<ExposedPort>,
-    /// Name servers (`--dns`); empty is the host's.
-    pub dns: Vec<IpAddr>,
-    /// Domains that short names are tried in (`--dns-search`); empty is the host's, one `.` is none.
-    pub dns_search: Vec<String>,
-    /// Options of the resolver, as `ndots:2` (`--dns-option`); empty is the host's.
-    pub dns_options: Vec<String>,
-    /// More lines for `/etc/hosts` (`--add-host`).
-    pub extra_hosts: Vec<ExtraHost>,
     /// Limits.
     pub resources: Resources,
     /// Resource limits of the process, by name.
@@ -153,54 +138,8 @@ pub enum NetworkMode {
     None,
     /// The host's own network.
     Host,
-    /// The networks of [`ContainerConfig::networks`].
+    /// The default bridge.
     Bridge,
-    /// The namespace of another container, by name or id as typed; the engine makes it the id.
-    Container(String),
-    /// A network stack in a process of the user's, which `pasta` is (package `passt`), with its own options.
-    Pasta(Vec<String>),
-    /// The same by `slirp4netns`.
-    Slirp4netns(Vec<String>),
-    /// What a chain of CNI plugins makes: the name of its configuration.
-    Cni(String),
-}
-
-/// One network to join.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct EndpointRequest {
-    /// The network's name or id as typed; the engine makes it the name.
-    pub network: String,
-    /// The IPv4 address; `None` lets the engine choose.
-    pub ipv4: Option<Ipv4Addr>,
-    /// The IPv6 address; `None` lets the engine choose.
-    pub ipv6: Option<Ipv6Addr>,
-    /// The hardware address; `None` lets the engine choose.
-    pub mac: Option<[u8; 6]>,
-    /// Names besides the container's own that others of this network find it by.
-    pub aliases: Vec<String>,
-    /// The device's name inside; `None` is the first free of `eth0`, `eth1`, ….
-    pub interface: Option<String>,
-    /// The network with the highest one gives the default route; among equals the first.
-    pub gateway_priority: i32,
-}
-
-/// A line of `/etc/hosts`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExtraHost {
-    /// The name.
-    pub name: String,
-    /// The address; `None` is the host, as the container reaches it (`host-gateway`).
-    pub address: Option<IpAddr>,
-}
-
-/// A port that a container serves, published or not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExposedPort {
-    /// The port inside.
-    pub port: u16,
-    /// Its protocol.
-    pub protocol: Protocol,
 }
 
 /// A transport protocol of a published port.
@@ -211,20 +150,6 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
-    /// SCTP.
-    Sctp,
-}
-
-impl Protocol {
-    /// Docker's word: `tcp`, `udp` or `sctp`.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Sctp => "sctp",
-        }
-    }
 }
 
 /// One published port (`-p`), ranges already taken apart.
@@ -232,14 +157,11 @@ impl Protocol {
 pub struct PortRequest {
     /// The host's address to listen on; `None` is every address.
     pub host_ip: Option<IpAddr>,
-    /// The host's port; `None` lets the kernel choose one, from `host_range` where that is given.
+    /// The host's port; `None` lets the kernel choose one.
     pub host_port: Option<u16>,
-    /// The first and the last of the host's ports that will do (`-p 8000-8010:80`).
-    #[serde(default)]
-    pub host_range: Option<(u16, u16)>,
     /// The port inside.
     pub container_port: u16,
-    /// TCP, UDP or SCTP.
+    /// TCP or UDP.
     pub protocol: Protocol,
 }
 

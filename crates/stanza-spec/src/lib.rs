@@ -19,9 +19,8 @@ mod time;
 pub mod units;
 
 pub use config::{
-    ContainerConfig, EndpointRequest, ExposedPort, ExtraHost, Isolation, LogConfig, LogDriver, MountKind,
-    MountRequest, NamespaceMode, NetworkMode, PortRequest, Protocol, PullPolicy, Resources, SeccompChoice,
-    Security, Ulimit, UsernsMode,
+    ContainerConfig, Isolation, LogConfig, LogDriver, MountKind, MountRequest, NamespaceMode, NetworkMode,
+    PortRequest, Protocol, PullPolicy, Resources, SeccompChoice, Security, Ulimit, UsernsMode,
 };
 pub use digest::{Digest, DigestError};
 pub use error::{Classify, ErrorKind};

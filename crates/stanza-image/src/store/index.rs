@@ -1,7 +1,8 @@
 //! `index.json`: the names, and the only roots of the store.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -175,13 +176,44 @@ impl ImageStore {
     }
 
     /// Replaces a file of the store by rename, synced. The index lock must be held: the temporary name is fixed.
+    ///
+    /// A file that does not become longer is replaced on a full disk, too: whoever removes images wants room. For that a
+    /// reserve lies beside it, which is given up then, and made again when there is room.
     pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
         let target = self.root.join(name);
         let temporary = self.root.join(format!(".{name}.new"));
-        let mut file = File::create(&temporary).context("create", &temporary)?;
-        file.write_all(bytes).context("write", &temporary)?;
-        file.sync_data().context("sync", &temporary)?;
+        let reserve = self.root.join(format!(".{name}.reserve"));
+        match write_synced(&temporary, bytes) {
+            Err(StoreError::Io { source, .. })
+                if source.kind() == io::ErrorKind::StorageFull
+                    && fs::metadata(&target).is_ok_and(|old| old.len() >= length(bytes))
+                    && fs::remove_file(&reserve).is_ok() =>
+            {
+                write_synced(&temporary, bytes)?;
+            }
+            result => result?,
+        }
         fs::rename(&temporary, &target).context("rename a file to", &target)?;
+        if fs::metadata(&reserve).map_or(true, |old| old.len() < length(bytes)) {
+            let zeros = vec![0; bytes.len().saturating_mul(2).max(SMALLEST_RESERVE)];
+            // Without room for it there is none, and half of one is none.
+            if fs::write(&reserve, zeros).is_err() {
+                let _ = fs::remove_file(&reserve);
+            }
+        }
         File::open(&self.root).and_then(|root| root.sync_all()).context("sync", &self.root)
     }
+}
+
+/// The shortest reserve in bytes.
+const SMALLEST_RESERVE: usize = 16 << 10;
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let mut file = File::create(path).context("create", path)?;
+    file.write_all(bytes).context("write", path)?;
+    file.sync_data().context("sync", path)
 }

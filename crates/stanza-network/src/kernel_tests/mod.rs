@@ -8,6 +8,7 @@
 //! thread), so the machine's network is never seen, let alone touched. Without the right to make one the tests say
 //! so and pass.
 
+mod change;
 mod lifecycle;
 mod traffic;
 
@@ -25,7 +26,7 @@ use crate::netlink::route::{self, Device, LOOPBACK, VethPair};
 use crate::netlink::{Conversation, Family, nftables};
 use crate::{
     Attachment, Bridge, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, Network, NetworkSubnet, PortMap,
-    Publish, attach, device_of, mac_of,
+    attach, device_of, mac_of,
 };
 
 /// The host's address towards the outside.
@@ -213,7 +214,7 @@ fn plan_in(network: Network, address: Ipv4Addr, ports: &[PortMap]) -> EndpointsP
         names: Vec::new(),
         default_route: true,
     };
-    EndpointsPlan { container, endpoints: vec![endpoint], ports: ports.to_vec(), publish: Publish::Open }
+    EndpointsPlan { container, endpoints: vec![endpoint], ports: ports.to_vec() }
 }
 
 impl Container {
@@ -227,7 +228,6 @@ fn tcp(host_ip: Option<Ipv4Addr>, host_port: u16, container_port: u16) -> PortMa
     PortMap {
         host_ip: host_ip.map(IpAddr::V4),
         host_port: Some(host_port),
-        host_range: None,
         container_port,
         protocol: Protocol::Tcp,
     }

@@ -218,7 +218,6 @@ impl Monitor {
             .map_err(|error| Refusal::of_io("failed to read the system call filter", &error))?;
         let (stdio, streams) =
             Streams::open(&self.plan).map_err(|error| Refusal::of_io("failed to make pipes", &error))?;
-        self.join_network()?;
         let mut attendant =
             NetworkAttendant { network: &self.plan.network, attachment: &mut self.attachment };
         let init = launch(Launch {

@@ -6,8 +6,6 @@ use std::os::fd::AsFd;
 use rustix::process::Pid;
 use stanza_container::Attendant;
 use stanza_network::{Attachment, NetworkPlan};
-use stanza_spec::oci::runtime::LinuxNamespaceType;
-use stanza_sys::process_start_time;
 
 use super::Monitor;
 use crate::error::chain;
@@ -36,28 +34,6 @@ fn namespace_of(pid: i32) -> Result<File, String> {
 }
 
 impl Monitor {
-    /// Leads the container into another one's network namespace, where that is wanted: a path of its specification.
-    pub(super) fn join_network(&mut self) -> Result<(), Refusal> {
-        let NetworkPlan::Join { pid, start_time } = self.plan.network else { return Ok(()) };
-        let is_there = Pid::from_raw(pid).and_then(|pid| process_start_time(pid).ok()) == Some(start_time);
-        if !is_there {
-            return Err(Refusal {
-                message: "the container whose network is to be joined does not run any more".to_owned(),
-                kind: "conflict".to_owned(),
-                hint: Some("start that one first".to_owned()),
-            });
-        }
-        if let Some(linux) = self.plan.spec.linux_mut()
-            && let Some(namespaces) = linux.namespaces_mut()
-        {
-            let network = namespaces.iter_mut().filter(|one| one.typ() == LinuxNamespaceType::Network);
-            network.for_each(|one| {
-                one.set_path(Some(format!("/proc/{pid}/ns/net").into()));
-            });
-        }
-        Ok(())
-    }
-
     /// Changes the networks as a client asks, and answers it.
     pub(super) fn change_networks(&mut self, client: u64, change: &[u8]) {
         match self.try_change_networks(change) {
