@@ -161,7 +161,6 @@ impl Port {
                 Ok(Port::Tcp { socket, target: forward.target })
             }
             Protocol::Udp => Ok(Port::Udp { socket: socket.into(), target: forward.target }),
-            Protocol::Sctp => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 

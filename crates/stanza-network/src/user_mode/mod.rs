@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
-use stanza_spec::{Classify, ErrorKind, Protocol};
+use stanza_spec::{Classify, ErrorKind};
 
 use crate::{AttachError, PortMap, ports};
 use process::Process;
@@ -264,10 +264,6 @@ fn choose_ports(plan: &UserModePlan) -> Result<Vec<PortMap>, UserModeError> {
     let mut held = Vec::with_capacity(plan.ports.len());
     let mut chosen = Vec::with_capacity(plan.ports.len());
     for port in &plan.ports {
-        if port.protocol == Protocol::Sctp {
-            let program = plan.driver.name();
-            return Err(UserModeError::NotPublishable { what: "SCTP".to_owned(), program });
-        }
         let (socket, number) = match (port.host_ip, plan.driver) {
             (Some(IpAddr::V6(address)), UserModeDriver::Slirp4netns) => {
                 return Err(UserModeError::NotPublishable {

@@ -84,7 +84,6 @@ mod tests {
         PortMap {
             host_ip: host_ip.map(|address| address.parse().unwrap()),
             host_port: Some(host_port),
-            host_range: None,
             container_port: 80,
             protocol,
         }

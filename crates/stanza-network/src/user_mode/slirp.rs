@@ -147,7 +147,6 @@ mod tests {
         let port = PortMap {
             host_ip: Some("127.0.0.1".parse().unwrap()),
             host_port: Some(5353),
-            host_range: None,
             container_port: 53,
             protocol: Protocol::Udp,
         };
