@@ -53,6 +53,7 @@ mod spec;
 mod start;
 mod stop;
 mod system;
+mod user_mode;
 mod verify;
 mod volumes;
 mod wait;

@@ -285,6 +285,8 @@ fn matches(container: &Container, filters: &Filters) -> Result<bool, FilterError
         stanza_spec::NetworkMode::None => "none",
         stanza_spec::NetworkMode::Host => "host",
         stanza_spec::NetworkMode::Bridge => "bridge",
+        stanza_spec::NetworkMode::Pasta(_) => "pasta",
+        stanza_spec::NetworkMode::Slirp4netns(_) => "slirp4netns",
     };
     let ports: BTreeSet<String> = container
         .ports

@@ -60,7 +60,8 @@ impl Engine {
     /// The network of a container on record, as far as it has an address for it.
     pub(crate) fn network_plan(&mut self, record: &Record) -> Result<NetworkPlan, NetworkError> {
         Ok(match self.network_mode(&record.config) {
-            NetworkMode::None => NetworkPlan::None,
+            // A helper's plan is the start's: nothing of it is left to be undone.
+            NetworkMode::None | NetworkMode::Pasta(_) | NetworkMode::Slirp4netns(_) => NetworkPlan::None,
             NetworkMode::Host => NetworkPlan::Host,
             NetworkMode::Bridge => match record.address {
                 Some(address) => NetworkPlan::Endpoints(endpoints_plan(record, self.network()?, address)),

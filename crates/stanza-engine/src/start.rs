@@ -55,6 +55,9 @@ pub enum StartError {
     /// No network, or no address left in it.
     #[error("cannot join the default bridge")]
     Network(#[source] AddressError),
+    /// The way out of its network namespace.
+    #[error(transparent)]
+    UserMode(#[from] stanza_network::UserModeError),
     /// A file or directory.
     #[error("cannot {what} `{}`", path.display())]
     File {
@@ -100,6 +103,7 @@ impl Classify for StartError {
             StartError::Cgroup(error) => error.kind(),
             StartError::Network(AddressError::Choose(error)) => error.kind(),
             StartError::Network(AddressError::NoneLeft) => ErrorKind::Exhausted,
+            StartError::UserMode(error) => error.kind(),
             StartError::File { source, .. } => ErrorKind::of_io(source),
             StartError::Sandbox(error) => error.kind(),
             StartError::Status(error) => error.kind(),
@@ -119,6 +123,7 @@ impl Classify for StartError {
             StartError::Network(AddressError::NoneLeft) => Some(
                 "remove containers that are not needed, or run `stanza system check --repair`".to_owned(),
             ),
+            StartError::UserMode(error) => error.hint(),
             StartError::Sandbox(error) => error.hint(),
             StartError::Status(error) => error.hint(),
             StartError::Database(error) => error.hint(),
@@ -274,7 +279,10 @@ impl Engine {
             path: run_dirs,
             source,
         })?;
-        let network = self.network_plan(record)?;
+        let network = match self.user_mode_plan(record)? {
+            Some(plan) => NetworkPlan::UserMode(plan),
+            None => self.network_plan(record)?,
+        };
         let cgroup = self.cgroup_plan(record, &ready.planned.spec, warnings)?;
         let seccomp = self.ensure_filter(config, &ready.planned.capabilities)?;
         self.write_files(record, &network, &state_dir)?;
@@ -366,7 +374,7 @@ impl Engine {
                 "hostname" => format!("{hostname}\n"),
                 "hosts" if host => fs::read_to_string("/etc/hosts").unwrap_or_default(),
                 "hosts" => stanza_network::files::hosts(&hostname, address_of(network)),
-                _ => resolv_conf(host),
+                _ => resolv_conf(network),
             };
             let owned = fs::write(&path, text).and_then(|()| match record.facts.id_base {
                 Some(base) => std::os::unix::fs::chown(&path, Some(base), Some(base)),
@@ -381,16 +389,19 @@ impl Engine {
 fn address_of(network: &NetworkPlan) -> Option<std::net::IpAddr> {
     match network {
         NetworkPlan::Endpoints(plan) => plan.endpoints.iter().flat_map(Endpoint::addresses).next(),
+        NetworkPlan::UserMode(plan) => plan.address(),
         NetworkPlan::None | NetworkPlan::Host => None,
     }
 }
 
 /// The host's resolvers: as they are for its own network, else those that can be reached from another one.
-fn resolv_conf(host_network: bool) -> String {
+fn resolv_conf(network: &NetworkPlan) -> String {
     use stanza_network::files;
     let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    if host_network {
-        return host;
+    match network {
+        NetworkPlan::Host => return host,
+        NetworkPlan::UserMode(plan) => return crate::user_mode::resolv_conf(plan, &host),
+        NetworkPlan::None | NetworkPlan::Endpoints(_) => {}
     }
     let text = files::resolv_conf(&host, None, &[]);
     if text.contains("nameserver") {

@@ -140,6 +140,10 @@ pub enum NetworkMode {
     Host,
     /// The default bridge.
     Bridge,
+    /// A network stack in a process of the user's, which `pasta` is (package `passt`), with its own options.
+    Pasta(Vec<String>),
+    /// The same by `slirp4netns`.
+    Slirp4netns(Vec<String>),
 }
 
 /// A transport protocol of a published port.

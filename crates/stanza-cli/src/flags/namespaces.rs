@@ -4,9 +4,16 @@ use stanza_spec::{Isolation, NamespaceMode, NetworkMode, Platform, PullPolicy, U
 
 use super::FlagError;
 
-/// `none`, `host` or `bridge`.
+/// `none`, `host`, `bridge`, `pasta[:OPTION,…]` or `slirp4netns[:OPTION,…]`.
 pub(crate) fn network(text: &str) -> Result<NetworkMode, FlagError> {
     const OPTION: &str = "--network";
+    let (name, options) = text.split_once(':').unwrap_or((text, ""));
+    let options = || options.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    match name {
+        "pasta" => return Ok(NetworkMode::Pasta(options())),
+        "slirp4netns" => return Ok(NetworkMode::Slirp4netns(options())),
+        _ => {}
+    }
     match text {
         "none" => Ok(NetworkMode::None),
         "host" => Ok(NetworkMode::Host),
@@ -15,7 +22,7 @@ pub(crate) fn network(text: &str) -> Result<NetworkMode, FlagError> {
         _ if text.starts_with("container:") => Err(FlagError::not_built(OPTION, "container:…")),
         _ if text.contains('=') => Err(FlagError::not_built(OPTION, "name=…,alias=…")),
         _ => Err(FlagError::new(OPTION, format!("there is no network `{text}`"))
-            .hint("networks: none, host, bridge; own networks are not built yet")),
+            .hint("networks: none, host, bridge, and without root pasta, slirp4netns; own networks are not built yet")),
     }
 }
 
@@ -93,6 +100,13 @@ mod tests {
     fn modes_are_read() {
         assert_eq!(network("host"), Ok(NetworkMode::Host));
         assert_eq!(network("default"), Ok(NetworkMode::Bridge));
+        assert_eq!(network("pasta"), Ok(NetworkMode::Pasta(Vec::new())));
+        let options = ["-T", "5432"].map(str::to_owned).to_vec();
+        assert_eq!(network("pasta:-T,5432"), Ok(NetworkMode::Pasta(options)));
+        assert_eq!(
+            network("slirp4netns:mtu=1500"),
+            Ok(NetworkMode::Slirp4netns(vec!["mtu=1500".to_owned()]))
+        );
         assert_eq!(namespace("--pid", "host"), Ok(NamespaceMode::Host));
         assert_eq!(namespace("--ipc", "private"), Ok(NamespaceMode::Private));
         assert_eq!(user_namespace("keep-id"), Ok(UsernsMode::KeepId));

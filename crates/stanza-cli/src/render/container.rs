@@ -60,6 +60,8 @@ fn network_name(network: &NetworkMode) -> &'static str {
         NetworkMode::None => "none",
         NetworkMode::Host => "host",
         NetworkMode::Bridge => "bridge",
+        NetworkMode::Pasta(_) => "pasta",
+        NetworkMode::Slirp4netns(_) => "slirp4netns",
     }
 }
 

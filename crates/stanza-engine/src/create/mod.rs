@@ -27,7 +27,7 @@ use crate::engine::{Fresh, Lock, make_directory};
 use crate::record::{Facts, VolumeUse};
 use crate::spec::userns;
 use crate::spec::{self, MountError, Planned, SpecError};
-use crate::{Engine, machine, names};
+use crate::{Engine, machine, names, user_mode};
 
 /// The reserved image: this machine's own root file system.
 pub const HOST_IMAGE: &str = "host";
@@ -196,7 +196,8 @@ impl Engine {
                 reason: "use `--network host` or `--network none`",
             });
         }
-        if network != NetworkMode::Bridge && !config.ports.is_empty() {
+        self.check_user_mode(&network)?;
+        if !user_mode::publishes(&network) && !config.ports.is_empty() {
             let mode = if network == NetworkMode::Host { "host" } else { "none" };
             warnings.push(format!("Published ports are discarded when using {mode} network mode"));
             config.ports.clear();
@@ -219,10 +220,10 @@ impl Engine {
         }
     }
 
-    /// The network a container joins when it says nothing: the bridge, or none at all where a bridge needs root.
+    /// The network a container joins when it says nothing: the bridge, or without root a helper's.
     pub(crate) fn network_mode(&self, config: &ContainerConfig) -> NetworkMode {
-        let default = if self.options.rootless { NetworkMode::None } else { NetworkMode::Bridge };
-        config.network.clone().unwrap_or(default)
+        let default = || if self.options.rootless { user_mode::default_mode() } else { NetworkMode::Bridge };
+        config.network.clone().unwrap_or_else(default)
     }
 
     fn find_image(

@@ -65,6 +65,17 @@ pub struct UserModePlan {
     pub directory: PathBuf,
 }
 
+impl UserModePlan {
+    /// The address that the name space gets, as far as it is known beforehand.
+    #[must_use]
+    pub fn address(&self) -> Option<IpAddr> {
+        match self.driver {
+            UserModeDriver::Pasta => None,
+            UserModeDriver::Slirp4netns => Some(slirp::address(&self.options).into()),
+        }
+    }
+}
+
 /// Why a name space has no way to the outside. No helper is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum UserModeError {
@@ -170,12 +181,6 @@ impl UserModeDriver {
             UserModeDriver::Pasta => pasta::RESOLVER,
             UserModeDriver::Slirp4netns => Ipv4Addr::new(10, 0, 2, 3),
         }
-    }
-
-    /// The address that the name space gets, where it is always the same.
-    #[must_use]
-    pub fn address(self) -> Option<IpAddr> {
-        (self == UserModeDriver::Slirp4netns).then_some(IpAddr::V4(slirp::ADDRESS))
     }
 
     /// The program's file in `path`, a list as in `PATH`, and in the usual places.

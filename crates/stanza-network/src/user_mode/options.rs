@@ -19,7 +19,7 @@ impl Classify for OptionError {
     }
 }
 
-/// Turns a list with commas into the program's own options.
+/// Turns the words of a list with commas into the program's own options.
 ///
 /// pasta's are its own (`man pasta`), and a comma stands for a space: `-T,5432`. Those that would lead it to another name
 /// space or away from its owner are refused. `--map-gw` is Podman's: the gateway's address is the host's loopback.
@@ -29,8 +29,8 @@ impl Classify for OptionError {
 ///
 /// # Errors
 /// When there is no such option.
-pub fn parse_options(driver: UserModeDriver, text: &str) -> Result<Vec<String>, OptionError> {
-    let words = text.split(',').filter(|word| !word.is_empty());
+pub fn parse_options(driver: UserModeDriver, words: &[String]) -> Result<Vec<String>, OptionError> {
+    let words = words.iter().map(String::as_str);
     match driver {
         UserModeDriver::Pasta => words.map(pasta).collect(),
         UserModeDriver::Slirp4netns => words.map(slirp).collect(),
@@ -94,9 +94,14 @@ fn slirp(word: &str) -> Result<String, OptionError> {
 mod tests {
     use super::*;
 
+    fn parse(driver: UserModeDriver, text: &str) -> Result<Vec<String>, OptionError> {
+        let words: Vec<String> = text.split(',').filter(|word| !word.is_empty()).map(str::to_owned).collect();
+        parse_options(driver, &words)
+    }
+
     #[test]
     fn options_of_pasta_are_its_own_but_for_those_of_its_owner() {
-        let parse = |text| parse_options(UserModeDriver::Pasta, text);
+        let parse = |text| parse(UserModeDriver::Pasta, text);
         assert_eq!(
             parse("-T,5432,--map-gw"),
             Ok(vec!["-T".to_owned(), "5432".to_owned(), "--map-gw".to_owned()])
@@ -110,7 +115,7 @@ mod tests {
 
     #[test]
     fn options_of_slirp4netns_are_podmans() {
-        let parse = |text| parse_options(UserModeDriver::Slirp4netns, text);
+        let parse = |text| parse(UserModeDriver::Slirp4netns, text);
         assert_eq!(
             parse("mtu=1500,cidr=10.9.0.0/24,outbound_addr=eth0"),
             Ok(["--mtu=1500", "--cidr=10.9.0.0/24", "--outbound-addr=eth0"].map(str::to_owned).to_vec())

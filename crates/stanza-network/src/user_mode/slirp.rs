@@ -81,7 +81,7 @@ pub(super) fn address_in(cidr: &str) -> Option<Ipv4Addr> {
     (subnet.prefix() <= 25).then_some(address)
 }
 
-fn address(options: &[String]) -> Ipv4Addr {
+pub(super) fn address(options: &[String]) -> Ipv4Addr {
     let cidr = options.iter().find_map(|option| option.strip_prefix("--cidr="));
     cidr.and_then(address_in).unwrap_or(ADDRESS)
 }

@@ -27,7 +27,7 @@ use std::os::unix::net::UnixStream;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
 use stanza_container::{CgroupEntry, Init, Launch, Manner, launch};
-use stanza_network::{Attachment, NetworkPlan};
+use stanza_network::{Attachment, NetworkPlan, PortMap, UserMode};
 use stanza_spec::Instant;
 use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time, receive_descriptors};
 
@@ -65,6 +65,7 @@ pub fn monitor_main() -> i32 {
         start_lock,
         cgroup: None,
         attachment: None,
+        user_mode: None,
         init: None,
         streams: None,
         running: None,
@@ -109,6 +110,8 @@ struct Monitor {
     start_lock: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     attachment: Option<Attachment>,
+    /// The program that leads out of the network namespace.
+    user_mode: Option<UserMode>,
     init: Option<Init>,
     streams: Option<Streams>,
     running: Option<Running>,
@@ -218,8 +221,11 @@ impl Monitor {
             .map_err(|error| Refusal::of_io("failed to read the system call filter", &error))?;
         let (stdio, streams) =
             Streams::open(&self.plan).map_err(|error| Refusal::of_io("failed to make pipes", &error))?;
-        let mut attendant =
-            NetworkAttendant { network: &self.plan.network, attachment: &mut self.attachment };
+        let mut attendant = NetworkAttendant {
+            network: &self.plan.network,
+            attachment: &mut self.attachment,
+            user_mode: &mut self.user_mode,
+        };
         let init = launch(Launch {
             spec: &self.plan.spec,
             rootfs: &self.plan.rootfs,
@@ -262,6 +268,15 @@ impl Monitor {
         })
     }
 
+    /// The published ports with the host ports that were really taken.
+    fn ports(&self) -> &[PortMap] {
+        match (&self.attachment, &self.user_mode) {
+            (Some(attachment), _) => attachment.ports(),
+            (None, Some(user_mode)) => user_mode.ports(),
+            (None, None) => &[],
+        }
+    }
+
     fn announce_start(&mut self) {
         let Some(init) = &self.init else { return };
         let running = Running {
@@ -269,7 +284,7 @@ impl Monitor {
             start_time: process_start_time(init.pid).unwrap_or(0),
             boot_id: stanza_sys::boot_id().unwrap_or_default(),
             started_at: Instant::now().rfc3339(),
-            ports: self.attachment.as_ref().map(|attachment| attachment.ports().to_vec()).unwrap_or_default(),
+            ports: self.ports().to_vec(),
         };
         let text = serde_json::to_vec(&running).unwrap_or_default();
         if let Err(error) = paths::replace(&paths::state(&self.plan.state_dir), &text) {

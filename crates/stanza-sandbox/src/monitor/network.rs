@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 
 use rustix::process::Pid;
 use stanza_container::Attendant;
-use stanza_network::{Attachment, NetworkPlan};
+use stanza_network::{Attachment, NetworkPlan, UserMode};
 
 use super::Monitor;
 use crate::error::chain;
@@ -16,14 +16,23 @@ use crate::plan::NetworkChange;
 pub(super) struct NetworkAttendant<'a> {
     pub(super) network: &'a NetworkPlan,
     pub(super) attachment: &'a mut Option<Attachment>,
+    pub(super) user_mode: &'a mut Option<UserMode>,
 }
 
 impl Attendant for NetworkAttendant<'_> {
     fn attach(&mut self, pid: Pid) -> Result<(), String> {
-        let NetworkPlan::Endpoints(plan) = self.network else { return Ok(()) };
-        let namespace = namespace_of(pid.as_raw_nonzero().get())?;
-        let attached = stanza_network::attach(plan, namespace.as_fd());
-        *self.attachment = Some(attached.map_err(|error| chain(&error))?);
+        let namespace = || namespace_of(pid.as_raw_nonzero().get());
+        match self.network {
+            NetworkPlan::Endpoints(plan) => {
+                let attached = stanza_network::attach(plan, namespace()?.as_fd());
+                *self.attachment = Some(attached.map_err(|error| chain(&error))?);
+            }
+            NetworkPlan::UserMode(plan) => {
+                let started = stanza_network::start_user_mode(plan, namespace()?.as_fd());
+                *self.user_mode = Some(started.map_err(|error| chain(&error))?);
+            }
+            NetworkPlan::None | NetworkPlan::Host => {}
+        }
         Ok(())
     }
 }
