@@ -146,6 +146,10 @@ impl Classify for UserModeError {
                 "users need to read and write `/dev/net/tun`: `modprobe tun`, `chmod 666 /dev/net/tun`"
                     .to_owned(),
             ),
+            UserModeError::Failed { text, .. } if text.contains("interface not usable") => Some(
+                "no route leads out of this machine: `--network slirp4netns` and `--network none` need none"
+                    .to_owned(),
+            ),
             UserModeError::Failed { .. } | UserModeError::Late { .. } => {
                 Some("`--network none` needs no way out, `--network host` has the host's".to_owned())
             }
@@ -194,7 +198,8 @@ impl UserModeDriver {
     }
 }
 
-/// The driver and its file: the `wanted` one, else pasta when it is installed, else slirp4netns.
+/// The driver and its file: the `wanted` one, else pasta when it is installed, else slirp4netns. Without a wish slirp4netns
+/// goes first where no route leads out: pasta copies the addresses of that route's device, and does not start without.
 ///
 /// `path` is a list of directories as in `PATH`.
 ///
@@ -206,12 +211,36 @@ pub fn choose_user_mode(
 ) -> Result<(UserModeDriver, PathBuf), UserModeError> {
     let drivers = match wanted {
         Some(driver) => vec![driver],
-        None => vec![UserModeDriver::Pasta, UserModeDriver::Slirp4netns],
+        None if has_default_route() => vec![UserModeDriver::Pasta, UserModeDriver::Slirp4netns],
+        None => vec![UserModeDriver::Slirp4netns, UserModeDriver::Pasta],
     };
     drivers
         .into_iter()
         .find_map(|driver| Some((driver, driver.find(path)?)))
         .ok_or(UserModeError::NotInstalled(wanted))
+}
+
+/// Whether the network that the caller is in leads anywhere; yes where it cannot be told.
+fn has_default_route() -> bool {
+    let read = std::fs::read_to_string;
+    match (read("/proc/net/route"), read("/proc/net/ipv6_route")) {
+        (Err(_), Err(_)) => true,
+        (v4, v6) => leads_out(&v4.unwrap_or_default(), &v6.unwrap_or_default()),
+    }
+}
+
+/// The kernel's own tables (`proc_net(5)`): a destination and a mask of zeros, on another device than loopback.
+fn leads_out(v4: &str, v6: &str) -> bool {
+    let v4 = v4.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.get(1) == Some(&"00000000") && fields.get(7) == Some(&"00000000")
+    });
+    let v6 = v6.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let everywhere = fields.first().is_some_and(|network| network.bytes().all(|digit| digit == b'0'));
+        everywhere && fields.get(1) == Some(&"00") && fields.last().is_some_and(|device| *device != "lo")
+    });
+    v4 || v6
 }
 
 /// A helper that runs. Dropped, it ends.
@@ -345,6 +374,19 @@ mod tests {
             "search lan\nnameserver 10.0.2.3\nnameserver 192.0.2.53\nnameserver 2001:db8::53\noptions edns0\n"
         );
         assert_eq!(user_mode_resolv_conf(UserModeDriver::Pasta, ""), "nameserver 169.254.1.1\n");
+    }
+
+    #[test]
+    fn a_default_route_of_either_family_leads_out_but_not_by_loopback() {
+        let head = "Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT\n";
+        let v4 = |line: &str| format!("{head}{line}\n");
+        let zeros = "0".repeat(32);
+        let v6 = |device: &str| {
+            format!("{zeros} 00 {zeros} 00 {zeros} ffffffff 00000001 00000000 00200200     {device}\n")
+        };
+        assert!(leads_out(&v4("eth0 00000000 0202020A 0003 0 0 0 00000000 0 0 0"), ""));
+        assert!(!leads_out(&v4("eth0 0002000A 00000000 0001 0 0 0 00FFFFFF 0 0 0"), &v6("lo")));
+        assert!(leads_out(head, &v6("eth0")));
     }
 
     #[test]

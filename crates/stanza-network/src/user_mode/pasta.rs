@@ -3,7 +3,10 @@
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 
+use sha2::{Digest as _, Sha256};
 use stanza_spec::Protocol;
 
 use super::process::{Process, Ready};
@@ -37,6 +40,11 @@ fn arguments(plan: &UserModePlan, ports: &[PortMap], mount_point: &str) -> Vec<S
     if !has(&["--dns-forward"]) {
         words.extend(["--dns-forward".to_owned(), RESOLVER.to_string()]);
     }
+    // As long as pasta has to learn it from what comes out, its first packets go to everybody's address, and no TCP
+    // answers there: a server that has sent nothing yet would not be reachable.
+    if !has(&["--ns-mac-addr"]) {
+        words.extend(["--ns-mac-addr".to_owned(), hardware_address(&plan.directory)]);
+    }
     // What is not named would be `auto`: every port that anybody listens on.
     for (protocol, names) in [(Protocol::Tcp, ["-t", "--tcp-ports"]), (Protocol::Udp, ["-u", "--udp-ports"])]
     {
@@ -55,6 +63,12 @@ fn arguments(plan: &UserModePlan, ports: &[PortMap], mount_point: &str) -> Vec<S
     words.extend(plan.options.iter().filter(|option| *option != MAP_GATEWAY).cloned());
     words.extend(["--netns".to_owned(), mount_point.to_owned()]);
     words
+}
+
+/// Locally administered, unicast, and another one for each directory: IPv6 addresses may follow from it.
+fn hardware_address(directory: &Path) -> String {
+    let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(directory.as_os_str().as_bytes()).into();
+    format!("02:55:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
 }
 
 /// A published port in pasta's words, as `192.0.2.1/8080:80`.
@@ -93,13 +107,13 @@ mod tests {
     fn nothing_is_forwarded_that_was_not_asked_for() {
         assert_eq!(
             arguments(&plan(&[]), &[], "/run/c/netns").join(" "),
-            "--foreground --quiet --config-net --pid /proc/self/fd/1 --no-map-gw --dns-forward 169.254.1.1 -t none \
-             -u none -T none -U none --netns /run/c/netns"
+            "--foreground --quiet --config-net --pid /proc/self/fd/1 --no-map-gw --dns-forward 169.254.1.1 \
+             --ns-mac-addr 02:55:7b:99:c1:d0 -t none -u none -T none -U none --netns /run/c/netns"
         );
         assert_eq!(
             arguments(&plan(&["--map-gw", "-T", "5432", "--tcp-ports=7"]), &[], "/n").join(" "),
-            "--foreground --quiet --config-net --pid /proc/self/fd/1 --dns-forward 169.254.1.1 -u none -U none -T 5432 \
-             --tcp-ports=7 --netns /n"
+            "--foreground --quiet --config-net --pid /proc/self/fd/1 --dns-forward 169.254.1.1 --ns-mac-addr 02:55:7b:99:c1:d0 -u none \
+             -U none -T 5432 --tcp-ports=7 --netns /n"
         );
     }
 

@@ -71,7 +71,7 @@ impl Process {
                 null.as_fd()
             }
         };
-        let child = Child::new(&plan.program, &arguments, &mount_point, netns)
+        let child = Child::new(&plan.program, &arguments, &mount_point, &plan.directory, netns)
             .map_err(prepare(driver, "write the command line"))?;
         match clone_process(CloneFlags::MOUNT, None).map_err(prepare(driver, "start a process"))? {
             Cloned::Child => {
@@ -149,7 +149,7 @@ struct Child {
     program: CStringArray,
     arguments: CStringArray,
     environment: CStringArray,
-    /// The name space by descriptor, then where it is mounted.
+    /// The name space by descriptor, where it is mounted, and the directory to be in.
     places: CStringArray,
     netns: i32,
     owner: Pid,
@@ -160,6 +160,7 @@ impl Child {
         program: &Path,
         arguments: &[String],
         mount_point: &Path,
+        directory: &Path,
         netns: BorrowedFd<'_>,
     ) -> io::Result<Child> {
         let name = program.file_name().unwrap_or(program.as_os_str());
@@ -169,7 +170,11 @@ impl Child {
             program: CStringArray::new([program.as_os_str().as_bytes()])?,
             arguments: CStringArray::new(words)?,
             environment: CStringArray::new::<&str>([])?,
-            places: CStringArray::new([descriptor.as_bytes(), mount_point.as_os_str().as_bytes()])?,
+            places: CStringArray::new([
+                descriptor.as_bytes(),
+                mount_point.as_os_str().as_bytes(),
+                directory.as_os_str().as_bytes(),
+            ])?,
             netns: netns.as_raw_fd(),
             owner: rustix::process::getpid(),
         })
@@ -199,9 +204,10 @@ impl Child {
             stanza_sys::exit_process(0);
         }
         let mut places = self.places.iter();
-        if let (Some(source), Some(target)) = (places.next(), places.next()) {
+        if let (Some(source), Some(target), Some(directory)) = (places.next(), places.next(), places.next()) {
             mount_change(c"/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)?;
             mount_bind(source, target)?;
+            rustix::process::chdir(directory)?;
         }
         debug_assert!(self.netns > 2, "the standard descriptors are taken");
         rustix::stdio::dup2_stdin(stdin)?;

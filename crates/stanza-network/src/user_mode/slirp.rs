@@ -1,8 +1,9 @@
 //! slirp4netns's command line, and its socket for published ports.
 
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -18,6 +19,9 @@ pub(super) const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 100);
 pub(super) const HOST_LOOPBACK: &str = "+host-loopback";
 /// Stands for leaving `--enable-ipv6` out.
 pub(super) const NO_IPV6: &str = "-ipv6";
+/// Its socket, in the plan's directory, which it is started in: an address of a socket has room for 107 bytes only, less
+/// than a path with a container's id may need.
+const SOCKET: &str = "slirp4netns.sock";
 /// The device inside.
 const DEVICE: &str = "tap0";
 
@@ -26,35 +30,29 @@ pub(super) fn start(
     ports: &[PortMap],
     netns: BorrowedFd<'_>,
 ) -> Result<Process, UserModeError> {
-    let socket = plan.directory.join("slirp4netns.sock");
-    let _ = std::fs::remove_file(&socket);
+    let _ = std::fs::remove_file(plan.directory.join(SOCKET));
     // The sandbox needs what not every place allows: a kernel that lets users mount, a resolv.conf in /etc or /run.
-    let sandboxed = attempt(plan, &socket, &["--enable-sandbox", "--enable-seccomp"], netns);
+    let sandboxed = attempt(plan, &["--enable-sandbox", "--enable-seccomp"], netns);
     let process = match sandboxed {
         Err(UserModeError::Failed { text, .. }) if text.contains("sandbox") || text.contains("seccomp") => {
-            attempt(plan, &socket, &[], netns)?
+            attempt(plan, &[], netns)?
         }
         other => other?,
     };
     for port in ports {
-        publish(plan, &socket, port)?;
+        publish(plan, port)?;
     }
     Ok(process)
 }
 
-fn attempt(
-    plan: &UserModePlan,
-    socket: &Path,
-    walls: &[&str],
-    netns: BorrowedFd<'_>,
-) -> Result<Process, UserModeError> {
+fn attempt(plan: &UserModePlan, walls: &[&str], netns: BorrowedFd<'_>) -> Result<Process, UserModeError> {
     Process::start(plan, netns, |mount_point| {
-        (arguments(&plan.options, socket, walls, mount_point), Ready::Descriptor("--ready-fd="))
+        (arguments(&plan.options, walls, mount_point), Ready::Descriptor("--ready-fd="))
     })
 }
 
 /// All words after the program's name, but for the descriptor that it tells its readiness by.
-fn arguments(options: &[String], socket: &Path, walls: &[&str], mount_point: &str) -> Vec<String> {
+fn arguments(options: &[String], walls: &[&str], mount_point: &str) -> Vec<String> {
     let has = |word: &str| options.iter().any(|option| option.starts_with(word));
     let mut words = vec!["--configure".to_owned()];
     words.extend(walls.iter().map(|word| (*word).to_owned()));
@@ -68,7 +66,7 @@ fn arguments(options: &[String], socket: &Path, walls: &[&str], mount_point: &st
         words.push("--mtu=65520".to_owned());
     }
     words.extend(options.iter().filter(|option| option.starts_with("--")).cloned());
-    words.push(format!("--api-socket={}", socket.display()));
+    words.push(format!("--api-socket={SOCKET}"));
     words.extend(["--netns-type=path".to_owned(), mount_point.to_owned(), DEVICE.to_owned()]);
     words
 }
@@ -86,8 +84,8 @@ pub(super) fn address(options: &[String]) -> Ipv4Addr {
     cidr.and_then(address_in).unwrap_or(ADDRESS)
 }
 
-fn publish(plan: &UserModePlan, socket: &Path, port: &PortMap) -> Result<(), UserModeError> {
-    let answer = ask(socket, &request(port, address(&plan.options)))
+fn publish(plan: &UserModePlan, port: &PortMap) -> Result<(), UserModeError> {
+    let answer = ask(&plan.directory, &request(port, address(&plan.options)))
         .map_err(prepare(UserModeDriver::Slirp4netns, "publish a port"))?;
     if answer.contains("\"return\"") {
         return Ok(());
@@ -111,8 +109,9 @@ fn request(port: &PortMap, guest: Ipv4Addr) -> String {
     )
 }
 
-fn ask(socket: &Path, request: &str) -> io::Result<String> {
-    let mut stream = UnixStream::connect(socket)?;
+fn ask(directory: &Path, request: &str) -> io::Result<String> {
+    let directory = File::open(directory)?;
+    let mut stream = UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", directory.as_raw_fd()))?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(request.as_bytes())?;
     stream.shutdown(std::net::Shutdown::Write)?;
@@ -127,17 +126,17 @@ mod tests {
 
     #[test]
     fn the_command_line_keeps_the_hosts_loopback_out_of_reach() {
-        let text = arguments(&[], Path::new("/s"), &["--enable-sandbox"], "/n").join(" ");
+        let text = arguments(&[], &["--enable-sandbox"], "/n").join(" ");
         assert_eq!(
             text,
-            "--configure --enable-sandbox --disable-host-loopback --enable-ipv6 --mtu=65520 --api-socket=/s \
+            "--configure --enable-sandbox --disable-host-loopback --enable-ipv6 --mtu=65520 --api-socket=slirp4netns.sock \
              --netns-type=path /n tap0"
         );
         let options = ["", HOST_LOOPBACK, NO_IPV6, "--mtu=1500", "--cidr=10.9.0.0/24"].map(str::to_owned);
-        let text = arguments(&options, Path::new("/s"), &[], "/n").join(" ");
+        let text = arguments(&options, &[], "/n").join(" ");
         assert_eq!(
             text,
-            "--configure --mtu=1500 --cidr=10.9.0.0/24 --api-socket=/s --netns-type=path /n tap0"
+            "--configure --mtu=1500 --cidr=10.9.0.0/24 --api-socket=slirp4netns.sock --netns-type=path /n tap0"
         );
         assert_eq!(address(&options), Ipv4Addr::new(10, 9, 0, 100));
     }

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use rustix::process::Pid;
 use stanza_container::Attendant;
 use stanza_network::{Attachment, NetworkPlan, UserMode};
+use stanza_spec::Classify;
 
 use super::Monitor;
 use crate::error::chain;
@@ -29,7 +30,7 @@ impl Attendant for NetworkAttendant<'_> {
             }
             NetworkPlan::UserMode(plan) => {
                 let started = stanza_network::start_user_mode(plan, namespace()?.as_fd());
-                *self.user_mode = Some(started.map_err(|error| chain(&error))?);
+                *self.user_mode = Some(started.map_err(|error| with_hint(&error))?);
             }
             NetworkPlan::None | NetworkPlan::Host => {}
         }
@@ -40,6 +41,12 @@ impl Attendant for NetworkAttendant<'_> {
 fn namespace_of(pid: i32) -> Result<File, String> {
     let path = format!("/proc/{pid}/ns/net");
     File::open(path).map_err(|error| format!("failed to open the network namespace: {error}"))
+}
+
+/// A failure of a launch is a text: what could help is its end.
+fn with_hint(error: &(impl Classify + 'static)) -> String {
+    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    chain(error) + &hint
 }
 
 impl Monitor {
