@@ -37,7 +37,7 @@ fn outside(stanza: &Stanza) -> Result<Network, String> {
 }
 
 fn at(address: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(address.parse().unwrap(), port)
+    SocketAddr::new(address.parse().expect("an address"), port)
 }
 
 /// Serves `text` and the client's address to one connection after the other, in the network of a process.
@@ -45,11 +45,11 @@ fn at(address: &str, port: u16) -> SocketAddr {
 /// The client speaks first: pasta of 2023 (Debian 12) does not tell the container that a connection from elsewhere than
 /// loopback is there until the client has sent something.
 fn serve_tcp(pid: u32, address: &str, port: u16, text: &'static str) {
-    let listener = in_network_of(pid, || TcpListener::bind(at(address, port)).unwrap());
+    let listener = in_network_of(pid, || TcpListener::bind(at(address, port)).expect("the port is free"));
     thread::spawn(move || {
         for stream in listener.incoming() {
             let Ok(mut stream) = stream else { return };
-            let peer = stream.peer_addr().unwrap().ip();
+            let peer = stream.peer_addr().map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
             let _ = stream.read_exact(&mut [0; 5]);
             let _ = write!(stream, "{text} {peer}");
         }
@@ -57,7 +57,7 @@ fn serve_tcp(pid: u32, address: &str, port: u16, text: &'static str) {
 }
 
 fn serve_udp(pid: u32, address: &str, port: u16, text: &'static str) {
-    let socket = in_network_of(pid, || UdpSocket::bind(at(address, port)).unwrap());
+    let socket = in_network_of(pid, || UdpSocket::bind(at(address, port)).expect("the port is free"));
     thread::spawn(move || {
         let mut buffer = [0; 100];
         while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
@@ -96,8 +96,10 @@ fn start(stanza: &Stanza, options: &[&str]) -> u32 {
 /// The program that leads out: the monitor's other child.
 fn helper(stanza: &Stanza) -> u32 {
     let (monitor, init) = (stanza.monitor("c1"), stanza.pid("c1"));
-    let children = std::fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap();
-    let mut others = children.split_whitespace().map(|pid| pid.parse().unwrap()).filter(|pid| *pid != init);
+    let children =
+        std::fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).expect("it lives");
+    let mut others =
+        children.split_whitespace().map(|pid| pid.parse().expect("a number")).filter(|pid| *pid != init);
     others.next().expect("a helper runs")
 }
 
@@ -114,7 +116,7 @@ fn both_ways(options: &[&str], client_inside: &str) {
         Ok(outside) => outside,
         Err(reason) => skip!("{reason}"),
     };
-    let host = stanza.network().unwrap();
+    let host = stanza.network().expect("it was wished for");
     let before = stanza.leftovers();
     let ports = ["-p", "8080:80", "-p", "127.0.0.1:8081:80", "-p", "8053:53/udp"];
     let pid = start(&stanza, &[options, &ports].concat());
@@ -124,12 +126,15 @@ fn both_ways(options: &[&str], client_inside: &str) {
     serve_tcp(outside.pid(), GATEWAY, 7000, "outside");
     serve_udp(outside.pid(), GATEWAY, 7000, "outside");
     // In goes first: a container that has sent nothing yet is reached too.
-    assert_eq!(ask_tcp(outside.pid(), at(HOST, 8080)).unwrap(), format!("inside {GATEWAY}"));
-    assert_eq!(ask_udp(outside.pid(), at(HOST, 8053)).unwrap(), format!("inside {GATEWAY}"));
-    assert_eq!(ask_tcp(host.pid(), at("127.0.0.1", 8081)).unwrap(), format!("inside {client_inside}"));
+    assert_eq!(ask_tcp(outside.pid(), at(HOST, 8080)).expect("an answer"), format!("inside {GATEWAY}"));
+    assert_eq!(ask_udp(outside.pid(), at(HOST, 8053)).expect("an answer"), format!("inside {GATEWAY}"));
+    assert_eq!(
+        ask_tcp(host.pid(), at("127.0.0.1", 8081)).expect("an answer"),
+        format!("inside {client_inside}")
+    );
     assert!(ask_tcp(outside.pid(), at(HOST, 8081)).is_err(), "a port of loopback only is not outside");
-    assert_eq!(ask_tcp(pid, at(GATEWAY, 7000)).unwrap(), format!("outside {HOST}"));
-    assert_eq!(ask_udp(pid, at(GATEWAY, 7000)).unwrap(), format!("outside {HOST}"));
+    assert_eq!(ask_tcp(pid, at(GATEWAY, 7000)).expect("an answer"), format!("outside {HOST}"));
+    assert_eq!(ask_udp(pid, at(GATEWAY, 7000)).expect("an answer"), format!("outside {HOST}"));
     assert_eq!(
         stanza.ok(&["ps", "--format", "{{.Ports}}"]),
         "0.0.0.0:8053->53/udp, 0.0.0.0:8080->80/tcp, 127.0.0.1:8081->80/tcp"
@@ -166,7 +171,7 @@ fn from_loopback(network: &str, address: &str) -> Option<std::io::Result<String>
         stanza_test::skipped("no name spaces or helpers");
         return None;
     };
-    serve_tcp(stanza.network().unwrap().pid(), "127.0.0.1", 7001, "loopback");
+    serve_tcp(stanza.network().expect("it was wished for").pid(), "127.0.0.1", 7001, "loopback");
     let pid = start(&stanza, &["--network", network]);
     Some(ask_tcp(pid, at(address, 7001)))
 }
