@@ -54,6 +54,7 @@ mod start;
 mod stats;
 mod stop;
 mod system;
+mod user_mode;
 mod verify;
 mod volumes;
 mod wait;

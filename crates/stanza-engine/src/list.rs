@@ -271,7 +271,9 @@ fn matches(container: &Container, filters: &Filters) -> Result<bool, FilterError
     let mode = match container.network {
         NetworkMode::None => "none",
         NetworkMode::Host => "host",
-        _ => "",
+        NetworkMode::Pasta(_) => "pasta",
+        NetworkMode::Slirp4netns(_) => "slirp4netns",
+        NetworkMode::Bridge | NetworkMode::Container(_) | NetworkMode::Cni(_) => "",
     };
     let is_in = |value: &str| {
         let by_id = |id: &str| value.len() >= 4 && id.starts_with(value);

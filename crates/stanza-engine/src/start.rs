@@ -55,6 +55,9 @@ pub enum StartError {
     /// Its networks, or no address left in them.
     #[error("cannot join its networks")]
     Network(#[source] Box<NetworkError>),
+    /// The way out of its network namespace.
+    #[error(transparent)]
+    UserMode(#[from] stanza_network::UserModeError),
     /// A file or directory.
     #[error("cannot {what} `{}`", path.display())]
     File {
@@ -88,6 +91,7 @@ impl Classify for StartError {
             StartError::Seccomp(error) => error.kind(),
             StartError::Cgroup(error) => error.kind(),
             StartError::Network(error) => error.kind(),
+            StartError::UserMode(error) => error.kind(),
             StartError::File { source, .. } => ErrorKind::of_io(source),
             StartError::Sandbox(error) => error.kind(),
             StartError::Status(error) => error.kind(),
@@ -104,6 +108,7 @@ impl Classify for StartError {
             StartError::Seccomp(error) => error.hint(),
             StartError::Cgroup(error) => error.hint(),
             StartError::Network(error) => error.hint(),
+            StartError::UserMode(error) => error.hint(),
             StartError::Sandbox(error) => error.hint(),
             StartError::Status(error) => error.hint(),
             StartError::Database(error) => error.hint(),
@@ -257,7 +262,10 @@ impl Engine {
             path: run_dirs,
             source,
         })?;
-        let network = self.network_plan(record)?;
+        let network = match self.user_mode_plan(record)? {
+            Some(plan) => NetworkPlan::UserMode(plan),
+            None => self.network_plan(record)?,
+        };
         let cgroup = self.cgroup_plan(record, &ready.planned.spec, warnings)?;
         let seccomp = self.ensure_filter(config, &ready.planned.capabilities)?;
         self.write_files(record, &network, &state_dir)?;

@@ -44,9 +44,11 @@ pub mod names;
 mod netlink;
 mod plan;
 mod ports;
+pub mod proxy;
 mod reload;
 mod rules;
 mod subnet;
+mod user_mode;
 
 pub use attach::{AttachError, Attachment, Proxied, attach};
 pub use bridge::is_own_bridge;
@@ -67,3 +69,7 @@ pub use plan::{
 };
 pub use reload::{ReloadError, reload};
 pub use subnet::{Subnet, SubnetError};
+pub use user_mode::{
+    OptionError, UserMode, UserModeDriver, UserModeError, UserModePlan, choose_user_mode, parse_options,
+    start_user_mode, user_mode_resolv_conf,
+};

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use stanza_spec::{ContainerId, PortRequest, Protocol};
 
-use crate::Subnet;
 use crate::dns::ResolverPlan;
+use crate::{Subnet, UserModePlan};
 
 /// The bridge of the default network.
 pub const DEFAULT_BRIDGE: &str = "stanza0";
@@ -31,6 +31,8 @@ pub enum NetworkPlan {
     },
     /// A namespace of its own, joined to networks.
     Endpoints(EndpointsPlan),
+    /// A namespace of its own with a way to the outside by a program of the user's.
+    UserMode(UserModePlan),
 }
 
 /// A network that containers join.

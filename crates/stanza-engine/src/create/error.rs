@@ -39,6 +39,9 @@ pub enum CreateError {
     /// The request cannot become a container.
     #[error(transparent)]
     Spec(#[from] SpecError),
+    /// The network's helper has no such option.
+    #[error(transparent)]
+    NetworkOption(#[from] stanza_network::OptionError),
     /// The image is not in the store, and may not be pulled or cannot be named at a registry.
     #[error(transparent)]
     Image(#[from] ResolveError),
@@ -180,6 +183,7 @@ impl Classify for CreateError {
     fn kind(&self) -> ErrorKind {
         match self {
             CreateError::Name(_) => ErrorKind::InvalidArgument,
+            CreateError::NetworkOption(error) => error.kind(),
             CreateError::NameTaken { .. } => ErrorKind::AlreadyExists,
             CreateError::Unsupported { .. } => ErrorKind::Unsupported,
             CreateError::Spec(error) => error.kind(),

@@ -6,12 +6,17 @@ use super::CreateError;
 use crate::Engine;
 use crate::networks::{self, NetworkError};
 use crate::spec::SpecError;
+use crate::user_mode;
 
-/// The kind of network that a container gets when it says nothing: the bridge, or none at all where a bridge needs root.
+/// In Docker's words.
+const MIXED: &str = "cannot attach both user-defined and non-user-defined network-modes";
+
+/// The kind of network that a container gets when it says nothing: the bridge, or a helper's where a bridge needs root.
 pub(crate) fn network_mode(config: &ContainerConfig, rootless: bool) -> NetworkMode {
-    let default =
-        if rootless && config.networks.is_empty() { NetworkMode::None } else { NetworkMode::Bridge };
-    config.network.clone().unwrap_or(default)
+    let default = || {
+        if rootless && config.networks.is_empty() { user_mode::default_mode() } else { NetworkMode::Bridge }
+    };
+    config.network.clone().unwrap_or_else(default)
 }
 
 impl Engine {
@@ -32,7 +37,7 @@ impl Engine {
             NetworkMode::Bridge if self.options.rootless => {
                 return Err(unsupported(
                     "`--network bridge` without root",
-                    "use `--network host` or `--network none`",
+                    "use `--network pasta`, `slirp4netns`, `host` or `none`",
                 ));
             }
             NetworkMode::Bridge => return self.check_endpoints(config),
@@ -42,17 +47,18 @@ impl Engine {
                 config.network = Some(NetworkMode::Container(other.to_string()));
                 return Ok(());
             }
-            NetworkMode::Pasta(_) => return Err(unsupported("`--network pasta`", "")),
-            NetworkMode::Slirp4netns(_) => return Err(unsupported("`--network slirp4netns`", "")),
+            NetworkMode::Pasta(_) | NetworkMode::Slirp4netns(_) => {
+                if !config.networks.is_empty() {
+                    return Err(SpecError::Conflict(MIXED).into());
+                }
+                return self.check_user_mode(&mode);
+            }
             NetworkMode::Cni(_) => return Err(unsupported("`--network cni:NAME`", "")),
             NetworkMode::None | NetworkMode::Host => {}
         }
         let word = if mode == NetworkMode::Host { "host" } else { "none" };
         if !config.networks.is_empty() {
-            return Err(SpecError::Conflict(
-                "cannot attach both user-defined and non-user-defined network-modes",
-            )
-            .into());
+            return Err(SpecError::Conflict(MIXED).into());
         }
         if !config.ports.is_empty() || config.publish_all {
             warnings.push(format!("Published ports are discarded when using {word} network mode"));
@@ -89,7 +95,7 @@ impl Engine {
 fn check_shared(config: &ContainerConfig) -> Result<(), SpecError> {
     let conflicts = [
         (config.hostname.is_some(), "hostname and the network mode"),
-        (!config.networks.is_empty(), "cannot attach both user-defined and non-user-defined network-modes"),
+        (!config.networks.is_empty(), MIXED),
         (
             !config.ports.is_empty() || config.publish_all,
             "port publishing and the container type network mode",

@@ -7,8 +7,8 @@ use stanza_network::{Endpoint, NetworkPlan, files};
 use stanza_spec::ContainerConfig;
 
 use super::{DEFAULT, NetworkError};
-use crate::Engine;
 use crate::database::Record;
+use crate::{Engine, user_mode};
 
 /// The host's name servers.
 pub(super) const HOST_RESOLVERS: &str = "/etc/resolv.conf";
@@ -40,6 +40,9 @@ impl Engine {
         network: &NetworkPlan,
     ) -> Result<String, NetworkError> {
         let host = fs::read_to_string(HOST_RESOLVERS).unwrap_or_default();
+        if let NetworkPlan::UserMode(plan) = network {
+            return Ok(user_mode::resolv_conf(plan, &host));
+        }
         let config = self.resolver(&record.config)?;
         if matches!(network, NetworkPlan::Endpoints(plan) if plan.resolver.is_some()) {
             return Ok(files::resolver_conf(&host, &config));
@@ -100,12 +103,15 @@ impl Engine {
 fn endpoints(network: &NetworkPlan) -> &[Endpoint] {
     match network {
         NetworkPlan::Endpoints(plan) => &plan.endpoints,
-        NetworkPlan::None | NetworkPlan::Host | NetworkPlan::Join { .. } => &[],
+        _ => &[],
     }
 }
 
 fn addresses(network: &NetworkPlan) -> Vec<IpAddr> {
-    endpoints(network).iter().flat_map(Endpoint::addresses).collect()
+    match network {
+        NetworkPlan::UserMode(plan) => plan.address().into_iter().collect(),
+        _ => endpoints(network).iter().flat_map(Endpoint::addresses).collect(),
+    }
 }
 
 /// The host as the container reaches it: the bridge's address of the network that leads out, else of the first that has one.

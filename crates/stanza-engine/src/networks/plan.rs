@@ -134,7 +134,9 @@ impl Engine {
                     NetworkPlan::Endpoints(EndpointsPlan { container, endpoints, ports, publish, resolver })
                 })
             }
-            NetworkMode::Pasta(_) | NetworkMode::Slirp4netns(_) | NetworkMode::Cni(_) => {
+            // A helper's plan is the start's: nothing of it is left to be undone.
+            NetworkMode::Pasta(_) | NetworkMode::Slirp4netns(_) => Ok(NetworkPlan::None),
+            NetworkMode::Cni(_) => {
                 Err(NetworkError::Refused("this kind of network is not built yet".to_owned()))
             }
         }

@@ -29,7 +29,7 @@ use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
 use stanza_container::{CgroupEntry, Init, Launch, Manner, launch};
 use stanza_network::dns::Resolver;
-use stanza_network::{Attachment, NetworkPlan};
+use stanza_network::{Attachment, NetworkPlan, PortMap, UserMode};
 use stanza_spec::Instant;
 use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time, receive_descriptors};
 
@@ -68,6 +68,7 @@ pub fn monitor_main() -> i32 {
         cgroup: None,
         attachment: None,
         resolver: None,
+        user_mode: None,
         init: None,
         streams: None,
         running: None,
@@ -114,6 +115,8 @@ struct Monitor {
     attachment: Option<Attachment>,
     /// Tells the container who is called what, where its networks have names.
     resolver: Option<Resolver>,
+    /// The program that leads out of the network namespace.
+    user_mode: Option<UserMode>,
     init: Option<Init>,
     streams: Option<Streams>,
     running: Option<Running>,
@@ -228,6 +231,7 @@ impl Monitor {
             network: &self.plan.network,
             attachment: &mut self.attachment,
             resolver: &mut self.resolver,
+            user_mode: &mut self.user_mode,
         };
         let init = launch(Launch {
             spec: &self.plan.spec,
@@ -271,6 +275,15 @@ impl Monitor {
         })
     }
 
+    /// The published ports with the host ports that were really taken.
+    fn ports(&self) -> &[PortMap] {
+        match (&self.attachment, &self.user_mode) {
+            (Some(attachment), _) => attachment.ports(),
+            (None, Some(user_mode)) => user_mode.ports(),
+            (None, None) => &[],
+        }
+    }
+
     fn announce_start(&mut self) {
         let Some(init) = &self.init else { return };
         let running = Running {
@@ -278,7 +291,7 @@ impl Monitor {
             start_time: process_start_time(init.pid).unwrap_or(0),
             boot_id: stanza_sys::boot_id().unwrap_or_default(),
             started_at: Instant::now().rfc3339(),
-            ports: self.attachment.as_ref().map(|attachment| attachment.ports().to_vec()).unwrap_or_default(),
+            ports: self.ports().to_vec(),
         };
         let text = serde_json::to_vec(&running).unwrap_or_default();
         if let Err(error) = paths::replace(&paths::state(&self.plan.state_dir), &text) {

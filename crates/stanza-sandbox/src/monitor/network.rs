@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use rustix::process::Pid;
 use stanza_container::Attendant;
 use stanza_network::dns::{self, Resolver, ResolverPlan};
-use stanza_network::{Attachment, EndpointsPlan, NetworkPlan};
+use stanza_network::{Attachment, EndpointsPlan, NetworkPlan, UserMode};
+use stanza_spec::Classify;
 use stanza_spec::oci::runtime::LinuxNamespaceType;
 use stanza_sys::process_start_time;
 
@@ -20,19 +21,29 @@ pub(super) struct NetworkAttendant<'a> {
     pub(super) network: &'a NetworkPlan,
     pub(super) attachment: &'a mut Option<Attachment>,
     pub(super) resolver: &'a mut Option<Resolver>,
+    pub(super) user_mode: &'a mut Option<UserMode>,
 }
 
 impl Attendant for NetworkAttendant<'_> {
     fn attach(&mut self, pid: Pid) -> Result<(), String> {
-        let NetworkPlan::Endpoints(plan) = self.network else { return Ok(()) };
-        let namespace = namespace_of(pid.as_raw_nonzero().get())?;
-        let attached = stanza_network::attach(plan, namespace.as_fd());
-        *self.attachment = Some(attached.map_err(|error| chain(&error))?);
-        if let Some(resolver) = &plan.resolver {
-            let opened = Resolver::open(resolver, namespace.as_fd());
-            *self.resolver = Some(opened.map_err(|error| chain(&error))?);
-            // It is found when it can be reached, and not before.
-            dns::announce(plan).map_err(|error| chain(&error))?;
+        let namespace = || namespace_of(pid.as_raw_nonzero().get());
+        match self.network {
+            NetworkPlan::Endpoints(plan) => {
+                let namespace = namespace()?;
+                let attached = stanza_network::attach(plan, namespace.as_fd());
+                *self.attachment = Some(attached.map_err(|error| chain(&error))?);
+                if let Some(resolver) = &plan.resolver {
+                    let opened = Resolver::open(resolver, namespace.as_fd());
+                    *self.resolver = Some(opened.map_err(|error| chain(&error))?);
+                    // It is found when it can be reached, and not before.
+                    dns::announce(plan).map_err(|error| chain(&error))?;
+                }
+            }
+            NetworkPlan::UserMode(plan) => {
+                let started = stanza_network::start_user_mode(plan, namespace()?.as_fd());
+                *self.user_mode = Some(started.map_err(|error| with_hint(&error))?);
+            }
+            NetworkPlan::None | NetworkPlan::Host | NetworkPlan::Join { .. } => {}
         }
         Ok(())
     }
@@ -59,6 +70,12 @@ fn adapt(
 fn namespace_of(pid: i32) -> Result<File, String> {
     let path = format!("/proc/{pid}/ns/net");
     File::open(path).map_err(|error| format!("failed to open the network namespace: {error}"))
+}
+
+/// A failure of a launch is a text: what could help is its end.
+fn with_hint(error: &(impl Classify + 'static)) -> String {
+    let hint = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    chain(error) + &hint
 }
 
 impl Monitor {
@@ -90,7 +107,7 @@ impl Monitor {
         self.resolver = None;
         match &self.plan.network {
             NetworkPlan::Endpoints(plan) => dns::withdraw(plan).iter().map(|error| chain(error)).collect(),
-            NetworkPlan::None | NetworkPlan::Host | NetworkPlan::Join { .. } => Vec::new(),
+            _ => Vec::new(),
         }
     }
 

@@ -1,0 +1,71 @@
+//! The network of a container without root: a helper of the user's, pasta or slirp4netns, leads out of its namespace.
+
+use stanza_network::{
+    UserModeDriver, UserModeError, UserModePlan, choose_user_mode, parse_options, user_mode_resolv_conf,
+};
+use stanza_spec::NetworkMode;
+
+use crate::create::CreateError;
+use crate::database::Record;
+use crate::{Engine, networks};
+
+/// The driver that a mode names, with its options.
+fn driver_of(mode: &NetworkMode) -> Option<(UserModeDriver, &[String])> {
+    match mode {
+        NetworkMode::Pasta(options) => Some((UserModeDriver::Pasta, options)),
+        NetworkMode::Slirp4netns(options) => Some((UserModeDriver::Slirp4netns, options)),
+        _ => None,
+    }
+}
+
+fn path() -> String {
+    std::env::var("PATH").unwrap_or_default()
+}
+
+/// The mode of a container without root that names none: pasta, or slirp4netns where only that is installed.
+pub(crate) fn default_mode() -> NetworkMode {
+    match choose_user_mode(None, &path()) {
+        Ok((UserModeDriver::Slirp4netns, _)) => NetworkMode::Slirp4netns(Vec::new()),
+        // Where neither is installed the start says so.
+        Ok((UserModeDriver::Pasta, _)) | Err(_) => NetworkMode::Pasta(Vec::new()),
+    }
+}
+
+/// The text of `resolv.conf` where a helper leads out.
+pub(crate) fn resolv_conf(plan: &UserModePlan, host: &str) -> String {
+    user_mode_resolv_conf(plan.driver, host)
+}
+
+impl Engine {
+    /// Refuses options that a helper does not have, and helpers where they are of no use.
+    pub(crate) fn check_user_mode(&self, mode: &NetworkMode) -> Result<(), CreateError> {
+        let Some((driver, options)) = driver_of(mode) else { return Ok(()) };
+        if !self.options.rootless {
+            return Err(CreateError::Unsupported {
+                what: format!("`--network {}` as root", driver.name()),
+                reason: "use `--network bridge`",
+            });
+        }
+        parse_options(driver, options)?;
+        Ok(())
+    }
+
+    /// The helper's plan; `None` when the container's network has none.
+    pub(crate) fn user_mode_plan(&self, record: &Record) -> Result<Option<UserModePlan>, UserModeError> {
+        let mode = self.network_mode(&record.config);
+        let Some((driver, options)) = driver_of(&mode) else { return Ok(None) };
+        let (driver, program) = match &record.config.network {
+            // What was the default at creation may be gone, and the other one there.
+            None => choose_user_mode(None, &path())?,
+            Some(_) => choose_user_mode(Some(driver), &path())?,
+        };
+        Ok(Some(UserModePlan {
+            driver,
+            program,
+            ports: networks::ports(record),
+            // They were looked at when the container was created.
+            options: parse_options(driver, options).unwrap_or_default(),
+            directory: self.options.run_dir(record.id.as_str()),
+        }))
+    }
+}
