@@ -65,13 +65,28 @@ fn both_forms_of_a_network_give_addresses_names_and_devices() {
 }
 
 #[test]
-fn the_network_with_the_highest_priority_leads_out() {
+fn the_way_out_is_chosen_by_priority_then_metric() {
     let stanza = fixture!(PrivateNetwork);
-    stanza.ok(&["network", "create", "--subnet", "10.206.0.0/24", "one"]);
-    stanza.ok(&["network", "create", "--subnet", "10.207.0.0/24", "two"]);
-    start(&stanza, "c1", &["--network", "one", "--network", "name=two,gw-priority=5"]);
-    let route = stanza.ok(&["exec", "c1", "ip", "route", "show", "default"]);
-    assert!(route.contains("via 10.207.0.1"), "{route}");
+    for (name, subnet, option) in [
+        ("plain", "10.206.0.0/24", "metric=100"),
+        ("near", "10.207.0.0/24", "metric=10"),
+        ("never", "10.208.0.0/24", "no_default_route=true"),
+    ] {
+        stanza.ok(&["network", "create", "--subnet", subnet, "-o", option, name]);
+    }
+    for (networks, via) in [
+        (&["plain", "name=near"][..], "via 10.207.0.1"),
+        (&["near", "name=plain,gw-priority=5"], "via 10.206.0.1"),
+        (&["never", "name=plain,gw-priority=-5"], "via 10.206.0.1"),
+        (&["never"], ""),
+    ] {
+        let options: Vec<&str> = networks.iter().flat_map(|name| ["--network", name]).collect();
+        let routes = stanza.ok(&[&["run", "--rm"], &options[..], &["busybox", "ip", "route"]].concat());
+        let ways: Vec<&str> = routes.lines().filter_map(|line| line.strip_prefix("default ")).collect();
+        let right =
+            if via.is_empty() { ways.is_empty() } else { matches!(ways[..], [way] if way.starts_with(via)) };
+        assert!(right, "{networks:?}: {routes}");
+    }
 }
 
 #[test]
