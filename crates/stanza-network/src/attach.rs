@@ -1,7 +1,8 @@
 //! The host's side of a container's network, from nothing to reachable.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
@@ -9,7 +10,12 @@ use stanza_spec::{Classify, ErrorKind, Protocol};
 
 use crate::netlink::route::{self, Device};
 use crate::netlink::{Conversation, Family, NetlinkError, conntrack};
-use crate::{Driver, Endpoint, EndpointsPlan, InsideError, PortMap, bridge, card, inside, ports, rules};
+use crate::ports::Held;
+use crate::rules::Targets;
+use crate::{
+    Driver, Endpoint, EndpointsPlan, InsideError, PortMap, Publish, bridge, card, firewall, inside, ports,
+    rules,
+};
 
 /// Why a container could not be joined to its network. Nothing of it is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -19,7 +25,7 @@ pub enum AttachError {
     PortTaken {
         /// Address and port of the host.
         address: SocketAddr,
-        /// TCP or UDP.
+        /// TCP, UDP or SCTP.
         protocol: Protocol,
         /// The kernel's answer.
         #[source]
@@ -39,17 +45,24 @@ pub enum AttachError {
     Port {
         /// Address and port of the host.
         address: SocketAddr,
-        /// TCP or UDP.
+        /// TCP, UDP or SCTP.
         protocol: Protocol,
         /// The kernel's answer.
         #[source]
         source: io::Error,
     },
-    /// Ports are published on IPv4 addresses only.
-    #[error("cannot publish a port on `{address}`: IPv6 is not supported")]
-    Ipv6Port {
-        /// The address asked for.
-        address: Ipv6Addr,
+    /// Somebody holds every port of the range.
+    #[error("cannot publish one of the {} ports {first} to {last}: all are taken", name(*.protocol))]
+    RangeTaken {
+        /// The first of the host's ports.
+        first: u16,
+        /// The last of them.
+        last: u16,
+        /// TCP, UDP or SCTP.
+        protocol: Protocol,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
     },
     /// The plan contradicts itself.
     #[error("address `{address}` is of no subnet of the network `{network}`, or of its host")]
@@ -130,7 +143,7 @@ pub enum AttachError {
         source: Box<crate::DetachError>,
     },
     /// The rules cannot be changed.
-    #[error("cannot set up address translation in the nft table `ip {}`", rules::TABLE)]
+    #[error("cannot set up the nft tables `{}` and `{}`", rules::HOST, rules::GUARD)]
     Rules {
         /// What the kernel refused.
         #[source]
@@ -146,12 +159,25 @@ fn name(protocol: Protocol) -> &'static str {
     }
 }
 
+/// Whether a refusal is one that a table of ours, whole and of this version, does not give.
+fn is_foreign(source: &NetlinkError) -> bool {
+    matches!(source.errno(), Some(Errno::NOENT | Errno::EXIST | Errno::INVAL))
+}
+
+/// What makes `ss` list a protocol's holders of ports.
+fn listing(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "-ltnp",
+        Protocol::Udp => "-lunp",
+        Protocol::Sctp => "-lSnp",
+    }
+}
+
 impl Classify for AttachError {
     fn kind(&self) -> ErrorKind {
         match self {
-            AttachError::PortTaken { .. } => ErrorKind::Conflict,
+            AttachError::PortTaken { .. } | AttachError::RangeTaken { .. } => ErrorKind::Conflict,
             AttachError::AddressNotLocal { .. } | AttachError::Plan { .. } => ErrorKind::InvalidArgument,
-            AttachError::Ipv6Port { .. } => ErrorKind::Unsupported,
             AttachError::NotABridge { .. } => ErrorKind::AlreadyExists,
             AttachError::Port { source, .. } | AttachError::Sysctl { source, .. } => ErrorKind::of_io(source),
             AttachError::Bridge { source, .. }
@@ -167,15 +193,14 @@ impl Classify for AttachError {
     fn hint(&self) -> Option<String> {
         match self {
             AttachError::PortTaken { address, protocol, .. } => {
-                let option = match protocol {
-                    Protocol::Tcp => "-ltnp",
-                    Protocol::Udp => "-lunp",
-                    Protocol::Sctp => "-lSnp",
-                };
-                let port = address.port();
+                let (option, port) = (listing(*protocol), address.port());
                 Some(format!(
                     "see who holds it with `stanza ps` and `ss {option} 'sport = :{port}'`, or publish another port"
                 ))
+            }
+            AttachError::RangeTaken { protocol, .. } => {
+                let option = listing(*protocol);
+                Some(format!("see who holds them with `stanza ps` and `ss {option}`, or publish other ports"))
             }
             AttachError::Port { address, source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some(format!(
@@ -186,9 +211,6 @@ impl Classify for AttachError {
             AttachError::AddressNotLocal { .. } => {
                 Some("`ip address` lists the addresses of this host".to_owned())
             }
-            AttachError::Ipv6Port { .. } => {
-                Some("publish on an IPv4 address, or leave the address out".to_owned())
-            }
             AttachError::NotABridge { device } => Some(format!("rename or delete the device `{device}`")),
             AttachError::Sysctl { .. } => Some("it needs root, and `/proc/sys` mounted writable".to_owned()),
             AttachError::NoCard { .. } => Some(
@@ -197,9 +219,11 @@ impl Classify for AttachError {
             AttachError::Bridge { source, .. }
             | AttachError::Veth { source, .. }
             | AttachError::Card { source, .. } => source.hint(),
-            AttachError::Rules { source } if source.errno() == Some(Errno::NOENT) => {
-                Some(format!("the table is not as stanza makes it: `nft delete table ip {}`", rules::TABLE))
-            }
+            AttachError::Rules { source } if is_foreign(source) => Some(format!(
+                "a table is not as stanza makes it: `nft delete table {}`, `nft delete table {}`, `stanza network reload`",
+                rules::HOST,
+                rules::GUARD
+            )),
             AttachError::Rules { source } => source.hint(),
             AttachError::Inside { source, .. } => source.hint(),
             AttachError::Port { .. } | AttachError::Plan { .. } | AttachError::Leave { .. } => None,
@@ -213,21 +237,69 @@ impl Classify for AttachError {
 #[derive(Debug)]
 pub struct Attachment {
     ports: Vec<PortMap>,
-    /// Never read: they only have to stay open.
-    sockets: Vec<OwnedFd>,
+    sockets: Vec<Held>,
+    targets: Targets,
     /// Kept for the ports' end. Closing such a socket waits for everything that any transaction of the name space
     /// has deleted to be freed (`nft_rcv_nl_event`), some 10 ms: nothing to do while a container starts or ends.
     netfilter: Conversation,
 }
 
+/// A published port that the kernel cannot lead to the container: somebody has to carry the data.
+#[derive(Debug)]
+pub struct Proxied {
+    /// Bound, does not block; of TCP it listens. Nobody else has the port before every copy of it is closed.
+    pub socket: OwnedFd,
+    /// What it is bound to.
+    pub address: SocketAddr,
+    /// Where in the container what comes to it belongs; the host reaches it.
+    pub target: SocketAddr,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+}
+
 impl Attachment {
     /// The published ports with the host ports that were really taken, in the plan's order.
+    ///
+    /// None when the container is in no network that a port can lead to: of a bridge, and not internal.
     #[must_use]
     pub fn ports(&self) -> &[PortMap] {
         &self.ports
     }
 
-    /// Takes the rules for the ports away, then sets the ports free; twice does no harm.
+    /// The published ports that a proxy has to serve: those of `::1`, and those of one family when the container has only
+    /// an address of the other. Until this is called, their clients are refused.
+    ///
+    /// The sockets are copies. After a change of the networks it is asked for again, and the earlier answer is void.
+    ///
+    /// # Errors
+    ///
+    /// When a socket cannot listen or be copied: `EMFILE`.
+    pub fn proxied(&self) -> io::Result<Vec<Proxied>> {
+        /// What the kernel allows by default (`net.core.somaxconn`).
+        const BACKLOG: i32 = 4096;
+        let mut found = Vec::new();
+        for held in &self.sockets {
+            let Some((address, target)) = held.address.zip(held.proxied(self.targets)) else { continue };
+            if held.protocol == Protocol::Tcp {
+                rustix::net::listen(&held.socket, BACKLOG)?;
+            }
+            let socket = held.socket.try_clone()?;
+            found.push(Proxied { socket, address, target, protocol: held.protocol });
+        }
+        Ok(found)
+    }
+
+    /// The container comes to have other addresses; with the first that ports can lead to they are taken.
+    pub(crate) fn retarget(&mut self, plan: &EndpointsPlan) -> Result<(), AttachError> {
+        let targets = Targets::of(plan);
+        if self.ports.is_empty() {
+            (self.ports, self.sockets) = take_ports(plan, targets)?;
+        }
+        self.targets = targets;
+        Ok(())
+    }
+
+    /// Takes the rules for the container away, then sets the ports free; twice does no harm.
     ///
     /// The sockets are closed last: while they are open nobody else can have taken the ports.
     pub(crate) fn withdraw(&mut self, plan: &EndpointsPlan) -> Result<(), NetlinkError> {
@@ -237,13 +309,18 @@ impl Attachment {
         self.sockets.clear();
         result
     }
+
+    /// The socket for changes of the rules.
+    pub(crate) fn netfilter(&mut self) -> &mut Conversation {
+        &mut self.netfilter
+    }
 }
 
 /// Joins the network name space `netns` to the plan's networks and publishes the ports.
 ///
-/// Makes bridges and the nft table when they are missing. After this the container has its addresses and its default
-/// routes, and its first packet gets through. With bridge and table in place one endpoint is five
-/// exchanges with the kernel, whatever the number of ports and containers.
+/// Makes bridges and the nft tables when they are missing. After this the container has its addresses and its default
+/// routes, can send from no others, and its first packet gets through. With bridge and tables in place one
+/// endpoint is five exchanges with the kernel, whatever the number of ports and containers.
 ///
 /// Works on the calling thread's network name space as the host; the thread is in `netns` for a moment.
 ///
@@ -252,18 +329,26 @@ impl Attachment {
 /// Nothing of this container is left on the host then.
 pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment, AttachError> {
     plan.endpoints.iter().try_for_each(check)?;
-    let mut taken = Vec::with_capacity(plan.ports.len());
-    let mut sockets = Vec::with_capacity(plan.ports.len());
-    for port in &plan.ports {
-        let (socket, number) = ports::reserve(port)?;
-        sockets.push(socket);
-        taken.push(PortMap { host_port: Some(number), ..port.clone() });
-    }
+    let targets = Targets::of(plan);
+    let (taken, sockets) = take_ports(plan, targets)?;
     let mut route = open_route(&plan.endpoints)?;
     let netfilter = join(&mut route, &plan.endpoints, netns)
         .and_then(|()| publish(plan, &taken))
         .inspect_err(|_| part(&mut route, &plan.endpoints))?;
-    Ok(Attachment { ports: taken, sockets, netfilter })
+    Ok(Attachment { ports: taken, sockets, targets, netfilter })
+}
+
+/// Takes the plan's ports. As with Docker, in a network that nothing enters there is nothing to publish.
+fn take_ports(plan: &EndpointsPlan, targets: Targets) -> Result<(Vec<PortMap>, Vec<Held>), AttachError> {
+    let wanted = if targets.is_empty() { &[][..] } else { &plan.ports };
+    let mut taken = Vec::with_capacity(wanted.len());
+    let mut sockets = Vec::with_capacity(wanted.len());
+    for port in wanted {
+        let reserved = ports::reserve(port)?;
+        sockets.extend(reserved.sockets);
+        taken.push(PortMap { host_port: Some(reserved.number), ..port.clone() });
+    }
+    Ok((taken, sockets))
 }
 
 /// Joins a container that runs to one more network, without a default route; its ports are published as before.
@@ -345,13 +430,29 @@ fn check(endpoint: &Endpoint) -> Result<(), AttachError> {
 fn publish(plan: &EndpointsPlan, taken: &[PortMap]) -> Result<Conversation, AttachError> {
     let failed = |source| AttachError::Rules { source };
     let mut netfilter = Conversation::open(Family::Netfilter).map_err(failed)?;
-    rules::publish(&mut netfilter, plan, taken).map_err(failed)?;
-    forget_flows(&mut netfilter, taken).map_err(failed)?;
+    respect_firewall(&mut netfilter, plan, taken)
+        .and_then(|()| rules::publish(&mut netfilter, plan, taken))
+        .and_then(|()| forget_flows(&mut netfilter, taken))
+        .map_err(failed)?;
     Ok(netfilter)
 }
 
+/// Tells the rules what the host's firewall does, when it has a say and there is something to say it of.
+fn respect_firewall(
+    netfilter: &mut Conversation,
+    plan: &EndpointsPlan,
+    taken: &[PortMap],
+) -> Result<(), NetlinkError> {
+    if taken.is_empty() || plan.publish == Publish::Open {
+        return Ok(());
+    }
+    let families = firewall::look(netfilter)?.families();
+    rules::set_guarded(netfilter, &families)
+}
+
 /// Lets the next packet to each published UDP port be decided anew.
-fn forget_flows(netfilter: &mut Conversation, ports: &[PortMap]) -> Result<(), NetlinkError> {
+pub(crate) fn forget_flows(netfilter: &mut Conversation, ports: &[PortMap]) -> Result<(), NetlinkError> {
     let udp = ports.iter().filter(|port| port.protocol == Protocol::Udp);
-    udp.filter_map(|port| port.host_port).try_for_each(|port| conntrack::forget_udp(netfilter, port))
+    let numbers: BTreeSet<u16> = udp.filter_map(|port| port.host_port).collect();
+    conntrack::forget_udp(netfilter, &numbers)
 }

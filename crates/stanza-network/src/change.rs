@@ -2,9 +2,8 @@
 
 use std::os::fd::BorrowedFd;
 
-use crate::attach::{attach_endpoint, lead_out_by};
+use crate::attach::{attach_endpoint, forget_flows, lead_out_by};
 use crate::detach::detach_endpoint;
-use crate::netlink::{Conversation, Family};
 use crate::{AttachError, Attachment, Endpoint, EndpointsPlan, rules};
 
 /// Takes the container in `netns` from the networks of `old` to those of `new`; the published ports stay the same, and lead
@@ -27,6 +26,10 @@ pub fn change(
         !anew && plan.endpoints.iter().any(|other| is_same_place(endpoint, other))
     };
     let rules_failed = |source| AttachError::Rules { source };
+    // Known before it can send anything.
+    for endpoint in new.endpoints.iter().filter(|endpoint| !is_in(endpoint, old)) {
+        rules::announce(attachment.netfilter(), endpoint).map_err(rules_failed)?;
+    }
     for endpoint in old.endpoints.iter().filter(|endpoint| !is_in(endpoint, new)) {
         detach_endpoint(endpoint).map_err(|error| AttachError::Leave { source: Box::new(error) })?;
     }
@@ -48,11 +51,11 @@ pub fn change(
             .collect();
         lead_out_by(&out, &others, netns)?;
     }
-    // Elements that lead to an address of the old plan are replaced, or go.
-    let mut netfilter = Conversation::open(Family::Netfilter).map_err(rules_failed)?;
+    attachment.retarget(new)?;
     let ports = attachment.ports().to_vec();
-    rules::withdraw(&mut netfilter, old, &ports).map_err(rules_failed)?;
-    rules::publish(&mut netfilter, new, &ports).map_err(rules_failed)
+    rules::change(attachment.netfilter(), old, new, &ports)
+        .and_then(|()| forget_flows(attachment.netfilter(), &ports))
+        .map_err(rules_failed)
 }
 
 /// Whether two endpoints are one device with the same addresses.

@@ -33,7 +33,7 @@ pub enum DetachError {
         source: NetlinkError,
     },
     /// The published ports.
-    #[error("cannot withdraw published ports from the nft table `ip {}`", rules::TABLE)]
+    #[error("cannot withdraw a container from the nft tables `{}` and `{}`", rules::HOST, rules::GUARD)]
     Ports {
         /// What the kernel refused.
         #[source]
@@ -73,7 +73,8 @@ pub fn detach(plan: &EndpointsPlan, attachment: Option<Attachment>) -> Vec<Detac
         |address| plan.endpoints.iter().any(|endpoint| endpoint.addresses().any(|own| own == address));
     let withdrawn = match attachment {
         Some(mut attachment) => withdraw_ports(plan, &mut attachment),
-        None => withdraw_stale(&is_ours).map_err(|source| DetachError::Ports { source }),
+        None => withdraw_stale(&is_ours, &|device| plan.endpoints.iter().any(|own| own.device == device))
+            .map_err(|source| DetachError::Ports { source }),
     };
     let mut errors: Vec<DetachError> = withdrawn.err().into_iter().collect();
     errors.extend(plan.endpoints.iter().filter_map(|endpoint| detach_endpoint(endpoint).err()));
@@ -103,6 +104,18 @@ pub fn remove_network(network: &Network) -> Result<(), DetachError> {
             .map_err(|source| DetachError::Network { network: network.name.clone(), source });
     };
     delete_veth(&bridge.device)
+        .map_err(|source| DetachError::Network { network: network.name.clone(), source })?;
+    forget_network(network)
+}
+
+/// Takes a network out of the rules; its bridge stays.
+///
+/// # Errors
+///
+/// When the kernel refuses. A network that no rule knows is well.
+pub fn forget_network(network: &Network) -> Result<(), DetachError> {
+    Conversation::open(Family::Netfilter)
+        .and_then(|mut netfilter| rules::forget(&mut netfilter, network))
         .map_err(|source| DetachError::Network { network: network.name.clone(), source })
 }
 
@@ -119,11 +132,16 @@ pub fn withdraw_ports(plan: &EndpointsPlan, attachment: &mut Attachment) -> Resu
     attachment.withdraw(plan).map_err(|source| DetachError::Ports { source })
 }
 
-fn withdraw_stale(is_stale: &dyn Fn(IpAddr) -> bool) -> Result<(), NetlinkError> {
+/// Takes away what leads to addresses of the dead, and what lets devices of the dead send.
+fn withdraw_stale(
+    is_stale: &dyn Fn(IpAddr) -> bool,
+    is_stale_device: &dyn Fn(&str) -> bool,
+) -> Result<(), NetlinkError> {
     let mut netfilter = Conversation::open(Family::Netfilter)?;
+    rules::withdraw_devices(&mut netfilter, is_stale_device)?;
     let gone = rules::withdraw_stale(&mut netfilter, is_stale)?;
-    let udp = gone.into_iter().filter_map(|published| published.udp_port);
-    udp.into_iter().try_for_each(|port| conntrack::forget_udp(&mut netfilter, port))
+    let udp = gone.into_iter().filter_map(|published| published.udp_port).collect();
+    conntrack::forget_udp(&mut netfilter, &udp)
 }
 
 fn delete_veth(veth: &str) -> Result<(), NetlinkError> {
@@ -158,13 +176,19 @@ pub fn clear_leftovers(network: &Network, live: impl FnOnce() -> Live) -> Vec<De
         errors.push(DetachError::Ports { source });
         HashSet::new()
     });
-    if veths.is_empty() && seen.is_empty() {
+    // What the rules still let send, and has no device any more. A device is made before the rules know it.
+    let without_device = known_devices().and_then(without_device).unwrap_or_else(|source| {
+        errors.push(DetachError::Ports { source });
+        HashSet::new()
+    });
+    if veths.is_empty() && seen.is_empty() && without_device.is_empty() {
         return errors;
     }
     let live = live();
     let dead: HashSet<IpAddr> = seen.difference(&live.addresses).copied().collect();
-    if !dead.is_empty()
-        && let Err(source) = withdraw_stale(&|address| dead.contains(&address))
+    let is_gone = |device: &str| without_device.contains(device) && !live.devices.contains(device);
+    if (!dead.is_empty() || !without_device.is_empty())
+        && let Err(source) = withdraw_stale(&|address| dead.contains(&address), &is_gone)
     {
         errors.push(DetachError::Ports { source });
     }
@@ -183,6 +207,19 @@ fn veths_on(bridge: &str) -> Result<Vec<String>, NetlinkError> {
         link.master == bridge.index && link.kind == "veth" && link.name.starts_with(DEVICE_PREFIX)
     };
     Ok(route::links(&mut conversation)?.into_iter().filter(ours).map(|link| link.name).collect())
+}
+
+fn known_devices() -> Result<HashSet<String>, NetlinkError> {
+    rules::devices(&mut Conversation::open(Family::Netfilter)?)
+}
+
+fn without_device(mut known: HashSet<String>) -> Result<HashSet<String>, NetlinkError> {
+    if !known.is_empty() {
+        for link in route::links(&mut Conversation::open(Family::Route)?)? {
+            known.remove(&link.name);
+        }
+    }
+    Ok(known)
 }
 
 fn published_addresses(network: &Network) -> Result<HashSet<IpAddr>, NetlinkError> {

@@ -34,6 +34,7 @@ mod choose;
 mod detach;
 mod device;
 pub mod files;
+mod firewall;
 mod inside;
 #[cfg(test)]
 mod kernel_tests;
@@ -41,21 +42,26 @@ pub mod lease;
 mod netlink;
 mod plan;
 mod ports;
+mod reload;
 mod rules;
 mod subnet;
 
-pub use attach::{AttachError, Attachment, attach};
+pub use attach::{AttachError, Attachment, Proxied, attach};
 pub use bridge::is_own_bridge;
 pub use change::change;
 pub use choose::{
     ChooseError, Pool, choose_subnet, default_pools, free_part, host_routes, subnets_of_device,
 };
-pub use detach::{DetachError, Live, clear_leftovers, detach, remove_network, withdraw_ports};
+pub use detach::{
+    DetachError, Live, clear_leftovers, detach, forget_network, remove_network, withdraw_ports,
+};
 pub use device::{DeviceError, move_device};
+pub use firewall::Firewall;
 pub use inside::InsideError;
 pub use netlink::NetlinkError;
 pub use plan::{
     Bridge, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, IpvlanMode, MacvlanMode, Network, NetworkPlan,
     NetworkSubnet, PortMap, Publish, device_of, endpoint_of, mac_of,
 };
+pub use reload::{ReloadError, reload};
 pub use subnet::{Subnet, SubnetError};

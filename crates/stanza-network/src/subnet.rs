@@ -122,6 +122,12 @@ fn width(address: IpAddr) -> u8 {
     if address.is_ipv6() { 128 } else { 32 }
 }
 
+/// The address behind this one; `None` behind the family's last.
+pub(crate) fn after(address: IpAddr) -> Option<IpAddr> {
+    let next = bits(address).checked_add(1)?;
+    (next <= mask(address, width(address))).then(|| from_bits(address, next))
+}
+
 /// The address as a number.
 fn bits(address: IpAddr) -> u128 {
     match address {

@@ -15,7 +15,7 @@ pub struct Leftovers {
     pub cgroups: BTreeSet<PathBuf>,
     /// Links of the fixture's private network, but for the bridge.
     pub links: BTreeSet<String>,
-    /// Elements of the nft table's maps in the fixture's private network.
+    /// What the nft tables know of containers in the fixture's private network.
     pub port_maps: BTreeSet<String>,
     /// Files below the root and the run root, but for the database, caches, images and unpacked layers.
     pub files: BTreeSet<PathBuf>,
@@ -102,16 +102,16 @@ fn port_maps(network: &Network) -> BTreeSet<String> {
     if !crate::have("nft") {
         return BTreeSet::new();
     }
-    let listed = network.run(&["nft", "-j", "list", "table", "ip", "stanza"]);
-    let Ok(document) = serde_json::from_str::<serde_json::Value>(&listed.stdout) else {
-        return BTreeSet::new();
-    };
-    let objects = document["nftables"].as_array().cloned().unwrap_or_default();
     let mut found = BTreeSet::new();
-    for object in objects {
-        let map = &object["map"];
-        for element in map["elem"].as_array().into_iter().flatten() {
-            found.insert(format!("{} {element}", map["name"]));
+    // The host's table has sets of what stays, the networks; that of frames has sets of containers only.
+    for (family, kind) in [("inet", "map"), ("bridge", "set")] {
+        let listed = network.run(&["nft", "-j", "list", "table", family, "stanza"]);
+        let Ok(document) = serde_json::from_str::<serde_json::Value>(&listed.stdout) else { continue };
+        for object in document["nftables"].as_array().into_iter().flatten() {
+            let set = &object[kind];
+            for element in set["elem"].as_array().into_iter().flatten() {
+                found.insert(format!("{family} {} {element}", set["name"]));
+            }
         }
     }
     found

@@ -149,7 +149,7 @@ impl Database {
     pub(crate) fn update_network<E>(
         &mut self,
         id: &str,
-        change: impl FnOnce(&mut NetworkRecord) -> Result<(), E>,
+        change: impl Fn(&mut NetworkRecord) -> Result<(), E>,
     ) -> Result<Result<Option<NetworkRecord>, E>, DatabaseError> {
         self.write_or_refuse("change the network", |transaction| {
             let json: Option<String> = transaction

@@ -1,6 +1,6 @@
 //! `network rm`: the record first, then the device. What a crash leaves between the two is noted in the database.
 
-use stanza_network::{DetachError, Network, is_own_bridge, remove_network};
+use stanza_network::{DetachError, Network, forget_network, is_own_bridge, remove_network};
 use stanza_spec::{ContainerConfig, NetworkMode};
 
 use super::find::Found;
@@ -56,8 +56,12 @@ impl Engine {
 
     /// Takes the device of a network that is forgotten away.
     pub(super) fn clear_network_device(&mut self, network: &Network) -> Result<(), NetworkError> {
-        if !self.options.rootless && self.owns_device(network)? {
+        if self.options.rootless {
+            // It has none.
+        } else if self.owns_device(network)? {
             remove_network(network)?;
+        } else {
+            forget_network(network)?;
         }
         let names = self.options.network_dir(&network.id);
         // What is left of it is found by `system check`.

@@ -18,6 +18,7 @@ use crate::database::DatabaseError;
 use crate::filters::FilterError;
 use crate::images::ImageError;
 use crate::list::ListError;
+use crate::remove::RemoveError;
 
 /// Why something that concerns the whole engine was not done.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum SystemError {
     /// Containers.
     #[error(transparent)]
     List(#[from] ListError),
+    /// One container.
+    #[error(transparent)]
+    Container(#[from] RemoveError),
     /// Images.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -41,6 +45,7 @@ impl Classify for SystemError {
         match self {
             SystemError::Filter(error) => error.kind(),
             SystemError::List(error) => error.kind(),
+            SystemError::Container(error) => error.kind(),
             SystemError::Image(error) => error.kind(),
             SystemError::Database(error) => error.kind(),
         }
@@ -50,6 +55,7 @@ impl Classify for SystemError {
         match self {
             SystemError::Filter(error) => error.hint(),
             SystemError::List(error) => error.hint(),
+            SystemError::Container(error) => error.hint(),
             SystemError::Image(error) => error.hint(),
             SystemError::Database(error) => error.hint(),
         }

@@ -5,6 +5,8 @@
 //! itself, or the address of a container that is gone. So the flows to a UDP port are forgotten whenever what is
 //! behind it changes.
 
+use std::collections::BTreeSet;
+
 use super::message::{Batch, DUMP, array, attribute};
 use super::{Conversation, NetlinkError};
 
@@ -15,52 +17,71 @@ const ID: u16 = 12;
 const FILTER: u16 = 25;
 const TUPLE_PROTOCOL: u16 = 2;
 const UDP: u8 = 17;
-/// `CTA_FILTER_F_CTA_PROTO_NUM | CTA_FILTER_F_CTA_PROTO_DST_PORT`.
-const BY_PORT: u32 = 1 << 3 | 1 << 5;
-/// `struct nfgenmsg` for IPv4.
-const HEADER: [u8; 4] = [2, 0, 0, 0];
+/// `CTA_FILTER_F_CTA_PROTO_NUM`, `CTA_FILTER_F_CTA_PROTO_DST_PORT`.
+const BY_PROTOCOL: u32 = 1 << 3;
+const BY_PORT: u32 = 1 << 5;
+/// `struct nfgenmsg` for both families.
+const HEADER: [u8; 4] = [0; 4];
 
-/// Forgets every UDP flow whose first packet went to `port`.
-pub(crate) fn forget_udp(conversation: &mut Conversation, port: u16) -> Result<(), NetlinkError> {
+/// Forgets every UDP flow, of either family, whose first packet went to one of `ports`.
+pub(crate) fn forget_udp(conversation: &mut Conversation, ports: &BTreeSet<u16>) -> Result<(), NetlinkError> {
+    if ports.is_empty() {
+        return Ok(());
+    }
     // The filter (Linux 5.8) is only there to be quick: what comes back is looked at again, so that a kernel
     // that does not know the filter gives the same result. Deleting by filter would, on such a kernel, forget
     // every flow of the host.
-    let flows = match flows(conversation, port, true) {
+    let flows = match flows(conversation, ports, true) {
         Ok(flows) => flows,
-        Err(_) => flows(conversation, port, false)?,
+        Err(_) => flows(conversation, ports, false)?,
     };
     if flows.is_empty() {
         return Ok(());
     }
     let mut batch = conversation.batch();
-    for (tuple, id) in &flows {
+    for flow in &flows {
         batch.message("forget a UDP flow", DELETE, 0, |m| {
-            m.raw(&HEADER).bytes(TUPLE_ORIGINAL | 0x8000, tuple).bytes(ID, id);
+            m.raw(&[flow.family, 0, 0, 0]).bytes(TUPLE_ORIGINAL | 0x8000, &flow.tuple).bytes(ID, &flow.id);
         });
     }
     // A flow that went by itself in the meantime is refused, and is what was wanted.
     conversation.commit(batch).map(drop)
 }
 
-type Flow = (Vec<u8>, Vec<u8>);
+/// A tracked flow: how the kernel finds it.
+struct Flow {
+    family: u8,
+    tuple: Vec<u8>,
+    id: Vec<u8>,
+}
 
-fn flows(conversation: &mut Conversation, port: u16, filter: bool) -> Result<Vec<Flow>, NetlinkError> {
-    let batch = dump_request(conversation.batch(), port, filter);
+fn flows(
+    conversation: &mut Conversation,
+    ports: &BTreeSet<u16>,
+    filter: bool,
+) -> Result<Vec<Flow>, NetlinkError> {
+    let batch = dump_request(conversation.batch(), ports, filter);
     let mut found = Vec::new();
-    conversation.query(&batch, |_, payload| found.extend(flow_to(payload, port)))?;
+    conversation.query(&batch, |_, payload| found.extend(flow_to(payload, ports)))?;
     Ok(found)
 }
 
-fn dump_request(mut batch: Batch, port: u16, filter: bool) -> Batch {
+fn dump_request(mut batch: Batch, ports: &BTreeSet<u16>, filter: bool) -> Batch {
+    // One walk through the kernel's table, whatever the number of ports.
+    let only = ports.first().filter(|_| ports.len() == 1);
     batch.message("list the UDP flows", GET, DUMP, |m| {
         m.raw(&HEADER);
         if filter {
+            let flags = BY_PROTOCOL | only.map_or(0, |_| BY_PORT);
             m.nested(FILTER, |f| {
-                f.native(1, BY_PORT).native(2, 0);
+                f.native(1, flags).native(2, 0);
             });
             m.nested(TUPLE_ORIGINAL, |tuple| {
                 tuple.nested(TUPLE_PROTOCOL, |protocol| {
-                    protocol.bytes(1, &[UDP]).bytes(3, &port.to_be_bytes());
+                    protocol.bytes(1, &[UDP]);
+                    if let Some(port) = only {
+                        protocol.bytes(3, &port.to_be_bytes());
+                    }
                 });
             });
         }
@@ -68,12 +89,13 @@ fn dump_request(mut batch: Batch, port: u16, filter: bool) -> Batch {
     batch
 }
 
-/// The original tuple and the id of a flow, if it is UDP to that port.
-fn flow_to(payload: &[u8], port: u16) -> Option<Flow> {
+/// The flow, if it is UDP to one of the ports.
+fn flow_to(payload: &[u8], ports: &BTreeSet<u16>) -> Option<Flow> {
+    let family = *payload.first()?;
     let attributes = payload.get(HEADER.len()..)?;
     let tuple = attribute(attributes, TUPLE_ORIGINAL)?;
     let protocol = attribute(tuple, TUPLE_PROTOCOL)?;
-    let matches = attribute(protocol, 1)?.first() == Some(&UDP)
-        && attribute(protocol, 3).and_then(|bytes| array(bytes, 0..2)) == Some(port.to_be_bytes());
-    matches.then(|| Some((tuple.to_vec(), attribute(attributes, ID)?.to_vec())))?
+    let port = attribute(protocol, 3).and_then(|bytes| array(bytes, 0..2)).map(u16::from_be_bytes)?;
+    let matches = attribute(protocol, 1)?.first() == Some(&UDP) && ports.contains(&port);
+    matches.then(|| Some(Flow { family, tuple: tuple.to_vec(), id: attribute(attributes, ID)?.to_vec() }))?
 }

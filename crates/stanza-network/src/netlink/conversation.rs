@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, sockopt};
 use stanza_spec::ErrorKind;
 
 use super::message::{Batch, HEADER, attribute, native_u32, replies, text};
@@ -88,7 +88,7 @@ impl stanza_spec::Classify for NetlinkError {
         match self.kind() {
             ErrorKind::PermissionDenied => Some("changing the network needs root (CAP_NET_ADMIN)".to_owned()),
             ErrorKind::Unsupported => Some(
-                "the kernel needs `veth`, `bridge` and `nf_tables` with `nft_nat` and `nft_fib`".to_owned(),
+                "the kernel needs `veth`, `bridge` and `nf_tables` with `inet` and `bridge` tables, `nft_nat` and `nft_fib`".to_owned(),
             ),
             _ => None,
         }
@@ -185,6 +185,21 @@ impl Conversation {
         refusals.into_iter().next().map_or(Ok(()), |refusal| Err(refusal.into()))
     }
 
+    /// Sends a batch whole. One that is larger than the socket's buffer, as the rules of a thousand containers are, gets
+    /// it a larger one.
+    fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        /// What the kernel takes off the buffer's size (`netlink_sendmsg`), and more.
+        const MARGIN: usize = 4096;
+        match rustix::net::send(&self.socket, bytes, SendFlags::empty()) {
+            Err(Errno::MSGSIZE) => {
+                sockopt::set_socket_send_buffer_size_force(&self.socket, bytes.len() + MARGIN)?;
+                rustix::net::send(&self.socket, bytes, SendFlags::empty())?;
+            }
+            result => drop(result?),
+        }
+        Ok(())
+    }
+
     fn exchange(
         &mut self,
         batch: &Batch,
@@ -194,7 +209,7 @@ impl Conversation {
         self.next = self.next.wrapping_add(batch.len());
         let failed =
             |error: Errno| NetlinkError::Socket { request: batch.request(last), source: error.into() };
-        rustix::net::send(&self.socket, batch.bytes(), SendFlags::empty()).map_err(failed)?;
+        self.send(batch.bytes()).map_err(failed)?;
         let mut buffer = vec![0; if batch.is_dump() { DUMP_ROOM } else { ROOM }];
         let mut refusals = Vec::new();
         loop {

@@ -20,3 +20,4 @@ pub(crate) mod route;
 
 pub use conversation::NetlinkError;
 pub(crate) use conversation::{Conversation, Family, Refusal};
+pub(crate) use message::text;
