@@ -136,6 +136,41 @@ fn a_range_of_ports_is_published_and_shown_as_one() {
 }
 
 #[test]
+fn a_port_of_no_address_is_published_in_both_families_as_shown() {
+    let stanza = fixture!(PrivateNetwork);
+    let host = stanza.network().unwrap();
+    for address in ["192.0.2.1/32", "2001:db8::1/128"] {
+        assert_eq!(host.run(&["ip", "address", "add", address, "dev", "lo"]).code, 0, "{address}");
+    }
+    stanza.ok(&["network", "create", "--ipv6", "lan"]);
+    start(&stanza, "c1", &["--network", "lan", "-p", "8080:80"]);
+    assert_eq!(stanza.ok(&["ps", "--format", "{{.Ports}}"]), "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp");
+    assert_eq!(stanza.ok(&["port", "c1", "80"]), "0.0.0.0:8080\n[::]:8080");
+    let _server = serve_tcp(&stanza, "c1", 80);
+    for to in ["127.0.0.1:8080", "192.0.2.1:8080", "[2001:db8::1]:8080"] {
+        let asked = ask_tcp(host.pid(), to.parse().unwrap());
+        asked.unwrap_or_else(|error| panic!("{to}: {error}"));
+    }
+}
+
+#[test]
+fn a_range_for_one_port_gives_the_first_that_is_free() {
+    let stanza = fixture!(PrivateNetwork);
+    let host = stanza.network().unwrap();
+    let taken = host.enter(|| TcpListener::bind("127.0.0.1:8000").unwrap());
+    start(&stanza, "c1", &["-p", "127.0.0.1:8000-8002:80"]);
+    start(&stanza, "c2", &["-p", "127.0.0.1:8000-8002:80"]);
+    for (name, port) in [("c1", 8001), ("c2", 8002)] {
+        assert_eq!(stanza.ok(&["port", name]), format!("80/tcp -> 127.0.0.1:{port}"));
+        let _server = serve_tcp(&stanza, name, 80);
+        ask_tcp(host.pid(), ([127, 0, 0, 1], port).into()).unwrap();
+    }
+    let full = stanza.fails(125, &["run", "--rm", "-p", "127.0.0.1:8000-8002:80", "busybox", "true"]);
+    assert!(full.contains("8000"), "{full}");
+    drop(taken);
+}
+
+#[test]
 fn all_exposed_ports_are_published_on_free_ones() {
     let stanza = fixture!(PrivateNetwork);
     start(&stanza, "c1", &["-P", "--expose", "80-81", "--expose", "53/udp"]);
