@@ -38,7 +38,7 @@ impl Engine {
         network: &NetworkPlan,
     ) -> Result<String, NetworkError> {
         let host = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-        let config = self.resolver(&record.config)?;
+        let config = self.resolver(&record.config, network)?;
         if *network == NetworkPlan::Host && config == files::Resolver::default() {
             return Ok(host);
         }
@@ -53,12 +53,20 @@ impl Engine {
     }
 
     /// What the user says about resolving names of the container, then of its networks, then in the configuration file.
-    fn resolver(&mut self, config: &ContainerConfig) -> Result<files::Resolver, NetworkError> {
+    /// A container without network asks nobody, so it is started without that file.
+    fn resolver(
+        &mut self,
+        config: &ContainerConfig,
+        network: &NetworkPlan,
+    ) -> Result<files::Resolver, NetworkError> {
         let mut resolver = files::Resolver {
             servers: config.dns.clone(),
             search: config.dns_search.clone(),
             options: config.dns_options.clone(),
         };
+        if *network == NetworkPlan::None {
+            return Ok(resolver);
+        }
         let of_networks = if resolver.servers.is_empty() { self.servers(config)? } else { Vec::new() };
         let settings = &self.settings()?.network;
         if resolver.servers.is_empty() {
