@@ -21,7 +21,7 @@ pub(crate) fn overview() -> String {
     ] {
         text.push_str(&format!("\n{title}:\n"));
         for entry in ENTRIES.iter().filter(|entry| entry.group == group) {
-            text.push_str(&format!("  {:<14}  {}\n", entry.paths[0], entry.about));
+            text.push_str(&format!("  {:<18}  {}\n", entry.paths[0], entry.about));
         }
     }
     text.push_str(
@@ -49,7 +49,7 @@ mod tests {
     fn the_overview_has_every_command_but_the_hidden_ones() {
         let text = overview();
         for entry in ENTRIES {
-            let line = format!("\n  {:<14}  ", entry.paths[0]);
+            let line = format!("\n  {:<18}  ", entry.paths[0]);
             assert_eq!(text.contains(&line), entry.group != Group::Hidden, "{}", entry.paths[0]);
         }
     }

@@ -65,13 +65,28 @@ fn both_forms_of_a_network_give_addresses_names_and_devices() {
 }
 
 #[test]
-fn the_network_with_the_highest_priority_leads_out() {
+fn the_way_out_is_chosen_by_priority_then_metric() {
     let stanza = fixture!(PrivateNetwork);
-    stanza.ok(&["network", "create", "--subnet", "10.206.0.0/24", "one"]);
-    stanza.ok(&["network", "create", "--subnet", "10.207.0.0/24", "two"]);
-    start(&stanza, "c1", &["--network", "one", "--network", "name=two,gw-priority=5"]);
-    let route = stanza.ok(&["exec", "c1", "ip", "route", "show", "default"]);
-    assert!(route.contains("via 10.207.0.1"), "{route}");
+    for (name, subnet, option) in [
+        ("plain", "10.206.0.0/24", "metric=100"),
+        ("near", "10.207.0.0/24", "metric=10"),
+        ("never", "10.208.0.0/24", "no_default_route=true"),
+    ] {
+        stanza.ok(&["network", "create", "--subnet", subnet, "-o", option, name]);
+    }
+    for (networks, via) in [
+        (&["plain", "name=near"][..], "via 10.207.0.1"),
+        (&["near", "name=plain,gw-priority=5"], "via 10.206.0.1"),
+        (&["never", "name=plain,gw-priority=-5"], "via 10.206.0.1"),
+        (&["never"], ""),
+    ] {
+        let options: Vec<&str> = networks.iter().flat_map(|name| ["--network", name]).collect();
+        let routes = stanza.ok(&[&["run", "--rm"], &options[..], &["busybox", "ip", "route"]].concat());
+        let ways: Vec<&str> = routes.lines().filter_map(|line| line.strip_prefix("default ")).collect();
+        let right =
+            if via.is_empty() { ways.is_empty() } else { matches!(ways[..], [way] if way.starts_with(via)) };
+        assert!(right, "{networks:?}: {routes}");
+    }
 }
 
 #[test]
@@ -118,6 +133,41 @@ fn a_range_of_ports_is_published_and_shown_as_one() {
     assert_eq!(bindings, serde_json::json!([{"HostIp": "127.0.0.1", "HostPort": "8001"}]));
     stanza.ok(&["stop", "-t", "0", "c1"]);
     assert_eq!(stanza.ok(&["port", "c1"]), "");
+}
+
+#[test]
+fn a_port_of_no_address_is_published_in_both_families_as_shown() {
+    let stanza = fixture!(PrivateNetwork);
+    let host = stanza.network().unwrap();
+    for address in ["192.0.2.1/32", "2001:db8::1/128"] {
+        assert_eq!(host.run(&["ip", "address", "add", address, "dev", "lo"]).code, 0, "{address}");
+    }
+    stanza.ok(&["network", "create", "--ipv6", "lan"]);
+    start(&stanza, "c1", &["--network", "lan", "-p", "8080:80"]);
+    assert_eq!(stanza.ok(&["ps", "--format", "{{.Ports}}"]), "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp");
+    assert_eq!(stanza.ok(&["port", "c1", "80"]), "0.0.0.0:8080\n[::]:8080");
+    let _server = serve_tcp(&stanza, "c1", 80);
+    for to in ["127.0.0.1:8080", "192.0.2.1:8080", "[2001:db8::1]:8080"] {
+        let asked = ask_tcp(host.pid(), to.parse().unwrap());
+        asked.unwrap_or_else(|error| panic!("{to}: {error}"));
+    }
+}
+
+#[test]
+fn a_range_for_one_port_gives_the_first_that_is_free() {
+    let stanza = fixture!(PrivateNetwork);
+    let host = stanza.network().unwrap();
+    let taken = host.enter(|| TcpListener::bind("127.0.0.1:8000").unwrap());
+    start(&stanza, "c1", &["-p", "127.0.0.1:8000-8002:80"]);
+    start(&stanza, "c2", &["-p", "127.0.0.1:8000-8002:80"]);
+    for (name, port) in [("c1", 8001), ("c2", 8002)] {
+        assert_eq!(stanza.ok(&["port", name]), format!("80/tcp -> 127.0.0.1:{port}"));
+        let _server = serve_tcp(&stanza, name, 80);
+        ask_tcp(host.pid(), ([127, 0, 0, 1], port).into()).unwrap();
+    }
+    let full = stanza.fails(125, &["run", "--rm", "-p", "127.0.0.1:8000-8002:80", "busybox", "true"]);
+    assert!(full.contains("8000"), "{full}");
+    drop(taken);
 }
 
 #[test]

@@ -362,3 +362,17 @@ fn a_bridge_that_somebody_deleted_comes_back_by_reload() {
     ask_tcp(host.pid(), published).unwrap();
     drop(server);
 }
+
+#[test]
+fn an_ordinary_user_has_networks_of_their_own() {
+    let stanza = fixture!(Rootless);
+    let names = |stanza: &Stanza| stanza.ok(&["network", "ls", "--format", "{{.Name}}"]).replace('\n', " ");
+    assert_eq!(names(&stanza), "bridge host none");
+    stanza.ok(&["network", "create", "--ipv6", "lan"]);
+    assert_eq!(names(&stanza), "bridge host lan none");
+    assert_eq!(inspect(&stanza, "lan")["EnableIPv6"], true);
+    stanza.ok(&["create", "--name", "c1", "--network", "none", "busybox", "true"]);
+    assert!(stanza.ok(&["network", "graph"]).contains("c1  no network  (not running)"));
+    assert_eq!(stanza.ok(&["network", "rm", "lan"]), "lan");
+    assert_eq!(names(&stanza), "bridge host none");
+}

@@ -34,6 +34,12 @@ pub(crate) struct NetworkRecord {
     /// What devices inside are called, a number behind it; `None` is `eth`.
     #[serde(default)]
     pub(crate) interface: Option<String>,
+    /// It never leads out, though it has a gateway.
+    #[serde(default)]
+    pub(crate) no_default_route: bool,
+    /// Of a container's networks with one priority, that with the smallest leads out; `None` is 100, as with Podman.
+    #[serde(default)]
+    pub(crate) metric: Option<u32>,
 }
 
 /// Why a network was not stored.
@@ -63,6 +69,8 @@ impl NetworkRecord {
             dns: Vec::new(),
             disable_dns: false,
             interface: None,
+            no_default_route: false,
+            metric: None,
         }
     }
 }

@@ -85,6 +85,8 @@ impl Engine {
             dns: request.dns.clone(),
             disable_dns: request.disable_dns,
             interface: options.interface,
+            no_default_route: options.no_default_route,
+            metric: options.metric,
             ..NetworkRecord::new(network)
         })
     }

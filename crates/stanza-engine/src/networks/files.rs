@@ -4,7 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use stanza_network::{Endpoint, NetworkPlan, files};
-use stanza_spec::ContainerConfig;
+use stanza_spec::{ContainerConfig, NetworkMode};
 
 use super::{DEFAULT, NetworkError};
 use crate::database::Record;
@@ -40,10 +40,12 @@ impl Engine {
         network: &NetworkPlan,
     ) -> Result<String, NetworkError> {
         let host = fs::read_to_string(HOST_RESOLVERS).unwrap_or_default();
-        if let NetworkPlan::UserMode(plan) = network {
-            return Ok(user_mode::resolv_conf(plan, &host));
-        }
         let config = self.resolver(&record.config)?;
+        if let NetworkPlan::UserMode(plan) = network {
+            let host = user_mode::resolv_conf(plan, &host);
+            let reachable = files::Reachable { loopback: true, ipv6: true };
+            return Ok(files::resolv_conf(&host, None, &[], reachable, &config));
+        }
         if matches!(network, NetworkPlan::Endpoints(plan) if plan.resolver.is_some()) {
             return Ok(files::resolver_conf(&host, &config));
         }
@@ -61,12 +63,16 @@ impl Engine {
     }
 
     /// What the user says about resolving names of the container, then of its networks, then in the configuration file.
+    /// A container without network asks nobody, so it is started without that file.
     pub(super) fn resolver(&mut self, config: &ContainerConfig) -> Result<files::Resolver, NetworkError> {
         let mut resolver = files::Resolver {
             servers: config.dns.clone(),
             search: config.dns_search.clone(),
             options: config.dns_options.clone(),
         };
+        if self.network_mode(config) == NetworkMode::None {
+            return Ok(resolver);
+        }
         let of_networks = if resolver.servers.is_empty() { self.servers(config)? } else { Vec::new() };
         let settings = &self.settings()?.network;
         if resolver.servers.is_empty() {

@@ -15,6 +15,8 @@ pub(super) struct Options {
     pub(super) mode: Option<String>,
     pub(super) vlan: Option<u16>,
     pub(super) interface: Option<String>,
+    pub(super) no_default_route: bool,
+    pub(super) metric: Option<u32>,
 }
 
 impl Default for Options {
@@ -28,6 +30,8 @@ impl Default for Options {
             mode: None,
             vlan: None,
             interface: None,
+            no_default_route: false,
+            metric: None,
         }
     }
 }
@@ -107,6 +111,14 @@ pub(super) fn read(driver: &str, given: &BTreeMap<String, String>) -> Result<Opt
                 options.vlan =
                     Some(vlan.ok_or_else(|| wrong(name, format!("`{value}` is not a VLAN from 1 to 4094")))?);
             }
+            ("no_default_route", _) => options.no_default_route = truth(name, value)?,
+            ("metric", _) => {
+                let metric = value.parse().ok();
+                options.metric =
+                    Some(metric.ok_or_else(|| wrong(name, format!("`{value}` is not a number")))?);
+            }
+            // What they are anyway.
+            ("gateway_mode_ipv4" | "gateway_mode_ipv6", "bridge") if value == "nat" => {}
             ("container_iface_prefix", _) => {
                 let prefix = device(name, value)?;
                 if prefix.len() > 12 {
@@ -153,6 +165,8 @@ mod tests {
         assert_eq!(read("bridge", &docker).unwrap(), expected);
         let podman = read("bridge", &given(&[("mtu", "9000"), ("vlan", "7"), ("isolate", "true")])).unwrap();
         assert_eq!((podman.mtu, podman.vlan), (Some(9000), Some(7)));
+        let ways = read("macvlan", &given(&[("metric", "7"), ("no_default_route", "1")])).unwrap();
+        assert_eq!((ways.metric, ways.no_default_route), (Some(7), true));
         let card = given(&[("parent", "eth0.7"), ("macvlan_mode", "private")]);
         let card = read("macvlan", &card).unwrap();
         assert_eq!((card.parent.as_deref(), card.mode.as_deref()), (Some("eth0.7"), Some("private")));
@@ -172,6 +186,9 @@ mod tests {
             ("bridge", "com.docker.network.bridge.enable_icc", "perhaps"),
             ("bridge", "com.docker.network.container_iface_prefix", "abcdefghijklm"),
             ("ipvlan", "ipvlan_flag", "vepa"),
+            ("bridge", "metric", "-1"),
+            ("bridge", "no_default_route", "perhaps"),
+            ("bridge", "gateway_mode_ipv4", "routed"),
         ] {
             let error = read(driver, &given(&[(name, value)])).unwrap_err().to_string();
             assert!(error.starts_with(&format!("network option `{name}`: ")), "{error}");

@@ -16,6 +16,9 @@ use crate::Engine;
 use crate::container::State;
 use crate::database::{NetworkRecord, Phase, Record, Wish};
 
+/// Podman's of a network that names none.
+const METRIC: u32 = 100;
+
 /// The longest name of a host in DNS's sense, of which one part is a container's name or id.
 const LABEL: usize = 63;
 
@@ -261,16 +264,20 @@ pub(crate) fn endpoints(record: &Record, places: &[Place]) -> Vec<Endpoint> {
             endpoint(record, place, interface)
         })
         .collect();
-    let leads_out = |endpoint: &Endpoint| {
+    let leads_out = |(index, endpoint): &(usize, &Endpoint)| {
         let is_layer_3 =
             matches!(endpoint.network.driver, Driver::Ipvlan { mode: IpvlanMode::L3 | IpvlanMode::L3s, .. });
         !endpoint.network.internal
+            && !places[*index].1.no_default_route
             && (is_layer_3 || endpoint.placed().any(|(_, place)| place.gateway.is_some()))
     };
-    let candidates = endpoints.iter().enumerate().filter(|(_, endpoint)| leads_out(endpoint));
+    let candidates = endpoints.iter().enumerate().filter(leads_out);
+    let rank = |index: usize| {
+        let (request, record) = &places[index];
+        (request.gateway_priority, std::cmp::Reverse(record.metric.unwrap_or(METRIC)))
+    };
     // The last of the greatest is taken, so the order is turned round.
-    let out =
-        candidates.rev().max_by_key(|(index, _)| places[*index].0.gateway_priority).map(|(index, _)| index);
+    let out = candidates.rev().max_by_key(|(index, _)| rank(*index)).map(|(index, _)| index);
     if let Some(endpoint) = out.and_then(|index| endpoints.get_mut(index)) {
         endpoint.default_route = true;
     }
