@@ -16,6 +16,7 @@ mod loop_device;
 mod loopback;
 mod mount;
 mod pages;
+mod parent;
 mod pass;
 mod proc;
 mod scheduling;
@@ -35,6 +36,7 @@ pub use loop_device::attach_loop;
 pub use loopback::bring_up_loopback;
 pub use mount::{MountAttributes, mount_set_attributes};
 pub use pages::release_program_pages;
+pub use parent::kill_with_parent;
 pub use pass::{receive_descriptors, send_descriptors};
 pub use proc::read_proc;
 pub use scheduling::{
