@@ -8,7 +8,7 @@ use stanza_network::{
     Bridge, ChooseError, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, Network, NetworkPlan, PortMap,
     choose_subnet, device_of, mac_of,
 };
-use stanza_spec::NetworkMode;
+use stanza_spec::{Digest, NetworkMode};
 
 use crate::Engine;
 use crate::database::{DatabaseError, Phase, Record};
@@ -34,9 +34,8 @@ pub(crate) fn bridge_name(root: &Path) -> String {
 
 /// The default network's id: the same for as long as the engine's root has its name.
 fn network_id(root: &Path) -> String {
-    let hash =
-        Sha256::new().chain_update("bridge\0").chain_update(root.as_os_str().as_encoded_bytes()).finalize();
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+    let hash = Sha256::new().chain_update("bridge\0").chain_update(root.as_os_str().as_encoded_bytes());
+    Digest::from_hash(&hash.finalize()).hex().to_owned()
 }
 
 impl Engine {

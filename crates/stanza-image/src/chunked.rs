@@ -25,7 +25,8 @@ use stanza_spec::Digest;
 use stanza_tar::{Archive, EntryKind, Limits};
 
 use crate::compression::decompress;
-use crate::hash::{Hasher, sha256};
+use crate::hash::{Hasher, digest_like, sha256};
+use crate::range::FileRange;
 
 /// The annotations, under today's prefix and that of Podman before 4.4.
 const PREFIXES: [&str; 2] = ["io.github.containers.zstd-chunked", "io.containers.zstd-chunked"];
@@ -155,7 +156,7 @@ impl Table {
     }
 
     fn unpack(compressed: &[u8], place: &Place) -> Result<Table, ChunkedError> {
-        let actual = crate::hash::digest_like(&place.checksum, compressed);
+        let actual = digest_like(&place.checksum, compressed);
         if actual != place.checksum {
             return Err(ChunkedError::Corrupt { expected: place.checksum.clone(), actual });
         }
@@ -232,7 +233,7 @@ impl Table {
                 Ok(digest) => Hasher::like(&digest),
                 Err(_) => Hasher::sha256(),
             };
-            copy_into(&mut content, &mut hash)?;
+            io::copy(&mut content, &mut hash)?;
             let actual = hash.finish();
             // An empty file needs no digest.
             let same = told.digest == actual.as_str() || (told.digest.is_empty() && actual == sha256(b""));
@@ -254,36 +255,9 @@ impl Table {
 pub(crate) fn check(blob: &File, place: &Place) -> Result<usize, ChunkedError> {
     let table = Table::read(blob, place)?;
     // The frames of the tar end where the table's frame begins, eight bytes before the table.
-    let tar = FileRange { file: blob, at: 0, end: place.offset.saturating_sub(8) };
+    let tar = FileRange::new(blob, 0, place.offset.saturating_sub(8));
     table.agrees_with(tar)?;
     Ok(table.len())
-}
-
-/// A part of a file.
-struct FileRange<'a> {
-    file: &'a File,
-    at: u64,
-    end: u64,
-}
-
-impl Read for FileRange<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.end.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let length = left.min(buffer.len());
-        let count = self.file.read_at(&mut buffer[..length], self.at)?;
-        self.at += count as u64;
-        Ok(count)
-    }
-}
-
-fn copy_into(content: &mut impl Read, hash: &mut Hasher) -> io::Result<()> {
-    let mut buffer = [0; 32 << 10];
-    loop {
-        match content.read(&mut buffer)? {
-            0 => return Ok(()),
-            count => hash.update(&buffer[..count]),
-        }
-    }
 }
 
 /// A name without what archives put before and behind it.
@@ -305,11 +279,11 @@ fn kind_of(word: &str) -> Option<EntryKind> {
     })
 }
 
-#[cfg(feature = "fuzzing")]
 /// What the fuzz target does with a table and a place as text: whether both were taken.
 ///
 /// # Errors
 /// When what was taken is not within the bounds.
+#[cfg(feature = "fuzzing")]
 pub(crate) fn fuzz(json: &[u8], place: &str, size: u64) -> Result<bool, String> {
     if let Ok(place) = Place::parse(place, &sha256(json).to_string(), size)
         && (place.offset + place.length > size || place.length.max(place.uncompressed) > MAX_TABLE)

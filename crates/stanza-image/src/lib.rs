@@ -34,6 +34,7 @@ mod policy;
 mod progress;
 mod pull;
 mod push;
+mod range;
 mod registry;
 mod remote;
 mod sink;

@@ -257,11 +257,10 @@ pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment,
         sockets.push(socket);
         taken.push(PortMap { host_port: Some(number), ..port.clone() });
     }
-    let endpoints: Vec<&Endpoint> = plan.endpoints.iter().collect();
-    let mut route = open_route()?;
-    let netfilter = join(&mut route, &endpoints, netns)
+    let mut route = open_route(&plan.endpoints)?;
+    let netfilter = join(&mut route, &plan.endpoints, netns)
         .and_then(|()| publish(plan, &taken))
-        .inspect_err(|_| part(&mut route, &endpoints))?;
+        .inspect_err(|_| part(&mut route, &plan.endpoints))?;
     Ok(Attachment { ports: taken, sockets, netfilter })
 }
 
@@ -270,8 +269,9 @@ pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment,
 /// Nothing of this endpoint is left on the host when it fails.
 pub(crate) fn attach_endpoint(endpoint: &Endpoint, netns: BorrowedFd<'_>) -> Result<(), AttachError> {
     check(endpoint)?;
-    let mut route = open_route()?;
-    join(&mut route, &[endpoint], netns).inspect_err(|_| part(&mut route, &[endpoint]))
+    let endpoints = std::slice::from_ref(endpoint);
+    let mut route = open_route(endpoints)?;
+    join(&mut route, endpoints, netns).inspect_err(|_| part(&mut route, endpoints))
 }
 
 /// Makes one endpoint of a container that runs its way out, in the place of the devices `others`.
@@ -284,17 +284,21 @@ pub(crate) fn lead_out_by(
         .map_err(|source| AttachError::Inside { veth: endpoint.device.clone(), source })
 }
 
-fn open_route() -> Result<Conversation, AttachError> {
-    Conversation::open(Family::Route).map_err(|source| AttachError::Bridge { bridge: String::new(), source })
+/// A conversation about links; that there is none is told of the first bridge.
+fn open_route(endpoints: &[Endpoint]) -> Result<Conversation, AttachError> {
+    Conversation::open(Family::Route).map_err(|source| {
+        let bridge = endpoints.iter().find_map(|endpoint| endpoint.network.bridge());
+        AttachError::Bridge { bridge: bridge.map(|bridge| bridge.device.clone()).unwrap_or_default(), source }
+    })
 }
 
 /// Makes the endpoints' devices, and brings them up from both sides.
-fn join(route: &mut Conversation, endpoints: &[&Endpoint], netns: BorrowedFd<'_>) -> Result<(), AttachError> {
+fn join(route: &mut Conversation, endpoints: &[Endpoint], netns: BorrowedFd<'_>) -> Result<(), AttachError> {
     let mut bridges = Vec::with_capacity(endpoints.len());
     for endpoint in endpoints {
         match &endpoint.network.driver {
             Driver::Bridge(bridge) => {
-                bridges.push((*endpoint, &bridge.device, bridge::create(route, endpoint, bridge, netns)?));
+                bridges.push((endpoint, &bridge.device, bridge::create(route, endpoint, bridge, netns)?));
             }
             Driver::Macvlan { .. } | Driver::Ipvlan { .. } => card::create(route, endpoint, netns)?,
         }
@@ -313,7 +317,7 @@ fn join(route: &mut Conversation, endpoints: &[&Endpoint], netns: BorrowedFd<'_>
 }
 
 /// Goes back: what `join` made on the host. A device on a card is in the container, and goes with its namespace.
-fn part(route: &mut Conversation, endpoints: &[&Endpoint]) {
+fn part(route: &mut Conversation, endpoints: &[Endpoint]) {
     let mut batch = route.batch();
     for endpoint in endpoints {
         route::delete_link(&mut batch, Device::Name(&endpoint.device));

@@ -9,8 +9,8 @@ use rustix::io::Errno;
 
 use crate::attach::AttachError;
 use crate::bridge::tolerate;
+use crate::netlink::Conversation;
 use crate::netlink::route::{self, CardDevice};
-use crate::netlink::{Conversation, NetlinkError};
 use crate::{Driver, Endpoint, IpvlanMode, MacvlanMode, Network};
 
 /// What the name of a card that leads nowhere begins with; twelve digits of the network's id follow.
@@ -45,7 +45,7 @@ pub(crate) fn create(
 }
 
 /// The card, the kind of device and the number of its mode (`linux/if_link.h`).
-fn kind_of(driver: &Driver) -> Option<(&str, &'static str, u32)> {
+fn kind_of(driver: &Driver) -> Option<(&str, &'static str, u16)> {
     match driver {
         Driver::Bridge(_) => None,
         Driver::Macvlan { parent, mode } => {
@@ -96,13 +96,4 @@ fn ensure_card(route: &mut Conversation, network: &Network, parent: &str) -> Res
     // Somebody else may have made it since.
     tolerate(route.commit_all(batch), Errno::EXIST).map_err(failed)?;
     route::link(route, &name).map_err(failed)?.map(|link| link.index).ok_or_else(missing)
-}
-
-/// Removes the card that was made for the network, if one was.
-pub(crate) fn remove(route: &mut Conversation, network: &Network) -> Result<(), NetlinkError> {
-    let Some(("", ..)) = kind_of(&network.driver) else { return Ok(()) };
-    let name = card_name(network, "");
-    let mut batch = route.batch();
-    route::delete_link(&mut batch, route::Device::Name(&name));
-    tolerate(route.commit_all(batch), Errno::NODEV)
 }

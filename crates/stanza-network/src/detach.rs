@@ -9,7 +9,7 @@ use stanza_spec::{Classify, ErrorKind};
 use crate::netlink::route::{self, Device};
 use crate::netlink::{Conversation, Family, NetlinkError, conntrack};
 use crate::plan::DEVICE_PREFIX;
-use crate::{Attachment, Endpoint, EndpointsPlan, Network, bridge, card, rules};
+use crate::{Attachment, Endpoint, EndpointsPlan, Network, bridge, rules};
 
 /// What could not be taken down.
 #[derive(Debug, thiserror::Error)]
@@ -19,15 +19,6 @@ pub enum DetachError {
     Veth {
         /// The device.
         veth: String,
-        /// What the kernel refused.
-        #[source]
-        source: NetlinkError,
-    },
-    /// The device of a network.
-    #[error("cannot remove the device of the network `{network}`")]
-    Network {
-        /// The network.
-        network: String,
         /// What the kernel refused.
         #[source]
         source: NetlinkError,
@@ -54,7 +45,6 @@ impl Classify for DetachError {
     fn kind(&self) -> ErrorKind {
         match self {
             DetachError::Veth { source, .. }
-            | DetachError::Network { source, .. }
             | DetachError::Ports { source }
             | DetachError::Look { source, .. } => source.kind(),
         }
@@ -88,22 +78,6 @@ pub(crate) fn detach_endpoint(endpoint: &Endpoint) -> Result<(), DetachError> {
     }
     delete_veth(&endpoint.device)
         .map_err(|source| DetachError::Veth { veth: endpoint.device.clone(), source })
-}
-
-/// Takes the bridge of a network down, or the card that was made for it; containers lose their way.
-///
-/// # Errors
-///
-/// When the kernel refuses. A device that is gone already is well.
-pub fn remove_network(network: &Network) -> Result<(), DetachError> {
-    let Some(bridge) = network.bridge() else {
-        let mut conversation = Conversation::open(Family::Route)
-            .map_err(|source| DetachError::Network { network: network.name.clone(), source })?;
-        return card::remove(&mut conversation, network)
-            .map_err(|source| DetachError::Network { network: network.name.clone(), source });
-    };
-    delete_veth(&bridge.device)
-        .map_err(|source| DetachError::Network { network: network.name.clone(), source })
 }
 
 /// The quick part of [`detach`]: withdraws the published ports and sets them free.

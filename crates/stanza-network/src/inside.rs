@@ -85,7 +85,7 @@ impl Classify for InsideError {
 /// Configures loopback and the devices of the endpoints in the name space `netns`: addresses, up, the ways out.
 ///
 /// The calling thread is in that name space meanwhile, and back in its own after.
-pub(crate) fn configure(endpoints: &[&Endpoint], netns: BorrowedFd<'_>) -> Result<(), InsideError> {
+pub(crate) fn configure(endpoints: &[Endpoint], netns: BorrowedFd<'_>) -> Result<(), InsideError> {
     within(netns, || {
         let mut conversation = Conversation::open(Family::Route).map_err(configure_failed)?;
         let mut batch = conversation.batch();
@@ -126,18 +126,16 @@ pub(crate) fn lead_out_by(
             route::delete_default_route(&mut batch, index, true);
         }
         let index = index_of(&conversation, &endpoint.interface)?;
-        let first = ways_out(endpoint)
-            .map(|way| {
-                route::add_default_route(&mut batch, index, way);
-            })
-            .count();
+        for way in ways_out(endpoint) {
+            route::add_default_route(&mut batch, index, way);
+        }
         let refusals = conversation.commit(batch).map_err(configure_failed)?;
         // The deletions come first, and may find nothing; a route that is there already is what is wanted.
         let is_real =
             |errno: rustix::io::Errno| !matches!(errno, rustix::io::Errno::SRCH | rustix::io::Errno::EXIST);
         match refusals.into_iter().find(|refusal| is_real(refusal.errno)) {
-            Some(refusal) if first > 0 => Err(configure_failed(refusal.into())),
-            _ => Ok(()),
+            Some(refusal) => Err(configure_failed(refusal.into())),
+            None => Ok(()),
         }
     })
 }

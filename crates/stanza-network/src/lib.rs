@@ -48,7 +48,7 @@ mod subnet;
 pub use attach::{AttachError, Attachment, attach};
 pub use change::change;
 pub use choose::{ChooseError, choose_subnet, default_subnet};
-pub use detach::{DetachError, Live, clear_leftovers, detach, remove_network, withdraw_ports};
+pub use detach::{DetachError, Live, clear_leftovers, detach, withdraw_ports};
 pub use device::{DeviceError, move_device};
 pub use inside::InsideError;
 pub use netlink::NetlinkError;

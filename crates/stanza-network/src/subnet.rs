@@ -123,7 +123,7 @@ fn width(address: IpAddr) -> u8 {
 }
 
 /// The address as a number.
-pub(crate) fn bits(address: IpAddr) -> u128 {
+fn bits(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),

@@ -14,7 +14,8 @@ use stanza_spec::{Digest, Reference};
 
 use super::error::{IoContext, StoreError};
 use super::{
-    ALGORITHMS, BLOBS, COLLECT_LOCK, DROPPED, INDEX, INDEX_LOCK, INGEST, ImageStore, LAYOUT, PARTIAL,
+    ALGORITHMS, BLOBS, COLLECT_LOCK, DROPPED, INDEX, INDEX_LOCK, INDEX_RESERVE, INGEST, ImageStore, LAYOUT,
+    PARTIAL,
 };
 use crate::chunked::{self, Place};
 use crate::document::{Descriptor, Document, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_MANIFEST, parse_config};
@@ -283,9 +284,8 @@ impl ImageStore {
 
     /// Files that are no part of a store.
     fn strays(&self) -> Result<Vec<PathBuf>, StoreError> {
-        let temporary =
-            [INDEX, LAYOUT].map(|name| [format!(".{name}.new"), format!(".{name}.reserve")]).concat();
-        let own = [LAYOUT, INDEX, INDEX_LOCK, COLLECT_LOCK, INGEST, BLOBS, DROPPED, PARTIAL];
+        let temporary = [format!(".{INDEX}.new"), format!(".{LAYOUT}.new")];
+        let own = [LAYOUT, INDEX, INDEX_LOCK, INDEX_RESERVE, COLLECT_LOCK, INGEST, BLOBS, DROPPED, PARTIAL];
         let mut strays = Vec::new();
         let mut look = |directory: PathBuf, is_own: &dyn Fn(&str) -> bool| -> Result<(), StoreError> {
             let entries = match fs::read_dir(&directory) {

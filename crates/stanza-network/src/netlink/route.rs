@@ -154,7 +154,7 @@ pub(crate) struct CardDevice<'a> {
     /// `macvlan` or `ipvlan`.
     pub(crate) kind: &'static str,
     /// Its mode's number.
-    pub(crate) mode: u32,
+    pub(crate) mode: u16,
     /// Its hardware address; `None` leaves the choice to the kernel.
     pub(crate) mac: Option<[u8; 6]>,
     /// Its largest packet; `None` is the card's.
@@ -176,10 +176,9 @@ pub(crate) fn create_card_device(batch: &mut Batch, device: &CardDevice<'_>) {
             info.string(IFLA_INFO_KIND, device.kind).nested(IFLA_INFO_DATA, |data| {
                 // `enum macvlan_mode` has 32 bits, `enum ipvlan_mode` 16.
                 if device.kind == "macvlan" {
-                    data.native(IFLA_MACVLAN_MODE, device.mode);
+                    data.native(IFLA_MACVLAN_MODE, device.mode.into());
                 } else {
-                    let [low, high, ..] = device.mode.to_le_bytes();
-                    data.bytes(IFLA_IPVLAN_MODE, &u16::from_le_bytes([low, high]).to_ne_bytes());
+                    data.bytes(IFLA_IPVLAN_MODE, &device.mode.to_ne_bytes());
                 }
             });
         });
