@@ -381,7 +381,8 @@ impl Engine {
 fn address_of(network: &NetworkPlan) -> Option<std::net::IpAddr> {
     match network {
         NetworkPlan::Endpoints(plan) => plan.endpoints.iter().flat_map(Endpoint::addresses).next(),
-        NetworkPlan::None | NetworkPlan::Host => None,
+        // What a plugin gives is known, and written, when it has given it.
+        NetworkPlan::None | NetworkPlan::Host | NetworkPlan::Cni(_) => None,
     }
 }
 

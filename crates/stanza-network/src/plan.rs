@@ -8,6 +8,7 @@ use sha2::{Digest as _, Sha256};
 use stanza_spec::{ContainerId, PortRequest, Protocol};
 
 use crate::Subnet;
+use crate::cni::CniPlan;
 
 /// The bridge of the default network.
 pub const DEFAULT_BRIDGE: &str = "stanza0";
@@ -23,6 +24,8 @@ pub enum NetworkPlan {
     Host,
     /// A namespace of its own, joined to networks.
     Endpoints(EndpointsPlan),
+    /// A namespace of its own, joined to what CNI plugins make.
+    Cni(Box<CniPlan>),
 }
 
 /// A network that containers join.

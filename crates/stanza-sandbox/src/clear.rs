@@ -62,8 +62,14 @@ pub fn clear(
     if let Some(plan) = cgroup {
         errors.extend(stanza_cgroup::open(plan).remove().into_iter().map(ClearError::Cgroup));
     }
-    if let NetworkPlan::Endpoints(plan) = network {
-        errors.extend(stanza_network::detach(plan, None).into_iter().map(ClearError::Network));
+    match network {
+        NetworkPlan::Endpoints(plan) => {
+            errors.extend(stanza_network::detach(plan, None).into_iter().map(ClearError::Network));
+        }
+        NetworkPlan::Cni(plan) => {
+            errors.extend(stanza_network::cni::del(plan).into_iter().map(ClearError::Cni));
+        }
+        NetworkPlan::None | NetworkPlan::Host => {}
     }
     if let Some(record) = &record {
         let path = paths::exit_record(state_dir);

@@ -221,6 +221,9 @@ pub enum ClearError {
     /// A part of the network could not be removed.
     #[error("failed to remove the container's network")]
     Network(#[source] stanza_network::DetachError),
+    /// A plugin did not take down what it made.
+    #[error("failed to take the container out of its CNI network")]
+    Cni(#[source] stanza_network::cni::CniError),
     /// A file could not be written or removed.
     #[error("failed to clear `{}`", path.display())]
     File {
@@ -237,6 +240,7 @@ impl Classify for ClearError {
         match self {
             ClearError::Kill { source, .. } | ClearError::File { source, .. } => ErrorKind::of_io(source),
             ClearError::Cgroup(_) | ClearError::Network(_) => ErrorKind::Internal,
+            ClearError::Cni(source) => source.kind(),
         }
     }
 }

@@ -10,13 +10,13 @@ mod entry;
 mod erofs;
 mod exec;
 mod handle;
+mod helper;
 mod keyring;
 mod lock;
 mod loop_device;
 mod loopback;
 mod mount;
 mod pages;
-mod parent;
 mod pass;
 mod proc;
 mod scheduling;
@@ -30,13 +30,13 @@ pub use exec::{
     CStringArray, close_descriptors_from, execute, keep_across_exec, keep_only, set_close_on_exec_from,
 };
 pub use handle::Handle;
+pub use helper::as_helper;
 pub use keyring::join_session_keyring;
 pub use lock::{is_locked, lock_exclusive, try_lock_exclusive};
 pub use loop_device::attach_loop;
 pub use loopback::bring_up_loopback;
 pub use mount::{MountAttributes, mount_set_attributes};
 pub use pages::release_program_pages;
-pub use parent::kill_with_parent;
 pub use pass::{receive_descriptors, send_descriptors};
 pub use proc::read_proc;
 pub use scheduling::{

@@ -1,7 +1,8 @@
 //! The verbs: what they do with the plugins of a chain, in which order, and what is left when one fails.
 
-use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::fs::File;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use stanza_spec::ContainerId;
@@ -9,14 +10,17 @@ use stanza_spec::ContainerId;
 use super::plan::{CniNetwork, CniPlaces, CniPlan, CniVersion};
 use super::plugin::{Caller, Verb};
 use super::record::{self, Record, Share};
+use super::tell::tell;
 use super::{CniError, CniResult};
 use crate::{PortMap, ports};
 
-/// A container in a network.
+/// A container in a network. Dropping it gives the ports free but takes nothing else down; that is [`leave`]'s.
 #[derive(Debug)]
 pub struct CniAttachment {
+    /// As it was asked for, with the host ports that were really taken.
+    plan: CniPlan,
     result: CniResult,
-    ports: Vec<PortMap>,
+    netns: Netns,
     /// Never read: they keep other programs off the published ports for as long as they are open. What comes to the ports
     /// is led to the container before the host looks for a socket.
     _sockets: Vec<OwnedFd>,
@@ -32,20 +36,30 @@ impl CniAttachment {
     /// The published ports with the host ports that were really taken.
     #[must_use]
     pub fn ports(&self) -> &[PortMap] {
-        &self.ports
+        &self.plan.request.ports
     }
 }
 
-/// Joins a container to a network: ADD of every plugin, in order.
+/// A network name space that is held open, so that the path to it leads there until this is dropped.
+#[derive(Debug)]
+struct Netns(File);
+
+impl Netns {
+    fn path(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
+    }
+}
+
+/// Joins a container, which is in the network name space `netns`, to a network: ADD of every plugin, in order; then writes
+/// what the plan wants told to the container. The calling thread's name space is the host.
 ///
-/// `netns` is a path to the container's network name space, and is the same at every later verb while that exists. The calling
-/// thread's name space is the host. What an earlier attachment of the same container, network and device left is deleted
-/// first.
+/// What an earlier attachment of the same container, network and device left is deleted first.
 ///
 /// # Errors
 /// The whole chain is deleted then. When that fails too the record is kept, for [`del`] and [`collect`] to try again.
-pub fn add(plan: &CniPlan, netns: &Path) -> Result<CniAttachment, CniError> {
+pub fn add(plan: &CniPlan, netns: File) -> Result<CniAttachment, CniError> {
     plan.verify()?;
+    let netns = Netns(netns);
     let mut sockets = Vec::new();
     let mut plan = plan.clone();
     for port in &mut plan.request.ports {
@@ -58,14 +72,18 @@ pub fn add(plan: &CniPlan, netns: &Path) -> Result<CniAttachment, CniError> {
         // The specification allows no second ADD without a DEL. One that fails now would fail the ADD as well.
         delete_all(&old, None);
     }
-    let mut record = Record { plan, result: None };
+    let mut record = Record { plan, result: None, netns: netns.path() };
     record::write(&record)?;
-    let added = add_all(&mut record, netns).and_then(|result| record::write(&record).map(|()| result));
+    let added = add_all(&mut record).and_then(|result| {
+        record::write(&record)?;
+        tell(&record.plan, &result)?;
+        Ok(result)
+    });
     match added {
-        Ok(result) => Ok(CniAttachment { result, ports: record.plan.request.ports, _sockets: sockets }),
+        Ok(result) => Ok(CniAttachment { plan: record.plan, result, netns, _sockets: sockets }),
         Err(error) => {
             // What was told first is the reason; what DEL says on top of it would hide it.
-            if delete_all(&record, Some(netns)).is_empty() {
+            if delete_all(&record, Some(&record.netns)).is_empty() {
                 let _ = record::remove(&record.plan);
             }
             Err(error)
@@ -74,13 +92,13 @@ pub fn add(plan: &CniPlan, netns: &Path) -> Result<CniAttachment, CniError> {
 }
 
 /// Asks every plugin, each with the answer of the one before.
-fn add_all(record: &mut Record, netns: &Path) -> Result<CniResult, CniError> {
+fn add_all(record: &mut Record) -> Result<CniResult, CniError> {
     let plan = &record.plan;
     let caller = Caller::new(&plan.network, &plan.places);
     let mut result: Option<Value> = None;
     let mut read = CniResult::default();
     for plugin in &plan.network.plugins {
-        let output = caller.call_for(Verb::Add, plan, Some(netns), plugin, result.as_ref())?;
+        let output = caller.call_for(Verb::Add, plan, Some(&record.netns), plugin, result.as_ref())?;
         let answer = caller.result(plugin, &output)?;
         read = CniResult::read(&answer)
             .map_err(|reason| CniError::Answer { call: caller.name(Verb::Add, plugin), reason })?;
@@ -90,15 +108,15 @@ fn add_all(record: &mut Record, netns: &Path) -> Result<CniResult, CniError> {
     Ok(read)
 }
 
-/// Looks whether a container's network is as it was made: CHECK of every plugin, in order. Nothing is asked when the
+/// Looks whether a running container's network is as it was made: CHECK of every plugin, in order. Nothing is asked when the
 /// network says so or is older than 0.4.0.
 ///
 /// # Errors
 /// The first plugin's that finds something missing, or that there is no attachment.
-pub fn check(plan: &CniPlan, netns: &Path) -> Result<(), CniError> {
+pub fn check(plan: &CniPlan) -> Result<(), CniError> {
     plan.verify()?;
     let _lock = record::lock(&plan.places.results_dir, &plan.network.name, Share::Shared)?;
-    let Some(Record { plan, result: Some(result) }) = record::read(plan)? else {
+    let Some(Record { plan, result: Some(result), netns }) = record::read(plan)? else {
         let (network, container) = (plan.network.name.clone(), plan.container.to_string());
         return Err(CniError::NotAttached { network, container });
     };
@@ -107,16 +125,26 @@ pub fn check(plan: &CniPlan, netns: &Path) -> Result<(), CniError> {
     }
     let caller = Caller::new(&plan.network, &plan.places);
     plan.network.plugins.iter().try_for_each(|plugin| {
-        caller.call_for(Verb::Check, &plan, Some(netns), plugin, Some(&result)).map(drop)
+        caller.call_for(Verb::Check, &plan, Some(&netns), plugin, Some(&result)).map(drop)
     })
 }
 
-/// Takes a container out of a network: DEL of every plugin, in reverse, with the configuration that it was added with.
-/// `netns` is `None` when the name space is gone.
+/// Takes a container out of a network: DEL of every plugin, in reverse, with the configuration that it was added with; then
+/// sets its ports free.
 ///
-/// Gives everything that failed; the record is kept then, and the next call tries again. Without a record nothing was
-/// added, or all is deleted, and nothing is done.
-pub fn del(plan: &CniPlan, netns: Option<&Path>) -> Vec<CniError> {
+/// Gives everything that failed; the record is kept then, and [`del`] and [`collect`] try again.
+pub fn leave(attachment: CniAttachment) -> Vec<CniError> {
+    del_by_plan(&attachment.plan, Some(&attachment.netns.path()))
+}
+
+/// The same for a container whose owner has died, and its name space with it: plugins are given none.
+///
+/// Without a record nothing was added, or all is deleted, and nothing is done.
+pub fn del(plan: &CniPlan) -> Vec<CniError> {
+    del_by_plan(plan, None)
+}
+
+fn del_by_plan(plan: &CniPlan, netns: Option<&Path>) -> Vec<CniError> {
     let locked = record::lock(&plan.places.results_dir, &plan.network.name, Share::Shared);
     match locked.and_then(|lock| Ok((lock, record::read(plan)?))) {
         Ok((_lock, Some(record))) => del_recorded(&record, netns),

@@ -13,11 +13,14 @@
 //! descriptors but the standard ones, a limited time, and an answer of limited size; what they started with is killed with
 //! them when the time is over, and they with whoever waits for them.
 //!
-//! The path to the network name space that they get is the caller's choice. stanza's monitor holds the name space open and
-//! gives `/proc/MONITOR/fd/N`, for every verb the same: it is there as long as the monitor, also when the container has
-//! ended, so that DEL finds what it is to take down. After the monitor's death DEL gets none, which the
-//! specification allows; plugins then give back what they keep outside of the name space, as far as they can. No
-//! name space is bound to a file: nothing has to be unmounted after a crash.
+//! The path to the network name space that they get is `/proc/OWNER/fd/N`: the owner, stanza's monitor, holds the name space
+//! open. So the path is there, and the same for every verb, as long as the owner is, also when the container has ended, and
+//! DEL finds what it is to take down. After the owner's death DEL gets none, which the specification allows; plugins
+//! then give back what they keep outside of the name space, as far as they can. No name space is bound to a file: nothing
+//! has to be unmounted after a crash.
+//!
+//! The plugin `dhcp` asks a daemon of its own, which whoever wants it has to run (`/usr/lib/cni/dhcp daemon`), in the host's
+//! pid and mount name spaces.
 //!
 //! Invariants:
 //!
@@ -32,15 +35,20 @@
 mod chain;
 mod conflist;
 mod error;
+mod places;
 mod plan;
 mod plugin;
 mod program;
 mod record;
 mod result;
+mod tell;
+#[cfg(test)]
+mod tests;
 
-pub use chain::{CniAttachment, add, check, collect, del, status, supported_versions};
+pub use chain::{CniAttachment, add, check, collect, del, leave, status, supported_versions};
 pub use conflist::{CniConfigError, find, list};
 pub use error::{CniCall, CniError};
-pub use plan::{CniBandwidth, CniDns, CniNetwork, CniPlaces, CniPlan, CniRequest, CniVersion};
+pub use places::{config_dirs, kubernetes_args, plugin_dirs};
+pub use plan::{CniBandwidth, CniDns, CniFiles, CniNetwork, CniPlaces, CniPlan, CniRequest, CniVersion};
 pub use record::{attached, recorded};
 pub use result::{CniAddress, CniInterface, CniResult, CniRoute};

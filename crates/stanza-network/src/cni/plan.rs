@@ -100,6 +100,21 @@ pub struct CniPlan {
     pub request: CniRequest,
     /// Directories and limits.
     pub places: CniPlaces,
+    /// The files that tell the container its addresses and name servers.
+    #[serde(default)]
+    pub files: CniFiles,
+}
+
+/// Files of the container that are known in full only when the plugins have answered. They exist already, and are written in
+/// place, because they may be mounted.
+#[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq)]
+pub struct CniFiles {
+    /// `/etc/hosts`; `None` leaves it alone.
+    pub hosts: Option<PathBuf>,
+    /// The container's own names there.
+    pub names: Vec<String>,
+    /// `/etc/resolv.conf`, for when the plugins name servers; `None` when the user said which.
+    pub resolv_conf: Option<PathBuf>,
 }
 
 /// What a plugin is asked for in `runtimeConfig`, when it declares the capability (CNI's CONVENTIONS.md).

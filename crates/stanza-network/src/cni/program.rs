@@ -56,7 +56,7 @@ pub(super) fn run(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .process_group(0);
-    let mut child = stanza_sys::kill_with_parent(&mut command).spawn()?;
+    let mut child = stanza_sys::as_helper(&mut command).spawn()?;
     let followed = follow(&mut child, end);
     if followed.is_err() {
         let group = i32::try_from(child.id()).ok().and_then(Pid::from_raw);

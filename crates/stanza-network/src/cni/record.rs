@@ -26,6 +26,8 @@ pub(super) struct Record {
     pub(super) plan: CniPlan,
     /// The last plugin's answer; `None` while the chain is being added.
     pub(super) result: Option<Value>,
+    /// The path to the name space that plugins were given; right as long as the container runs.
+    pub(super) netns: PathBuf,
 }
 
 /// Whether others may work on the network at the same time.
@@ -78,7 +80,7 @@ pub(super) fn read(plan: &CniPlan) -> Result<Option<Record>, CniError> {
         text => text.map_err(failed("read", &path))?,
     };
     let record = serde_json::from_slice(&text).ok().filter(|record: &Record| is_same(&record.plan, plan));
-    Ok(Some(record.unwrap_or_else(|| Record { plan: plan.clone(), result: None })))
+    Ok(Some(record.unwrap_or_else(|| Record { plan: plan.clone(), result: None, netns: PathBuf::new() })))
 }
 
 fn is_same(one: &CniPlan, other: &CniPlan) -> bool {
@@ -95,7 +97,8 @@ pub(super) fn write(record: &Record) -> Result<(), CniError> {
         let file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
         io::Write::write_all(&mut &file, &text)?;
         file.sync_data()?;
-        fs::rename(&temporary, &path)
+        fs::rename(&temporary, &path)?;
+        path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
     };
     write().map_err(failed("write", &path))
 }

@@ -27,6 +27,7 @@ use std::os::unix::net::UnixStream;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
 use stanza_container::{CgroupEntry, Init, Launch, Manner, launch};
+use stanza_network::cni::CniAttachment;
 use stanza_network::{Attachment, NetworkPlan};
 use stanza_spec::Instant;
 use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time, receive_descriptors};
@@ -65,6 +66,7 @@ pub fn monitor_main() -> i32 {
         start_lock,
         cgroup: None,
         attachment: None,
+        cni: None,
         init: None,
         streams: None,
         running: None,
@@ -109,6 +111,8 @@ struct Monitor {
     start_lock: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     attachment: Option<Attachment>,
+    /// What the plugins made, until they have taken it down.
+    cni: Option<CniAttachment>,
     init: Option<Init>,
     streams: Option<Streams>,
     running: Option<Running>,
@@ -218,8 +222,11 @@ impl Monitor {
             .map_err(|error| Refusal::of_io("failed to read the system call filter", &error))?;
         let (stdio, streams) =
             Streams::open(&self.plan).map_err(|error| Refusal::of_io("failed to make pipes", &error))?;
-        let mut attendant =
-            NetworkAttendant { network: &self.plan.network, attachment: &mut self.attachment };
+        let mut attendant = NetworkAttendant {
+            network: &self.plan.network,
+            attachment: &mut self.attachment,
+            cni: &mut self.cni,
+        };
         let init = launch(Launch {
             spec: &self.plan.spec,
             rootfs: &self.plan.rootfs,
@@ -269,7 +276,7 @@ impl Monitor {
             start_time: process_start_time(init.pid).unwrap_or(0),
             boot_id: stanza_sys::boot_id().unwrap_or_default(),
             started_at: Instant::now().rfc3339(),
-            ports: self.attachment.as_ref().map(|attachment| attachment.ports().to_vec()).unwrap_or_default(),
+            ports: self.ports().to_vec(),
         };
         let text = serde_json::to_vec(&running).unwrap_or_default();
         if let Err(error) = paths::replace(&paths::state(&self.plan.state_dir), &text) {

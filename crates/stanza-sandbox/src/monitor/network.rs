@@ -5,7 +5,8 @@ use std::os::fd::AsFd;
 
 use rustix::process::Pid;
 use stanza_container::Attendant;
-use stanza_network::{Attachment, NetworkPlan};
+use stanza_network::cni::{self, CniAttachment};
+use stanza_network::{Attachment, NetworkPlan, PortMap};
 
 use super::Monitor;
 use crate::error::chain;
@@ -16,14 +17,23 @@ use crate::plan::NetworkChange;
 pub(super) struct NetworkAttendant<'a> {
     pub(super) network: &'a NetworkPlan,
     pub(super) attachment: &'a mut Option<Attachment>,
+    pub(super) cni: &'a mut Option<CniAttachment>,
 }
 
 impl Attendant for NetworkAttendant<'_> {
     fn attach(&mut self, pid: Pid) -> Result<(), String> {
-        let NetworkPlan::Endpoints(plan) = self.network else { return Ok(()) };
-        let namespace = namespace_of(pid.as_raw_nonzero().get())?;
-        let attached = stanza_network::attach(plan, namespace.as_fd());
-        *self.attachment = Some(attached.map_err(|error| chain(&error))?);
+        let namespace = || namespace_of(pid.as_raw_nonzero().get());
+        match self.network {
+            NetworkPlan::Endpoints(plan) => {
+                let attached = stanza_network::attach(plan, namespace()?.as_fd());
+                *self.attachment = Some(attached.map_err(|error| chain(&error))?);
+            }
+            NetworkPlan::Cni(plan) => {
+                let added = cni::add(plan, namespace()?);
+                *self.cni = Some(added.map_err(|error| chain(&error))?);
+            }
+            NetworkPlan::None | NetworkPlan::Host => {}
+        }
         Ok(())
     }
 }
@@ -34,6 +44,15 @@ fn namespace_of(pid: i32) -> Result<File, String> {
 }
 
 impl Monitor {
+    /// The published ports with the host ports that were really taken.
+    pub(super) fn ports(&self) -> &[PortMap] {
+        match (&self.attachment, &self.cni) {
+            (Some(attachment), _) => attachment.ports(),
+            (None, Some(cni)) => cni.ports(),
+            (None, None) => &[],
+        }
+    }
+
     /// Changes the networks as a client asks, and answers it.
     pub(super) fn change_networks(&mut self, client: u64, change: &[u8]) {
         match self.try_change_networks(change) {
