@@ -42,8 +42,6 @@ mod program;
 mod record;
 mod result;
 mod tell;
-#[cfg(test)]
-mod tests;
 
 pub use chain::{CniAttachment, add, check, collect, del, leave, status, supported_versions};
 pub use conflist::{CniConfigError, find, list};

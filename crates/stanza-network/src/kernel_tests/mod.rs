@@ -9,6 +9,7 @@
 //! so and pass.
 
 mod change;
+mod cni;
 mod lifecycle;
 mod traffic;
 
