@@ -125,6 +125,9 @@ impl CniResult {
     /// # Errors
     /// What is wrong with it.
     pub fn read(value: &Value) -> Result<CniResult, String> {
+        if !value.is_object() {
+            return Err("it is no object".to_owned());
+        }
         let written = Written::deserialize(value).map_err(|error| error.to_string())?;
         let interfaces: Vec<CniInterface> =
             written.interfaces.unwrap_or_default().into_iter().map(interface).collect::<Result<_, _>>()?;
@@ -313,7 +316,7 @@ mod tests {
     #[test]
     fn what_is_wrong_in_a_result_is_told() {
         for (value, word) in [
-            (json!([]), "invalid type"),
+            (json!([]), "no object"),
             (json!({"ips": [{"address": "10.1.0.2"}]}), "10.1.0.2"),
             (json!({"ips": [{"address": "10.1.0.2/33"}]}), "/33"),
             (json!({"ips": [{"address": "10.1.0.2/16", "gateway": "x"}]}), "`x`"),
