@@ -13,6 +13,7 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("skopeo", "skopeo", "images made and stores read by another tool"),
     ("umoci", "umoci", "images unpacked by another tool"),
     ("podman", "podman", "images pushed, pulled, saved and loaded by another tool"),
+    ("catatonit", "catatonit", "the first process of podman's pods"),
     ("zstd", "zstd", "archives compressed by another tool"),
     ("gpg", "gnupg", "signatures of images"),
     ("gpgv", "gpgv", "the verification of OpenPGP signatures"),

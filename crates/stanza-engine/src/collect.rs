@@ -41,9 +41,7 @@ impl Engine {
         for image in self.image_store()?.list()? {
             needed.extend(image.layers.into_iter().map(|layer| layer.diff_id));
         }
-        for row in self.database()?.rows()? {
-            needed.extend(self.database()?.decode(&row)?.facts.layers);
-        }
+        needed.extend(self.records()?.into_iter().flat_map(|record| record.facts.layers));
         needed.extend(self.image_mounts().into_iter().flat_map(|mount| mount.layers));
         layers.retain(|layer| !needed.contains(layer));
         let bytes = layers.iter().map(|layer| self.layer_size(layer)).sum();

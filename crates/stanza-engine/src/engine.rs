@@ -100,6 +100,21 @@ impl Engine {
         }
     }
 
+    /// Whether there is a database; without one there are no containers and no volumes.
+    pub(crate) fn has_database(&self) -> bool {
+        self.database.is_some() || self.options.database().exists()
+    }
+
+    /// Every container's record. Where no database is, none is made for the question: on a full disk it could not be, and
+    /// whoever asks what images may go would be refused. For whoever is alone with the layers the answer stays true.
+    pub(crate) fn records(&mut self) -> Result<Vec<Record>, DatabaseError> {
+        if !self.has_database() {
+            return Ok(Vec::new());
+        }
+        let database = self.database()?;
+        database.rows()?.iter().map(|row| database.decode(row)).collect()
+    }
+
     pub(crate) fn image_store(&mut self) -> Result<&ImageStore, StoreError> {
         if self.images.is_none() {
             // A failure is told by the store itself.

@@ -366,8 +366,7 @@ impl Engine {
     ) -> Result<BTreeMap<Digest, Vec<stanza_spec::ContainerId>>, DatabaseError> {
         let mut used: BTreeMap<Digest, Vec<_>> =
             self.image_mounts().into_iter().map(|mount| (mount.id, Vec::new())).collect();
-        for row in self.database()?.rows()? {
-            let record = self.database()?.decode(&row)?;
+        for record in self.records()? {
             if let Some(image) = record.facts.image {
                 used.entry(image).or_default().push(record.id);
             }

@@ -107,6 +107,9 @@ fn change(kind: ChangeKind, path: impl Into<PathBuf>) -> Change {
 
 fn mounted(rootless: bool) {
     let scene = tempfile::tempdir_in("/var/tmp").unwrap();
+    // Not in the scene: whose time of change would differ from the one the plan has seen.
+    let target = tempfile::tempdir_in("/var/tmp").unwrap();
+    let target = target.path();
     fs::set_permissions(scene.path(), fs::Permissions::from_mode(0o755)).unwrap();
     let state = scene.path().join("state");
     let container = state.join("containers/c");
@@ -118,12 +121,10 @@ fn mounted(rootless: bool) {
     let plan = plan_host(&container, &exclude, rootless).unwrap();
     prepare(&plan).unwrap();
     assert_eq!(changes(&plan).unwrap(), []);
-    let target = scene.path().join("m");
-    fs::create_dir(&target).unwrap();
-    mount_plan(&plan, &target);
+    mount_plan(&plan, target);
 
     let inside = |path: &str| target.join(path.trim_start_matches('/'));
-    let chrooted = Command::new("chroot").arg(&target).arg("true").status().unwrap();
+    let chrooted = Command::new("chroot").arg(target).arg("true").status().unwrap();
     assert!(chrooted.success());
     assert!(fs::read_dir(inside("/usr/bin")).unwrap().count() > 10);
     for empty in ["/proc", "/sys", "/dev", "/run", "/tmp"] {
@@ -163,7 +164,7 @@ fn mounted(rootless: bool) {
     assert_eq!(changes(&plan).unwrap(), expected);
 
     // Planned again it is the same and touches nothing.
-    rustix::mount::unmount(&target, rustix::mount::UnmountFlags::DETACH).unwrap();
+    rustix::mount::unmount(target, rustix::mount::UnmountFlags::DETACH).unwrap();
     assert_eq!(plan_host(&container, &exclude, rootless).unwrap(), plan);
     assert_eq!(changes(&plan).unwrap(), expected);
     remove_tree(&container).unwrap();

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use stanza_test::{FakeRegistry, Kind, Layout, Output, Stanza, Tarball, fixture, hex_sha256, skip, tool};
+use stanza_test::{
+    FakeRegistry, Kind, Layout, Output, Stanza, Tarball, fixture, hex_sha256, on_a_small_disk, skip, tool,
+};
 
 const RUN: [&str; 4] = ["run", "--rm", "--network", "none"];
 
@@ -209,22 +211,6 @@ fn other_compressions_and_what_is_no_archive_are_refused() {
     }
 }
 
-/// Runs a script in a mount name space of its own with a small memory file system at `$D`, and stanza in it as `s`.
-fn on_a_small_disk(stanza: &Stanza, size: &str, script: &str) -> Option<Output> {
-    let disk = stanza.directory().join("disk");
-    fs::create_dir_all(&disk).unwrap();
-    let prelude = r#"D=$1 S=$2; mount -t tmpfs -o "size=$3" tmpfs "$D" || exit 99
-        s() { "$S" --root "$D/root" --runroot "$D/run" "$@"; }
-        used() { df --output=used -k "$D" | tail -n 1 | tr -d ' '; }
-        left() { find "$D"/root/images/ingest "$D"/root/layers/ingest -mindepth 1 2>/dev/null | grep -v partial; }"#;
-    let (disk, binary) = (disk.display().to_string(), stanza.binary().display().to_string());
-    let script = format!("{prelude}\n{script}");
-    let words =
-        ["unshare", "-m", "--propagation", "private", "sh", "-c", &script, "sh", &disk, &binary, size];
-    let output = tool(&words);
-    (output.code != 99).then_some(output)
-}
-
 #[test]
 fn a_bomb_takes_no_more_than_the_disk_has_and_gives_it_back() {
     let stanza = fixture!(Empty);
@@ -298,12 +284,8 @@ fn a_full_disk_is_named_and_the_next_pull_succeeds() {
     }
 }
 
-/// What both tests below do on their disk: an image and a container of it with a file of 3 MB, and `full KIB`, which leaves
-/// that much room.
+/// What both tests below do on their disk: an image and a container of it with a file of 3 MB.
 const FILLED: &str = r#"
-    full() {
-        head -c 64m /dev/zero >"$D/fill" 2>/dev/null; truncate -s $(($(stat -c %b "$D/fill") / 2 - $1))K "$D/fill"
-    }
     prepared() {
         s load -q -i $A >/dev/null && id=$(s create --network none room:1 true) || echo cannot prepare
         s cp "$D/blob" $id:/blob

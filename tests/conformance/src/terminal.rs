@@ -1,5 +1,7 @@
 //! Terminals: made inside, sent to whoever asked, sized, owned; and who may ask for one.
 
+use std::process::Stdio;
+
 use serde_json::json;
 
 use crate::case::{Need, Outcome, cases, contains, same};
@@ -159,7 +161,12 @@ fn on_a_terminal(s: &Scene, words: &[&str]) -> Outcome<crate::runtime::Output> {
     }
     let mut command = std::process::Command::new("script");
     command.args(["--quiet", "--return", "--command", &line, "/dev/null"]);
-    s.finish(command)
+    // Its input stays open: at its end `script` types the key for that, and what the terminal takes for this key before the
+    // runtime has made it raw is read as a NUL afterwards.
+    command.stdin(Stdio::piped());
+    let mut running = s.spawn_into(command, s.path("terminal.out"), s.path("terminal.err"))?;
+    let _input = running.child.stdin.take();
+    running.finish()
 }
 
 fn run_in_the_foreground_passes_it_through(s: &Scene) -> Outcome {

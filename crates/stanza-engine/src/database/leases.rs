@@ -82,7 +82,7 @@ impl Database {
         let json = serde_json::to_string(network).unwrap_or_default();
         self.write("note the network", |transaction| {
             transaction
-                .execute("INSERT OR REPLACE INTO networks(name, network) VALUES('bridge', ?)", [json])
+                .execute("INSERT OR REPLACE INTO networks(name, network) VALUES('bridge', ?)", [&json])
                 .map(|_| ())
         })
     }

@@ -17,11 +17,14 @@
 //! (SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE). The first process to open the file reads the whole log to rebuild its index,
 //! so the log is kept short: [`LONGEST_LOG`].
 //!
+//! On a full disk what is there can be removed all the same: `room.rs`.
+//!
 //! The file is made under another name and linked to its own when it is whole, so nobody ever opens half a schema.
 
 mod containers;
 mod idranges;
 mod leases;
+mod room;
 mod volumes;
 
 use std::fs;
@@ -34,6 +37,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use stanza_spec::{Classify, ErrorKind};
 
 pub(crate) use containers::{Insert, InsertError, Phase, Record, Row};
+use room::Room;
 
 /// Length of the write-ahead log in bytes, some hundred pages, from which on closing moves it into the file (two fsyncs)
 /// and empties it. A `run --rm` writes about ten pages, so that is every tenth.
@@ -42,6 +46,9 @@ pub(crate) use containers::{Insert, InsertError, Phase, Record, Row};
 /// only, which the next process makes anew, so the log would never begin again and be read whole by everybody. Measured
 /// with it: 18 MB after 1,000 starts, and a start rate of 0.39 of that at the beginning.
 const LONGEST_LOG: u64 = 400 << 10;
+
+/// What to do when the disk is full.
+const FULL_HINT: &str = "free some space on its file system, for example with `stanza system prune`";
 
 /// How long a statement waits for another process's transaction.
 const BUSY: Duration = Duration::from_secs(20);
@@ -78,6 +85,8 @@ const VERSION: u32 = MIGRATIONS.len() as u32;
 pub(crate) struct Database {
     connection: Connection,
     path: PathBuf,
+    /// The last field: see there.
+    room: Room,
 }
 
 /// Why the database did not do it.
@@ -159,7 +168,7 @@ impl Classify for DatabaseError {
             DatabaseError::Busy { .. } => ErrorKind::Unavailable,
             DatabaseError::Open { source, .. } | DatabaseError::Statement { source, .. } => {
                 match source.sqlite_error_code() {
-                    Some(rusqlite::ErrorCode::DiskFull) => ErrorKind::Exhausted,
+                    _ if room::is_full(source) => ErrorKind::Exhausted,
                     Some(
                         rusqlite::ErrorCode::ReadOnly
                         | rusqlite::ErrorCode::PermissionDenied
@@ -177,6 +186,9 @@ impl Classify for DatabaseError {
                 "restore `{}` from a backup, or move it away together with its `-wal` and `-shm` files: images and volumes are kept, containers are not",
                 path.display()
             )),
+            DatabaseError::Create { source, .. } if self.kind() == ErrorKind::Exhausted => {
+                Some(FULL_HINT.to_owned())
+            }
             DatabaseError::TooNew { .. } => {
                 Some("use the newer stanza that wrote it, or another `--root`".to_owned())
             }
@@ -184,9 +196,9 @@ impl Classify for DatabaseError {
                 Some(format!("remove the container with `stanza rm -f {}`", id.get(..12).unwrap_or(id)))
             }
             DatabaseError::Open { source, .. } | DatabaseError::Statement { source, .. }
-                if source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) =>
+                if room::is_full(source) =>
             {
-                Some("free some space on its file system".to_owned())
+                Some(FULL_HINT.to_owned())
             }
             _ => None,
         }
@@ -195,9 +207,7 @@ impl Classify for DatabaseError {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        if fs::metadata(log).is_ok_and(|log| log.len() > LONGEST_LOG) {
+        if fs::metadata(room::log_of(&self.path)).is_ok_and(|log| log.len() > LONGEST_LOG) {
             // Without waiting: while somebody else uses the file, the last one to leave does it.
             let _ = self.connection.busy_timeout(Duration::ZERO);
             let _ = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
@@ -232,7 +242,7 @@ impl Database {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)
             .map_err(|source| DatabaseError::Open { path: path.to_path_buf(), source })?;
-        let mut database = Database { connection, path: path.to_path_buf() };
+        let mut database = Database { connection, path: path.to_path_buf(), room: Room::of(path) };
         database.prepare().map_err(|source| database.classify(source))?;
         let version = database
             .connection
@@ -286,19 +296,27 @@ impl Database {
         }
     }
 
-    /// Runs `body` in one transaction that holds the write lock from its start.
+    /// Runs `body` in one transaction that holds the write lock from its start; once more on a full disk, when the log could be
+    /// emptied.
     fn write<T>(
         &mut self,
         what: &'static str,
-        body: impl FnOnce(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
+        body: impl Fn(&rusqlite::Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, DatabaseError> {
-        let result = (|| {
+        let once = || {
             let transaction =
                 rusqlite::Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)?;
             let value = body(&transaction)?;
             transaction.commit()?;
             Ok(value)
-        })();
+        };
+        let result = match once() {
+            Err(full) if room::is_full(&full) => {
+                room::begin_log_again(&self.connection).map_err(|_| full).and_then(|()| once())
+            }
+            result => result,
+        };
+        self.room.whole = room::whole(&self.connection);
         result.map_err(|source| self.failure(what, source))
     }
 

@@ -17,6 +17,7 @@ use crate::database::DatabaseError;
 use crate::filters::FilterError;
 use crate::images::ImageError;
 use crate::list::ListError;
+use crate::remove::RemoveError;
 
 /// Why something that concerns the whole engine was not done.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +28,9 @@ pub enum SystemError {
     /// Containers.
     #[error(transparent)]
     List(#[from] ListError),
+    /// One container.
+    #[error(transparent)]
+    Container(#[from] RemoveError),
     /// Images.
     #[error(transparent)]
     Image(#[from] ImageError),
@@ -40,6 +44,7 @@ impl Classify for SystemError {
         match self {
             SystemError::Filter(error) => error.kind(),
             SystemError::List(error) => error.kind(),
+            SystemError::Container(error) => error.kind(),
             SystemError::Image(error) => error.kind(),
             SystemError::Database(error) => error.kind(),
         }
@@ -49,6 +54,7 @@ impl Classify for SystemError {
         match self {
             SystemError::Filter(error) => error.hint(),
             SystemError::List(error) => error.hint(),
+            SystemError::Container(error) => error.hint(),
             SystemError::Image(error) => error.hint(),
             SystemError::Database(error) => error.hint(),
         }

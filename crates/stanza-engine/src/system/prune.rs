@@ -1,6 +1,6 @@
 //! `prune`: removes what is not in use.
 
-use stanza_spec::{Digest, Instant};
+use stanza_spec::{Classify, ContainerId, Digest, ErrorKind, Instant};
 
 use super::SystemError;
 use crate::container::State;
@@ -38,11 +38,19 @@ pub struct Pruned {
     pub reclaimed: u64,
 }
 
+impl Pruned {
+    fn container(&mut self, id: &ContainerId, bytes: u64) {
+        self.reclaimed += bytes;
+        self.containers.push(id.to_string());
+    }
+}
+
 impl Engine {
     /// Removes what is not in use, of the kinds asked for, and what crashed processes left in their directories.
     ///
     /// # Errors
-    /// When a filter is wrong, or the database or image store cannot be used. What cannot be removed is left out.
+    /// When a filter is wrong, or the database or image store cannot be used. What cannot be removed is left out, but for
+    /// containers that a full disk keeps even after everything else is gone.
     pub fn prune(&mut self, options: &PruneOptions) -> Result<Pruned, SystemError> {
         let filters = &options.filters;
         filters.check(&["until", "label", "label!", "dangling"])?;
@@ -59,21 +67,24 @@ impl Engine {
             until.is_none_or(|until| Instant::parse_rfc3339(created).is_ok_and(|created| created < until))
         };
         let mut pruned = Pruned::default();
-        if options.containers {
+        // Containers whose removal a full disk did not let be noted, with the bytes of their files.
+        let mut unnoted: Vec<(ContainerId, u64)> = Vec::new();
+        if options.containers && self.has_database() {
             for container in self.list(&ListQuery { all: true, ..ListQuery::default() })? {
                 let runs = matches!(container.state, State::Running(_));
                 if runs || !old(&container.created_at) || !filters.labels(&container.labels) {
                     continue;
                 }
                 let bytes = size::of_tree(&self.options.container_dir(container.id.as_str()));
-                if self.remove(&container.id, false, false).is_ok() {
-                    pruned.reclaimed += bytes;
-                    pruned.containers.push(container.id.to_string());
+                match self.remove(&container.id, false, false) {
+                    Ok(()) => pruned.container(&container.id, bytes),
+                    Err(error) if error.kind() == ErrorKind::Exhausted => unnoted.push((container.id, bytes)),
+                    Err(_) => {}
                 }
             }
             pruned.reclaimed += self.clear_stray_directories();
         }
-        if options.volumes {
+        if options.volumes && self.has_database() {
             let (volumes, bytes) = self.prune_volumes()?;
             pruned.volumes = volumes;
             pruned.reclaimed += bytes;
@@ -103,6 +114,11 @@ impl Engine {
                 // What another process left half unpacked; a failure is shown by `check`.
                 let _ = store.clear_leftovers();
             }
+        }
+        // What went since has made room.
+        for (id, bytes) in unnoted {
+            self.remove(&id, false, false)?;
+            pruned.container(&id, bytes);
         }
         Ok(pruned)
     }
