@@ -64,7 +64,7 @@ mod tests {
             let number = open.as_raw_fd();
             crate::keep_across_exec(number, number + 1);
             let mut command = Command::new("sh");
-            let script = "[ -e /proc/$$/fd/$1 ] && echo leaked; grep SigBlk /proc/$$/status";
+            let script = "[ -e /proc/$$/fd/$1 ] && echo leaked; exec grep SigBlk /proc/self/status";
             command.args(["-c", script, "sh", &number.to_string()]);
             let with_us = command.output().unwrap();
             (with_us, as_helper(&mut command).output().unwrap())
