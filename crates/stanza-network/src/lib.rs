@@ -19,7 +19,7 @@
 //! * A bridge that is up is complete; the nft table is made whole in one transaction. So several processes may
 //!   start containers at once, and each may die at any point.
 //! * Only devices called `stz…` on the own bridge and the own nft table are ever removed or changed, and no program
-//!   is run.
+//!   is run, but for the plugins of [`cni`].
 //!
 //! It does not know containers by name, keeps no leases, does not watch the host's firewall (see the module
 //! `rules`), publishes nothing on IPv6 addresses, and needs `CAP_NET_ADMIN` over the host's network.
@@ -31,6 +31,7 @@ mod bridge;
 mod card;
 mod change;
 mod choose;
+pub mod cni;
 mod detach;
 mod device;
 pub mod dns;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use stanza_spec::{ContainerId, PortRequest, Protocol};
 
+use crate::cni::CniPlan;
 use crate::dns::ResolverPlan;
 use crate::{Subnet, UserModePlan};
 
@@ -33,6 +34,8 @@ pub enum NetworkPlan {
     Endpoints(EndpointsPlan),
     /// A namespace of its own with a way to the outside by a program of the user's.
     UserMode(UserModePlan),
+    /// A namespace of its own, joined to what CNI plugins make.
+    Cni(Box<CniPlan>),
 }
 
 /// A network that containers join.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use rustix::process::{Signal, pidfd_send_signal};
 use stanza_cgroup::CgroupPlan;
-use stanza_network::NetworkPlan;
+use stanza_network::{NetworkPlan, dns};
 use stanza_spec::Instant;
 
 use crate::error::ClearError;
@@ -62,8 +62,15 @@ pub fn clear(
     if let Some(plan) = cgroup {
         errors.extend(stanza_cgroup::open(plan).remove().into_iter().map(ClearError::Cgroup));
     }
-    if let NetworkPlan::Endpoints(plan) = network {
-        errors.extend(stanza_network::detach(plan, None).into_iter().map(ClearError::Network));
+    match network {
+        NetworkPlan::Endpoints(plan) => {
+            errors.extend(dns::withdraw(plan).into_iter().map(ClearError::Names));
+            errors.extend(stanza_network::detach(plan, None).into_iter().map(ClearError::Network));
+        }
+        NetworkPlan::Cni(plan) => {
+            errors.extend(stanza_network::cni::del(plan).into_iter().map(ClearError::Cni));
+        }
+        NetworkPlan::None | NetworkPlan::Host | NetworkPlan::Join { .. } | NetworkPlan::UserMode(_) => {}
     }
     if let Some(record) = &record {
         let path = paths::exit_record(state_dir);

@@ -221,6 +221,12 @@ pub enum ClearError {
     /// A part of the network could not be removed.
     #[error("failed to remove the container's network")]
     Network(#[source] stanza_network::DetachError),
+    /// Others still find it by its names.
+    #[error("failed to take the container's names away")]
+    Names(#[source] stanza_network::names::NamesError),
+    /// A plugin did not take down what it made.
+    #[error("failed to take the container out of its CNI network")]
+    Cni(#[source] stanza_network::cni::CniError),
     /// A file could not be written or removed.
     #[error("failed to clear `{}`", path.display())]
     File {
@@ -236,7 +242,8 @@ impl Classify for ClearError {
     fn kind(&self) -> ErrorKind {
         match self {
             ClearError::Kill { source, .. } | ClearError::File { source, .. } => ErrorKind::of_io(source),
-            ClearError::Cgroup(_) | ClearError::Network(_) => ErrorKind::Internal,
+            ClearError::Cgroup(_) | ClearError::Network(_) | ClearError::Names(_) => ErrorKind::Internal,
+            ClearError::Cni(source) => source.kind(),
         }
     }
 }

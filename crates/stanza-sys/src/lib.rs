@@ -10,6 +10,7 @@ mod entry;
 mod erofs;
 mod exec;
 mod handle;
+mod helper;
 mod keyring;
 mod lock;
 mod loop_device;
@@ -29,6 +30,7 @@ pub use exec::{
     CStringArray, close_descriptors_from, execute, keep_across_exec, keep_only, set_close_on_exec_from,
 };
 pub use handle::Handle;
+pub use helper::as_helper;
 pub use keyring::join_session_keyring;
 pub use lock::{is_locked, lock_exclusive, try_lock_exclusive};
 pub use loop_device::attach_loop;

@@ -86,6 +86,11 @@ pub fn reset_signals() -> io::Result<()> {
         // stay as they are.
         unsafe { libc::signal(signal, libc::SIG_DFL) };
     }
+    unblock_signals()
+}
+
+/// Unblocks all signals of this thread; allocates nothing.
+pub(crate) fn unblock_signals() -> io::Result<()> {
     let set = signal_set(&[]);
     // SAFETY: as in `SignalDescriptor::new`.
     let set_mask = unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut()) };

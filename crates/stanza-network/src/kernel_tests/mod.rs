@@ -10,6 +10,7 @@
 //! so and pass.
 
 mod change;
+mod cni;
 mod dns;
 mod firewall;
 mod firewalld;

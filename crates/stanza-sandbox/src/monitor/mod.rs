@@ -28,8 +28,9 @@ use std::os::unix::net::UnixStream;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
 use stanza_container::{CgroupEntry, Init, Launch, Manner, launch};
+use stanza_network::cni::CniAttachment;
 use stanza_network::dns::Resolver;
-use stanza_network::{Attachment, NetworkPlan, PortMap, UserMode};
+use stanza_network::{Attachment, NetworkPlan, UserMode};
 use stanza_spec::Instant;
 use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time, receive_descriptors};
 
@@ -69,6 +70,7 @@ pub fn monitor_main() -> i32 {
         attachment: None,
         resolver: None,
         user_mode: None,
+        cni: None,
         init: None,
         streams: None,
         running: None,
@@ -117,6 +119,8 @@ struct Monitor {
     resolver: Option<Resolver>,
     /// The program that leads out of the network namespace.
     user_mode: Option<UserMode>,
+    /// What the plugins made, until they have taken it down.
+    cni: Option<CniAttachment>,
     init: Option<Init>,
     streams: Option<Streams>,
     running: Option<Running>,
@@ -232,6 +236,7 @@ impl Monitor {
             attachment: &mut self.attachment,
             resolver: &mut self.resolver,
             user_mode: &mut self.user_mode,
+            cni: &mut self.cni,
         };
         let init = launch(Launch {
             spec: &self.plan.spec,
@@ -273,15 +278,6 @@ impl Monitor {
             },
             None => CgroupEntry::default(),
         })
-    }
-
-    /// The published ports with the host ports that were really taken.
-    fn ports(&self) -> &[PortMap] {
-        match (&self.attachment, &self.user_mode) {
-            (Some(attachment), _) => attachment.ports(),
-            (None, Some(user_mode)) => user_mode.ports(),
-            (None, None) => &[],
-        }
     }
 
     fn announce_start(&mut self) {

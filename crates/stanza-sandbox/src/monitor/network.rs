@@ -5,8 +5,9 @@ use std::os::fd::AsFd;
 
 use rustix::process::Pid;
 use stanza_container::Attendant;
+use stanza_network::cni::{self, CniAttachment};
 use stanza_network::dns::{self, Resolver, ResolverPlan};
-use stanza_network::{Attachment, EndpointsPlan, NetworkPlan, UserMode};
+use stanza_network::{Attachment, EndpointsPlan, NetworkPlan, PortMap, UserMode};
 use stanza_spec::Classify;
 use stanza_spec::oci::runtime::LinuxNamespaceType;
 use stanza_sys::process_start_time;
@@ -22,6 +23,7 @@ pub(super) struct NetworkAttendant<'a> {
     pub(super) attachment: &'a mut Option<Attachment>,
     pub(super) resolver: &'a mut Option<Resolver>,
     pub(super) user_mode: &'a mut Option<UserMode>,
+    pub(super) cni: &'a mut Option<CniAttachment>,
 }
 
 impl Attendant for NetworkAttendant<'_> {
@@ -42,6 +44,10 @@ impl Attendant for NetworkAttendant<'_> {
             NetworkPlan::UserMode(plan) => {
                 let started = stanza_network::start_user_mode(plan, namespace()?.as_fd());
                 *self.user_mode = Some(started.map_err(|error| with_hint(&error))?);
+            }
+            NetworkPlan::Cni(plan) => {
+                let added = cni::add(plan, namespace()?);
+                *self.cni = Some(added.map_err(|error| chain(&error))?);
             }
             NetworkPlan::None | NetworkPlan::Host | NetworkPlan::Join { .. } => {}
         }
@@ -108,6 +114,16 @@ impl Monitor {
         match &self.plan.network {
             NetworkPlan::Endpoints(plan) => dns::withdraw(plan).iter().map(|error| chain(error)).collect(),
             _ => Vec::new(),
+        }
+    }
+
+    /// The published ports with the host ports that were really taken.
+    pub(super) fn ports(&self) -> &[PortMap] {
+        match (&self.attachment, &self.user_mode, &self.cni) {
+            (Some(attachment), ..) => attachment.ports(),
+            (None, Some(user_mode), _) => user_mode.ports(),
+            (None, None, Some(cni)) => cni.ports(),
+            (None, None, None) => &[],
         }
     }
 

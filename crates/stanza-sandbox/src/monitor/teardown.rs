@@ -54,6 +54,10 @@ impl Monitor {
         {
             errors.push(chain(&error));
         }
+        // Before the lock is given free: who starts the container again adds what is deleted here.
+        if let Some(cni) = self.cni.take() {
+            errors.extend(stanza_network::cni::leave(cni).iter().map(|error| chain(error)));
+        }
         if let Some(cgroup) = self.cgroup.take() {
             errors.extend(cgroup.remove().iter().map(|error| chain(error)));
         }
