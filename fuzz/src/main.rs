@@ -10,6 +10,7 @@
 //!   must leave no cgroup, mount, process or state. Needs root, and its own namespaces (see `runtime.rs`).
 //! * `reference`: a name is one exactly when the distribution project's expressions say so, and is read back as it was written.
 //! * `manifest`: manifests, indexes and configurations are read within bounds; what is taken is within the limits.
+//! * `toc`: the table of a zstd:chunked layer is read within bounds, and its place is within the layer.
 //! * `tar`: an archive that is read through says what GNU tar says.
 //! * `layer`: an archive is unpacked, and changes nothing outside of its directory. Needs root; works in a root of its own.
 //!
@@ -40,7 +41,7 @@ use serde_json::Value;
 
 use random::Random;
 
-const USAGE: &str = "usage: stanza-fuzz config|seccomp|runtime|reference|manifest|tar|layer [--seconds N] [--seed N] [--runtime PATH]";
+const USAGE: &str = "usage: stanza-fuzz config|seccomp|runtime|reference|manifest|toc|tar|layer [--seconds N] [--seed N] [--runtime PATH]";
 
 /// What came of one input: whether it was taken, or why that is wrong.
 type Outcome = Result<bool, String>;
@@ -98,6 +99,7 @@ fn run(options: &Options, corpus: &Path) -> Result<usize, String> {
             fuzz(&mut documents("config")?, &mut |text| place.run(text))
         }
         ("manifest", _) => fuzz(&mut documents("manifest")?, &mut manifest::run),
+        ("toc", _) => fuzz(&mut documents("toc")?, &mut stanza_image::fuzzing::table),
         ("reference", _) => {
             let mut target = reference::Target::new()?;
             fuzz(&mut reference::Names, &mut |text| target.run(text))

@@ -4,6 +4,7 @@
 //! not wanted. The new layer is unpacked from its blob right away: what was written is read back and checked once, and a
 //! container of the new image starts at once.
 
+use std::error::Error as _;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -227,7 +228,7 @@ impl Engine {
         };
         let image = self.store_image(&new, &content)?;
         drop(paused);
-        self.unpack(&image, &mut stanza_image::Silent)?;
+        warnings.extend(self.unpack_new(&image)?);
         Ok((image, warnings))
     }
 
@@ -241,7 +242,7 @@ impl Engine {
         image: &str,
         from: Option<&str>,
         request: &CommitRequest,
-    ) -> Result<Image, CommitError> {
+    ) -> Result<(Image, Vec<String>), CommitError> {
         let parent = self.image_store()?.resolve(image)?;
         self.unpack(&parent, &mut stanza_image::Silent)?;
         let keep = match from {
@@ -289,8 +290,20 @@ impl Engine {
             ..NewImage::default()
         };
         let image = self.store_image(&new, &LayerContent::Trees(source))?;
-        self.unpack(&image, &mut stanza_image::Silent)?;
-        Ok(image)
+        let warnings = self.unpack_new(&image)?.into_iter().collect();
+        Ok((image, warnings))
+    }
+
+    /// Unpacks the layer of an image that was just made. On a full disk the image is whole and has its name all the same: then
+    /// a warning says that its first container will have to unpack it.
+    fn unpack_new(&mut self, image: &Image) -> Result<Option<String>, UnpackError> {
+        match self.unpack(image, &mut stanza_image::Silent) {
+            Err(error) if error.kind() == ErrorKind::Exhausted => {
+                let reason = error.source().map_or_else(|| error.to_string(), ToString::to_string);
+                Ok(Some(format!("the image is whole, but its new layer is not unpacked yet: {reason}")))
+            }
+            result => result.map(|_| None),
+        }
     }
 
     fn store_image(&mut self, new: &NewImage, content: &LayerContent) -> Result<Image, CommitError> {

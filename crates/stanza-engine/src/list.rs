@@ -201,13 +201,16 @@ impl Engine {
             State::Created | State::Exited(_) => asked(),
         };
         let address = record.address.filter(|_| matches!(state, State::Running(_)));
-        let network = network.filter(|_| address.is_some());
+        let place = network.and_then(|network| network.subnet_of(address?.into()));
         let mounts = self.mount_points(&record);
         let mode = self.network_mode(&record.config);
         Container {
-            gateway: network.map(|network| network.gateway),
-            prefix: network.map_or(0, |network| network.subnet.prefix()),
-            mac: address.map(mac_of),
+            gateway: place.and_then(|place| match place.gateway {
+                Some(std::net::IpAddr::V4(gateway)) => Some(gateway),
+                _ => None,
+            }),
+            prefix: place.map_or(0, |place| place.subnet.prefix()),
+            mac: address.map(|address| mac_of(address.into())),
             address,
             network: mode,
             log_path: (record.config.log.driver == LogDriver::JsonFile)

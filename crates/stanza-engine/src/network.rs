@@ -5,9 +5,10 @@ use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
 use stanza_network::{
-    BridgePlan, ChooseError, DEFAULT_BRIDGE, Network, NetworkPlan, PortMap, choose_network,
+    Bridge, ChooseError, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, Network, NetworkPlan, PortMap,
+    choose_subnet, device_of, mac_of,
 };
-use stanza_spec::NetworkMode;
+use stanza_spec::{Digest, NetworkMode};
 
 use crate::Engine;
 use crate::database::{DatabaseError, Phase, Record};
@@ -31,13 +32,27 @@ pub(crate) fn bridge_name(root: &Path) -> String {
     format!("stanza-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3])
 }
 
+/// The default network's id: the same for as long as the engine's root has its name.
+fn network_id(root: &Path) -> String {
+    let hash = Sha256::new().chain_update("bridge\0").chain_update(root.as_os_str().as_encoded_bytes());
+    Digest::from_hash(&hash.finalize()).hex().to_owned()
+}
+
 impl Engine {
     /// The default network; the first to ask chooses it.
     pub(crate) fn network(&mut self) -> Result<Network, NetworkError> {
         if let Some(network) = self.database()?.network()? {
             return Ok(network);
         }
-        let network = choose_network(&bridge_name(&self.options.root))?;
+        let device = bridge_name(&self.options.root);
+        let network = Network {
+            id: network_id(&self.options.root),
+            name: "bridge".to_owned(),
+            subnets: vec![choose_subnet(&device)?],
+            driver: Driver::Bridge(Bridge { device, masquerade: true, peers: true, vlan: None }),
+            mtu: None,
+            internal: false,
+        };
         self.database()?.set_network(&network)?;
         Ok(network)
     }
@@ -48,7 +63,7 @@ impl Engine {
             NetworkMode::None => NetworkPlan::None,
             NetworkMode::Host => NetworkPlan::Host,
             NetworkMode::Bridge => match record.address {
-                Some(address) => NetworkPlan::Bridge(bridge_plan(record, &self.network()?, address)),
+                Some(address) => NetworkPlan::Endpoints(endpoints_plan(record, self.network()?, address)),
                 None => NetworkPlan::None,
             },
         })
@@ -82,9 +97,22 @@ impl Engine {
     }
 }
 
-pub(crate) fn bridge_plan(record: &Record, network: &Network, address: Ipv4Addr) -> BridgePlan {
-    let ports = record.config.ports.iter().map(PortMap::from).collect();
-    BridgePlan::new(&record.id, network, address, ports)
+fn endpoints_plan(record: &Record, network: Network, address: Ipv4Addr) -> EndpointsPlan {
+    let endpoint = Endpoint {
+        device: device_of(&record.id, &network.id),
+        network,
+        interface: "eth0".to_owned(),
+        ipv4: Some(address),
+        ipv6: None,
+        mac: mac_of(address.into()),
+        names: vec![record.name.clone()],
+        default_route: true,
+    };
+    EndpointsPlan {
+        container: record.id.clone(),
+        endpoints: vec![endpoint],
+        ports: record.config.ports.iter().map(PortMap::from).collect(),
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use stanza_cgroup::CgroupPlan;
 use stanza_container::CopyUp;
-use stanza_network::NetworkPlan;
+use stanza_network::{Endpoint, NetworkPlan};
 use stanza_sandbox::{LogPlan, SandboxPlan, Spawned, Started, Status};
 use stanza_spec::oci::runtime::Spec;
 use stanza_spec::{Classify, ContainerId, ErrorKind, NetworkMode, Rootfs};
@@ -380,7 +380,7 @@ impl Engine {
 
 fn address_of(network: &NetworkPlan) -> Option<std::net::IpAddr> {
     match network {
-        NetworkPlan::Bridge(plan) => Some(plan.address.into()),
+        NetworkPlan::Endpoints(plan) => plan.endpoints.iter().flat_map(Endpoint::addresses).next(),
         NetworkPlan::None | NetworkPlan::Host => None,
     }
 }

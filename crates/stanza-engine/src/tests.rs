@@ -66,12 +66,7 @@ impl House {
             exit: None,
             address: None,
         };
-        let network = stanza_network::Network {
-            bridge: "b".into(),
-            subnet: "10.9.0.0/16".parse().unwrap(),
-            gateway: [10, 9, 0, 1].into(),
-            mtu: 1500,
-        };
+        let network = crate::database::tests::subnet(16);
         let insert = Insert { record: &record, invent: None, lease: Some(&network), volumes: &[] };
         self.engine.database().unwrap().insert(&insert).unwrap();
         fs::create_dir_all(self.engine.options.container_dir(record.id.as_str())).unwrap();

@@ -51,3 +51,14 @@ pub fn documents(bytes: &[u8], sent: Option<&str>) -> Result<bool, String> {
     }
     Ok(taken)
 }
+
+/// Reads `bytes` as the table of a zstd:chunked layer, and its members `position` and `blobSize` as where that is: whether the
+/// table was taken.
+///
+/// # Errors
+/// When what was taken is not within the promises: places within the layer, and no agreement with an empty archive.
+pub fn table(bytes: &[u8]) -> Result<bool, String> {
+    let document = serde_json::from_slice::<serde_json::Value>(bytes).unwrap_or_default();
+    let place = document["position"].as_str().unwrap_or_default();
+    crate::chunked::fuzz(bytes, place, document["blobSize"].as_u64().unwrap_or_default())
+}

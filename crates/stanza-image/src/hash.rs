@@ -1,5 +1,7 @@
 //! Hashing with the algorithm that a digest names.
 
+use std::io::{self, Write};
+
 use sha2::{Digest as _, Sha256, Sha512};
 use stanza_spec::Digest;
 
@@ -34,6 +36,18 @@ impl Hasher {
             Hasher::Sha256(hash) => Digest::from_hash(&hash.finalize()),
             Hasher::Sha512(hash) => Digest::from_hash(&hash.finalize()),
         }
+    }
+}
+
+/// Everything that is written is hashed.
+impl Write for Hasher {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

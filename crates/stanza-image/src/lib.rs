@@ -18,6 +18,7 @@
 
 mod archive;
 mod changes;
+mod chunked;
 mod commit;
 mod compress;
 mod compression;
@@ -33,6 +34,7 @@ mod policy;
 mod progress;
 mod pull;
 mod push;
+mod range;
 mod registry;
 mod remote;
 mod sink;

@@ -1,15 +1,15 @@
 //! The host's side of a container's network, from nothing to reachable.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use stanza_spec::{Classify, ErrorKind, Protocol};
 
-use crate::netlink::route::{self, Device, VethPair};
+use crate::netlink::route::{self, Device};
 use crate::netlink::{Conversation, Family, NetlinkError, conntrack};
-use crate::{BridgePlan, InsideError, PortMap, Subnet, bridge, inside, ports, rules};
+use crate::{Driver, Endpoint, EndpointsPlan, InsideError, PortMap, bridge, card, inside, ports, rules};
 
 /// Why a container could not be joined to its network. Nothing of it is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -52,16 +52,29 @@ pub enum AttachError {
         address: Ipv6Addr,
     },
     /// The plan contradicts itself.
-    #[error(
-        "address `{address}` and gateway `{gateway}` are not two hosts of one subnet with prefix `{prefix}`"
-    )]
+    #[error("address `{address}` is of no subnet of the network `{network}`, or of its host")]
     Plan {
         /// The container's address.
         address: IpAddr,
-        /// The bridge's address.
-        gateway: IpAddr,
-        /// Bits of the prefix.
-        prefix: u8,
+        /// The network.
+        network: String,
+    },
+    /// The network's card is not there.
+    #[error("the host has no network card `{card}`")]
+    NoCard {
+        /// The card.
+        card: String,
+    },
+    /// The container's device on a card cannot be made.
+    #[error("cannot make a {kind} device on the network card `{card}`")]
+    Card {
+        /// The card.
+        card: String,
+        /// `macvlan`, `ipvlan`, or `card` when it is the card itself.
+        kind: &'static str,
+        /// What the kernel refused.
+        #[source]
+        source: NetlinkError,
     },
     /// The bridge's name belongs to another kind of device.
     #[error("network device `{device}` is no bridge")]
@@ -109,6 +122,13 @@ pub enum AttachError {
         #[source]
         source: InsideError,
     },
+    /// A network cannot be left.
+    #[error("cannot take the container out of the network")]
+    Leave {
+        /// What failed.
+        #[source]
+        source: Box<crate::DetachError>,
+    },
     /// The rules cannot be changed.
     #[error("cannot set up address translation in the nft table `ip {}`", rules::TABLE)]
     Rules {
@@ -137,6 +157,9 @@ impl Classify for AttachError {
             | AttachError::Veth { source, .. }
             | AttachError::Rules { source } => source.kind(),
             AttachError::Inside { source, .. } => source.kind(),
+            AttachError::NoCard { .. } => ErrorKind::NotFound,
+            AttachError::Leave { source } => source.kind(),
+            AttachError::Card { source, .. } => source.kind(),
         }
     }
 
@@ -166,13 +189,18 @@ impl Classify for AttachError {
             }
             AttachError::NotABridge { device } => Some(format!("rename or delete the device `{device}`")),
             AttachError::Sysctl { .. } => Some("it needs root, and `/proc/sys` mounted writable".to_owned()),
-            AttachError::Bridge { source, .. } | AttachError::Veth { source, .. } => source.hint(),
+            AttachError::NoCard { .. } => Some(
+                "`ip link` lists the network cards; `CARD.VLAN` is made when the card is there".to_owned(),
+            ),
+            AttachError::Bridge { source, .. }
+            | AttachError::Veth { source, .. }
+            | AttachError::Card { source, .. } => source.hint(),
             AttachError::Rules { source } if source.errno() == Some(Errno::NOENT) => {
                 Some(format!("the table is not as stanza makes it: `nft delete table ip {}`", rules::TABLE))
             }
             AttachError::Rules { source } => source.hint(),
             AttachError::Inside { source, .. } => source.hint(),
-            AttachError::Port { .. } | AttachError::Plan { .. } => None,
+            AttachError::Port { .. } | AttachError::Plan { .. } | AttachError::Leave { .. } => None,
         }
     }
 }
@@ -200,19 +228,19 @@ impl Attachment {
     /// Takes the rules for the ports away, then sets the ports free; twice does no harm.
     ///
     /// The sockets are closed last: while they are open nobody else can have taken the ports.
-    pub(crate) fn withdraw(&mut self, address: Ipv4Addr) -> Result<(), NetlinkError> {
+    pub(crate) fn withdraw(&mut self, plan: &EndpointsPlan) -> Result<(), NetlinkError> {
         let ports = std::mem::take(&mut self.ports);
-        let result = rules::withdraw(&mut self.netfilter, &ports, address)
+        let result = rules::withdraw(&mut self.netfilter, plan, &ports)
             .and_then(|()| forget_flows(&mut self.netfilter, &ports));
         self.sockets.clear();
         result
     }
 }
 
-/// Joins the network name space `netns` to the plan's bridge and publishes the ports.
+/// Joins the network name space `netns` to the plan's networks and publishes the ports.
 ///
-/// Makes the bridge and the nft table when they are missing. The container's end is called `eth0`; after this it has
-/// its address and its default route, and its first packet gets through. With bridge and table in place this is five
+/// Makes bridges and the nft table when they are missing. After this the container has its addresses and its default
+/// routes, and its first packet gets through. With bridge and table in place one endpoint is five
 /// exchanges with the kernel, whatever the number of ports and containers.
 ///
 /// Works on the calling thread's network name space as the host; the thread is in `netns` for a moment.
@@ -220,8 +248,8 @@ impl Attachment {
 /// # Errors
 ///
 /// Nothing of this container is left on the host then.
-pub fn attach(plan: &BridgePlan, netns: BorrowedFd<'_>) -> Result<Attachment, AttachError> {
-    let subnet = subnet_of(plan)?;
+pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment, AttachError> {
+    plan.endpoints.iter().try_for_each(check)?;
     let mut taken = Vec::with_capacity(plan.ports.len());
     let mut sockets = Vec::with_capacity(plan.ports.len());
     for port in &plan.ports {
@@ -229,100 +257,93 @@ pub fn attach(plan: &BridgePlan, netns: BorrowedFd<'_>) -> Result<Attachment, At
         sockets.push(socket);
         taken.push(PortMap { host_port: Some(number), ..port.clone() });
     }
-    let mut route = Conversation::open(Family::Route)
-        .map_err(|source| AttachError::Bridge { bridge: plan.bridge.clone(), source })?;
-    let bridge = create_veth(&mut route, plan, subnet, netns)?;
-    let netfilter = connect(&mut route, plan, subnet, netns, bridge)
-        .and_then(|()| publish(plan, subnet, &taken))
-        .inspect_err(|_| {
-            let mut batch = route.batch();
-            route::delete_link(&mut batch, Device::Name(&plan.veth));
-            // The reason for going back is told; that going back failed too would hide it.
-            let _ = route.commit(batch);
-        })?;
+    let mut route = open_route(&plan.endpoints)?;
+    let netfilter = join(&mut route, &plan.endpoints, netns)
+        .and_then(|()| publish(plan, &taken))
+        .inspect_err(|_| part(&mut route, &plan.endpoints))?;
     Ok(Attachment { ports: taken, sockets, netfilter })
 }
 
-/// Brings the container's end up, and then frames through the bridge.
-fn connect(
-    route: &mut Conversation,
-    plan: &BridgePlan,
-    subnet: Subnet,
+/// Joins a container that runs to one more network, without a default route; its ports are published as before.
+///
+/// Nothing of this endpoint is left on the host when it fails.
+pub(crate) fn attach_endpoint(endpoint: &Endpoint, netns: BorrowedFd<'_>) -> Result<(), AttachError> {
+    check(endpoint)?;
+    let endpoints = std::slice::from_ref(endpoint);
+    let mut route = open_route(endpoints)?;
+    join(&mut route, endpoints, netns).inspect_err(|_| part(&mut route, endpoints))
+}
+
+/// Makes one endpoint of a container that runs its way out, in the place of the devices `others`.
+pub(crate) fn lead_out_by(
+    endpoint: &Endpoint,
+    others: &[&str],
     netns: BorrowedFd<'_>,
-    bridge: u32,
 ) -> Result<(), AttachError> {
-    inside::configure(plan, subnet, netns)
-        .map_err(|source| AttachError::Inside { veth: plan.veth.clone(), source })?;
-    // The first port of a bridge is also what gives the bridge itself its carrier.
-    route::settle(route, &[Device::Name(&plan.veth), Device::Index(bridge)])
-        .map_err(|source| AttachError::Veth { veth: plan.veth.clone(), bridge: plan.bridge.clone(), source })
+    inside::lead_out_by(endpoint, others, netns)
+        .map_err(|source| AttachError::Inside { veth: endpoint.device.clone(), source })
 }
 
-fn subnet_of(plan: &BridgePlan) -> Result<Subnet, AttachError> {
-    plan.subnet()
-        .filter(|subnet| {
-            let is_host = |ip| subnet.contains(ip) && ip != subnet.network() && ip != subnet.broadcast();
-            subnet.prefix() <= 30
-                && is_host(plan.address)
-                && is_host(plan.gateway)
-                && plan.address != plan.gateway
-        })
-        .ok_or(AttachError::Plan {
-            address: plan.address.into(),
-            gateway: plan.gateway.into(),
-            prefix: plan.prefix,
-        })
+/// A conversation about links; that there is none is told of the first bridge.
+fn open_route(endpoints: &[Endpoint]) -> Result<Conversation, AttachError> {
+    Conversation::open(Family::Route).map_err(|source| {
+        let bridge = endpoints.iter().find_map(|endpoint| endpoint.network.bridge());
+        AttachError::Bridge { bridge: bridge.map(|bridge| bridge.device.clone()).unwrap_or_default(), source }
+    })
 }
 
-/// Creates the pair with the host's end up; returns the bridge's index.
-fn create_veth(
-    route: &mut Conversation,
-    plan: &BridgePlan,
-    subnet: Subnet,
-    netns: BorrowedFd<'_>,
-) -> Result<u32, AttachError> {
-    let failed = |source| AttachError::Veth { veth: plan.veth.clone(), bridge: plan.bridge.clone(), source };
-    // Once for a device that a dead container left, once for a bridge that went away.
-    let mut second_chances = 2;
-    loop {
-        let master = bridge::ensure(route, plan, subnet)?;
-        let mut batch = route.batch();
-        route::create_veth(
-            &mut batch,
-            &VethPair {
-                name: &plan.veth,
-                master,
-                peer_name: inside::DEVICE,
-                peer_mac: plan.mac,
-                peer_netns: netns,
-                mtu: plan.mtu,
-            },
-        );
-        let silence = route::silence_ipv6(&mut batch, Device::Name(&plan.veth));
-        route::bring_port_up(&mut batch, Device::Name(&plan.veth));
-        let refusals = route.commit(batch).map_err(failed)?;
-        let Some(refusal) = refusals.into_iter().find(|refusal| refusal.index != silence) else {
-            return Ok(master);
-        };
-        match refusal.errno {
-            Errno::EXIST if second_chances > 0 => {
-                // The name is made from the container's id, so this is its own from an earlier life. The kernel
-                // takes a name space down some time after its last process, and may be at it right now.
-                let mut batch = route.batch();
-                route::delete_link(&mut batch, Device::Name(&plan.veth));
-                bridge::tolerate(route.commit_all(batch), Errno::NODEV).map_err(failed)?;
+/// Makes the endpoints' devices, and brings them up from both sides.
+fn join(route: &mut Conversation, endpoints: &[Endpoint], netns: BorrowedFd<'_>) -> Result<(), AttachError> {
+    let mut bridges = Vec::with_capacity(endpoints.len());
+    for endpoint in endpoints {
+        match &endpoint.network.driver {
+            Driver::Bridge(bridge) => {
+                bridges.push((endpoint, &bridge.device, bridge::create(route, endpoint, bridge, netns)?));
             }
-            Errno::NODEV if second_chances > 0 => {}
-            _ => return Err(failed(refusal.into())),
+            Driver::Macvlan { .. } | Driver::Ipvlan { .. } => card::create(route, endpoint, netns)?,
         }
-        second_chances -= 1;
+    }
+    inside::configure(endpoints, netns).map_err(|source| {
+        let devices: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.device.as_str()).collect();
+        AttachError::Inside { veth: devices.join(", "), source }
+    })?;
+    for (endpoint, bridge, index) in bridges {
+        // The first port of a bridge is also what gives the bridge itself its carrier.
+        route::settle(route, &[Device::Name(&endpoint.device), Device::Index(index)]).map_err(|source| {
+            AttachError::Veth { veth: endpoint.device.clone(), bridge: bridge.clone(), source }
+        })?;
+    }
+    Ok(())
+}
+
+/// Goes back: what `join` made on the host. A device on a card is in the container, and goes with its namespace.
+fn part(route: &mut Conversation, endpoints: &[Endpoint]) {
+    let mut batch = route.batch();
+    for endpoint in endpoints {
+        route::delete_link(&mut batch, Device::Name(&endpoint.device));
+    }
+    // The reason for going back is told; that going back failed too would hide it.
+    let _ = route.commit(batch);
+}
+
+/// Refuses addresses that no host of the network may have.
+fn check(endpoint: &Endpoint) -> Result<(), AttachError> {
+    let fits = |address: &IpAddr| {
+        endpoint
+            .network
+            .subnet_of(*address)
+            .is_some_and(|subnet| subnet.subnet.has_host(*address) && subnet.gateway != Some(*address))
+    };
+    match endpoint.addresses().find(|address| !fits(address)) {
+        Some(address) => Err(AttachError::Plan { address, network: endpoint.network.name.clone() }),
+        None => Ok(()),
     }
 }
 
-fn publish(plan: &BridgePlan, subnet: Subnet, taken: &[PortMap]) -> Result<Conversation, AttachError> {
+fn publish(plan: &EndpointsPlan, taken: &[PortMap]) -> Result<Conversation, AttachError> {
     let failed = |source| AttachError::Rules { source };
     let mut netfilter = Conversation::open(Family::Netfilter).map_err(failed)?;
-    rules::publish(&mut netfilter, &plan.bridge, subnet, taken, plan.address).map_err(failed)?;
+    rules::publish(&mut netfilter, plan, taken).map_err(failed)?;
     forget_flows(&mut netfilter, taken).map_err(failed)?;
     Ok(netfilter)
 }

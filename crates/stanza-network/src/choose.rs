@@ -3,8 +3,7 @@
 use stanza_spec::{Classify, ErrorKind};
 
 use crate::netlink::{Conversation, Family, NetlinkError, route};
-use crate::plan::DEFAULT_MTU;
-use crate::{Network, Subnet};
+use crate::{NetworkSubnet, Subnet};
 
 /// Subnets to try, in order: away from what Docker (172.17 to 172.31, 192.168), Podman (10.88 on), Kubernetes
 /// (10.42, 10.43, 10.96, 10.244), libvirt (192.168.122) and clouds (10.0, 172.31) take.
@@ -66,28 +65,27 @@ pub fn default_subnet(routes: &[Subnet]) -> Option<Subnet> {
         .find(|candidate| !routes.iter().any(|route| route.overlaps(candidate)))
 }
 
-/// The network of a bridge: its own address when it is there and has one, else a subnet that is free on this host.
+/// The subnet of a bridge: its own address when it is there and has one, else a subnet that is free on this host.
 ///
 /// Nothing is made. The choice is to be kept: asked again before the bridge is there, the answer may differ.
 ///
 /// # Errors
 ///
 /// When the kernel does not tell, or when every candidate is in use.
-pub fn choose_network(bridge: &str) -> Result<Network, ChooseError> {
+pub fn choose_subnet(bridge: &str) -> Result<NetworkSubnet, ChooseError> {
     let failed = |source| ChooseError::Read { bridge: bridge.to_owned(), source };
+    let with_gateway = |subnet, gateway| NetworkSubnet { subnet, gateway, range: None, reserved: Vec::new() };
     let mut conversation = Conversation::open(Family::Route).map_err(failed)?;
     if let Some(link) = route::link(&mut conversation, bridge).map_err(failed)? {
         let addresses = route::addresses(&mut conversation, link.index).map_err(failed)?;
-        if let Some((gateway, subnet)) = addresses.into_iter().find(|(_, subnet)| subnet.prefix() <= 30) {
-            return Ok(Network { bridge: bridge.to_owned(), subnet, gateway, mtu: DEFAULT_MTU });
+        let usable = |(_, subnet): &(_, Subnet)| !subnet.is_ipv6() && subnet.prefix() <= 30;
+        if let Some((gateway, subnet)) = addresses.into_iter().find(usable) {
+            return Ok(with_gateway(subnet, Some(gateway)));
         }
     }
     let routes = route::route_destinations(&mut conversation).map_err(failed)?;
     default_subnet(&routes)
-        .and_then(|subnet| {
-            let gateway = subnet.first_host()?;
-            Some(Network { bridge: bridge.to_owned(), subnet, gateway, mtu: DEFAULT_MTU })
-        })
+        .map(|subnet| with_gateway(subnet, subnet.first_host()))
         .ok_or_else(|| ChooseError::NoneFree { bridge: bridge.to_owned() })
 }
 

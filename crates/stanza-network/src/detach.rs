@@ -1,15 +1,15 @@
 //! Taking a container's network down, and what dead owners left.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use rustix::io::Errno;
 use stanza_spec::{Classify, ErrorKind};
 
 use crate::netlink::route::{self, Device};
 use crate::netlink::{Conversation, Family, NetlinkError, conntrack};
-use crate::plan::VETH_PREFIX;
-use crate::{Attachment, BridgePlan, Network, bridge, rules};
+use crate::plan::DEVICE_PREFIX;
+use crate::{Attachment, Endpoint, EndpointsPlan, Network, bridge, rules};
 
 /// What could not be taken down.
 #[derive(Debug, thiserror::Error)]
@@ -51,25 +51,33 @@ impl Classify for DetachError {
     }
 }
 
-/// Takes down what [`attach`](crate::attach()) made for one container; the bridge and the table stay.
+/// Takes down what [`attach`](crate::attach()) made for one container; bridges and the table stay.
 ///
 /// With the attachment its ports are withdrawn, then set free. Without it (its owner crashed) every published port
-/// that leads to the plan's address is. Doing it twice does no harm. All steps are tried; the result is what failed.
+/// that leads to one of the plan's addresses is. Doing it twice does no harm. All steps are tried; the result is what failed.
 ///
 /// The kernel makes whoever deletes a veth wait for it, some 40 ms in all. An owner who sees the container's name space die
 /// may be content with [`withdraw_ports`].
-pub fn detach(plan: &BridgePlan, attachment: Option<Attachment>) -> Vec<DetachError> {
+pub fn detach(plan: &EndpointsPlan, attachment: Option<Attachment>) -> Vec<DetachError> {
+    let is_ours =
+        |address| plan.endpoints.iter().any(|endpoint| endpoint.addresses().any(|own| own == address));
     let withdrawn = match attachment {
         Some(mut attachment) => withdraw_ports(plan, &mut attachment),
-        None => {
-            withdraw_stale(&|address| address == plan.address).map_err(|source| DetachError::Ports { source })
-        }
+        None => withdraw_stale(&is_ours).map_err(|source| DetachError::Ports { source }),
     };
     let mut errors: Vec<DetachError> = withdrawn.err().into_iter().collect();
-    if let Err(source) = delete_veth(&plan.veth) {
-        errors.push(DetachError::Veth { veth: plan.veth.clone(), source });
-    }
+    errors.extend(plan.endpoints.iter().filter_map(|endpoint| detach_endpoint(endpoint).err()));
     errors
+}
+
+/// Takes a container that runs, or is gone, out of one network; published ports are not its business. A device that is gone
+/// already is well; one on a card is in the container, and goes with its namespace.
+pub(crate) fn detach_endpoint(endpoint: &Endpoint) -> Result<(), DetachError> {
+    if endpoint.network.bridge().is_none() {
+        return Ok(());
+    }
+    delete_veth(&endpoint.device)
+        .map_err(|source| DetachError::Veth { veth: endpoint.device.clone(), source })
 }
 
 /// The quick part of [`detach`]: withdraws the published ports and sets them free.
@@ -81,11 +89,11 @@ pub fn detach(plan: &BridgePlan, attachment: Option<Attachment>) -> Vec<DetachEr
 /// # Errors
 ///
 /// The ports are free then, but rules that lead them to the container may be left; [`clear_leftovers`] finds them.
-pub fn withdraw_ports(plan: &BridgePlan, attachment: &mut Attachment) -> Result<(), DetachError> {
-    attachment.withdraw(plan.address).map_err(|source| DetachError::Ports { source })
+pub fn withdraw_ports(plan: &EndpointsPlan, attachment: &mut Attachment) -> Result<(), DetachError> {
+    attachment.withdraw(plan).map_err(|source| DetachError::Ports { source })
 }
 
-fn withdraw_stale(is_stale: &dyn Fn(Ipv4Addr) -> bool) -> Result<(), NetlinkError> {
+fn withdraw_stale(is_stale: &dyn Fn(IpAddr) -> bool) -> Result<(), NetlinkError> {
     let mut netfilter = Conversation::open(Family::Netfilter)?;
     let gone = rules::withdraw_stale(&mut netfilter, is_stale)?;
     let udp = gone.into_iter().filter_map(|published| published.udp_port);
@@ -102,10 +110,10 @@ fn delete_veth(veth: &str) -> Result<(), NetlinkError> {
 /// The containers of one network that are not to be touched.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
-    /// Their veth names, [`BridgePlan::veth`].
-    pub veths: HashSet<String>,
-    /// Their addresses, [`BridgePlan::address`].
-    pub addresses: HashSet<Ipv4Addr>,
+    /// The names of their devices on the host, [`Endpoint::device`].
+    pub devices: HashSet<String>,
+    /// Their addresses.
+    pub addresses: HashSet<IpAddr>,
 }
 
 /// Removes what dead owners left in a network: veth devices on its bridge and published ports into its subnet that
@@ -115,8 +123,9 @@ pub struct Live {
 /// attached, one that is being started is never taken for a dead one.
 pub fn clear_leftovers(network: &Network, live: impl FnOnce() -> Live) -> Vec<DetachError> {
     let mut errors = Vec::new();
-    let veths = veths_on(&network.bridge).unwrap_or_else(|source| {
-        errors.push(DetachError::Look { bridge: network.bridge.clone(), source });
+    let Some(bridge) = network.bridge() else { return errors };
+    let veths = veths_on(&bridge.device).unwrap_or_else(|source| {
+        errors.push(DetachError::Look { bridge: bridge.device.clone(), source });
         Vec::new()
     });
     let seen = published_addresses(network).unwrap_or_else(|source| {
@@ -127,13 +136,13 @@ pub fn clear_leftovers(network: &Network, live: impl FnOnce() -> Live) -> Vec<De
         return errors;
     }
     let live = live();
-    let dead: HashSet<Ipv4Addr> = seen.difference(&live.addresses).copied().collect();
+    let dead: HashSet<IpAddr> = seen.difference(&live.addresses).copied().collect();
     if !dead.is_empty()
         && let Err(source) = withdraw_stale(&|address| dead.contains(&address))
     {
         errors.push(DetachError::Ports { source });
     }
-    for veth in veths.into_iter().filter(|veth| !live.veths.contains(veth)) {
+    for veth in veths.into_iter().filter(|veth| !live.devices.contains(veth)) {
         if let Err(source) = delete_veth(&veth) {
             errors.push(DetachError::Veth { veth, source });
         }
@@ -145,13 +154,13 @@ fn veths_on(bridge: &str) -> Result<Vec<String>, NetlinkError> {
     let mut conversation = Conversation::open(Family::Route)?;
     let Some(bridge) = route::link(&mut conversation, bridge)? else { return Ok(Vec::new()) };
     let ours = |link: &route::Link| {
-        link.master == bridge.index && link.kind == "veth" && link.name.starts_with(VETH_PREFIX)
+        link.master == bridge.index && link.kind == "veth" && link.name.starts_with(DEVICE_PREFIX)
     };
     Ok(route::links(&mut conversation)?.into_iter().filter(ours).map(|link| link.name).collect())
 }
 
-fn published_addresses(network: &Network) -> Result<HashSet<Ipv4Addr>, NetlinkError> {
+fn published_addresses(network: &Network) -> Result<HashSet<IpAddr>, NetlinkError> {
     let mut netfilter = Conversation::open(Family::Netfilter)?;
-    let found = rules::published(&mut netfilter, &|address| network.subnet.contains(address))?;
+    let found = rules::published(&mut netfilter, &|address| network.subnet_of(address).is_some())?;
     Ok(found.into_iter().map(|published| published.address).collect())
 }

@@ -10,7 +10,7 @@
 //!
 //! A [`NetworkPlan`] is plain data. [`attach()`] applies it, on both sides; a container that joins no bridge has its
 //! loopback, which whoever makes its name space brings up. [`detach()`] takes it down, [`clear_leftovers`] finds what a crashed owner left.
-//! [`choose_network`] and [`lease`] choose subnets and addresses, [`files`] writes `resolv.conf` and `hosts`.
+//! [`choose_subnet`] and [`lease`] choose subnets and addresses, [`files`] writes `resolv.conf` and `hosts`.
 //!
 //! Invariants:
 //!
@@ -28,6 +28,8 @@
 
 mod attach;
 mod bridge;
+mod card;
+mod change;
 mod choose;
 mod detach;
 mod device;
@@ -43,10 +45,14 @@ mod rules;
 mod subnet;
 
 pub use attach::{AttachError, Attachment, attach};
-pub use choose::{ChooseError, choose_network, default_subnet};
+pub use change::change;
+pub use choose::{ChooseError, choose_subnet, default_subnet};
 pub use detach::{DetachError, Live, clear_leftovers, detach, withdraw_ports};
 pub use device::{DeviceError, move_device};
 pub use inside::InsideError;
 pub use netlink::NetlinkError;
-pub use plan::{BridgePlan, DEFAULT_BRIDGE, DEFAULT_MTU, Network, NetworkPlan, PortMap, mac_of, veth_of};
+pub use plan::{
+    Bridge, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, IpvlanMode, MacvlanMode, Network, NetworkPlan,
+    NetworkSubnet, PortMap, device_of, mac_of,
+};
 pub use subnet::{Subnet, SubnetError};

@@ -1,63 +1,153 @@
 //! What a container's network is to be: plain data, made without the kernel, applied by
 //! [`attach`](crate::attach()).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use stanza_spec::{ContainerId, PortRequest, Protocol};
 
 use crate::Subnet;
 
 /// The bridge of the default network.
 pub const DEFAULT_BRIDGE: &str = "stanza0";
-/// The largest packet on a bridge in bytes, unless told otherwise.
-pub const DEFAULT_MTU: u32 = 1500;
-/// What the host's end of a container's veth begins with; twelve digits of the container's id follow.
-pub(crate) const VETH_PREFIX: &str = "stz";
+/// What the host's end of a container's veth begins with; twelve hexadecimal digits follow.
+pub(crate) const DEVICE_PREFIX: &str = "stz";
 
 /// A container's network.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub enum NetworkPlan {
-    /// A name space of its own with only loopback in it.
+    /// A namespace of its own with only loopback in it.
     None,
-    /// The host's name space.
+    /// The host's namespace.
     Host,
-    /// A name space of its own, joined to a bridge.
-    Bridge(BridgePlan),
+    /// A namespace of its own, joined to networks.
+    Endpoints(EndpointsPlan),
 }
 
-/// A network: a bridge of the host, its subnet and the host's address in it.
+/// A network that containers join.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Network {
-    /// Name of the bridge device, at most 15 bytes.
-    pub bridge: String,
-    /// The containers' addresses.
-    pub subnet: Subnet,
-    /// The bridge's own address, the containers' way out.
-    pub gateway: Ipv4Addr,
-    /// The largest packet in bytes.
-    pub mtu: u32,
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// How containers are joined to each other and to the outside.
+    pub driver: Driver,
+    /// The containers' addresses; none in a macvlan or ipvlan network whose addresses somebody else gives.
+    pub subnets: Vec<NetworkSubnet>,
+    /// The largest packet in bytes; `None` is the parent's, or 1500.
+    pub mtu: Option<u32>,
+    /// Nothing gets in or out: no default route, no masquerading, no answers from outside names.
+    pub internal: bool,
 }
 
-/// One container's place in a network.
+/// One subnet of a network.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct NetworkSubnet {
+    /// Its addresses.
+    pub subnet: Subnet,
+    /// The containers' way out, of a bridge its own address; `None` is no way out.
+    pub gateway: Option<IpAddr>,
+    /// The part of it that addresses are chosen from; `None` is all of it.
+    pub range: Option<Subnet>,
+    /// Names and addresses that are not given to containers.
+    pub reserved: Vec<(String, IpAddr)>,
+}
+
+/// How a network is made.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Driver {
+    /// A bridge of this host, with a veth pair for each container.
+    Bridge(Bridge),
+    /// A device on a network card of the host, with a hardware address of its own.
+    Macvlan {
+        /// The card, or `CARD.VLAN`; empty is a network of containers only.
+        parent: String,
+        /// How they reach each other.
+        mode: MacvlanMode,
+    },
+    /// A device on a network card of the host, with the card's hardware address.
+    Ipvlan {
+        /// The card, or `CARD.VLAN`; empty is a network of containers only.
+        parent: String,
+        /// What the card looks at.
+        mode: IpvlanMode,
+    },
+}
+
+/// What a bridge does.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Bridge {
+    /// Name of the device, at most 15 bytes; made when it does not exist.
+    pub device: String,
+    /// Packets that leave the host get its address.
+    pub masquerade: bool,
+    /// Containers of the network may talk to each other.
+    pub peers: bool,
+    /// The VLAN of the containers' ports.
+    pub vlan: Option<u16>,
+}
+
+/// The modes of macvlan (`linux/if_link.h`).
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum MacvlanMode {
+    /// By the card itself.
+    #[default]
+    Bridge,
+    /// Not at all.
+    Private,
+    /// By the switch that the card is connected to.
+    Vepa,
+    /// One device that has the card's address.
+    Passthru,
+}
+
+/// The modes of ipvlan (`linux/if_link.h`).
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum IpvlanMode {
+    /// Frames.
+    #[default]
+    L2,
+    /// Packets: the host routes.
+    L3,
+    /// Packets, seen by the host's netfilter.
+    L3s,
+}
+
+/// A container in its networks.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct BridgePlan {
-    /// Name of the bridge device, at most 15 bytes; made when it does not exist.
-    pub bridge: String,
-    /// The bridge's address, the container's default route.
-    pub gateway: Ipv4Addr,
-    /// Bits of the subnet's prefix, at most 30.
-    pub prefix: u8,
-    /// The container's address, in the gateway's subnet.
-    pub address: Ipv4Addr,
-    /// The hardware address of the container's `eth0`.
-    pub mac: [u8; 6],
-    /// Name of the veth's host end, at most 15 bytes.
-    pub veth: String,
-    /// The largest packet in bytes.
-    pub mtu: u32,
+pub struct EndpointsPlan {
+    /// The container.
+    pub container: ContainerId,
+    /// At least one; in the order of their devices.
+    pub endpoints: Vec<Endpoint>,
     /// What is reachable from outside.
     pub ports: Vec<PortMap>,
+}
+
+/// A container's place in one network.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// The network.
+    pub network: Network,
+    /// Name of the device inside, as `eth0`.
+    pub interface: String,
+    /// Its IPv4 address, of one of the network's subnets.
+    pub ipv4: Option<Ipv4Addr>,
+    /// Its IPv6 address, of one of the network's subnets.
+    pub ipv6: Option<Ipv6Addr>,
+    /// Its hardware address; of ipvlan the card's counts.
+    pub mac: [u8; 6],
+    /// Name of the veth's end on the host, at most 15 bytes.
+    pub device: String,
+    /// What others of the network find it by; the first is its name.
+    pub names: Vec<String>,
+    /// The way out leads through this network.
+    pub default_route: bool,
 }
 
 /// A published port.
@@ -85,41 +175,67 @@ impl From<&PortRequest> for PortMap {
     }
 }
 
-impl BridgePlan {
-    /// The plan for the container `id` at `address`; device name and hardware address follow from those two.
+impl Network {
+    /// The bridge, when it is one.
     #[must_use]
-    pub fn new(id: &ContainerId, network: &Network, address: Ipv4Addr, ports: Vec<PortMap>) -> BridgePlan {
-        BridgePlan {
-            bridge: network.bridge.clone(),
-            gateway: network.gateway,
-            prefix: network.subnet.prefix(),
-            address,
-            mac: mac_of(address),
-            veth: veth_of(id),
-            mtu: network.mtu,
-            ports,
+    pub fn bridge(&self) -> Option<&Bridge> {
+        match &self.driver {
+            Driver::Bridge(bridge) => Some(bridge),
+            Driver::Macvlan { .. } | Driver::Ipvlan { .. } => None,
         }
     }
 
-    /// The subnet that gateway and container are in; `None` when the prefix is above 32.
+    /// The subnet that the address is in.
     #[must_use]
-    pub fn subnet(&self) -> Option<Subnet> {
-        Subnet::new(self.gateway, self.prefix)
+    pub fn subnet_of(&self, address: IpAddr) -> Option<&NetworkSubnet> {
+        self.subnets.iter().find(|subnet| subnet.subnet.contains(address))
     }
 }
 
-/// The name of the host's end of a container's veth: `stz` and the short id, 15 bytes.
+impl NetworkSubnet {
+    /// Whether an address may never be a container's.
+    #[must_use]
+    pub fn is_reserved(&self, address: IpAddr) -> bool {
+        self.gateway == Some(address) || self.reserved.iter().any(|(_, reserved)| *reserved == address)
+    }
+}
+
+impl Endpoint {
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.ipv4.map(IpAddr::from).into_iter().chain(self.ipv6.map(IpAddr::from))
+    }
+
+    /// Its addresses with the subnets that they are in.
+    pub fn placed(&self) -> impl Iterator<Item = (IpAddr, &NetworkSubnet)> {
+        self.addresses().filter_map(|address| Some((address, self.network.subnet_of(address)?)))
+    }
+}
+
+/// The name of the host's end of a container's veth in a network: `stz` and twelve digits of a hash of both ids.
 #[must_use]
-pub fn veth_of(id: &ContainerId) -> String {
-    format!("{VETH_PREFIX}{}", id.short())
+pub fn device_of(container: &ContainerId, network: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(container.as_str());
+    hash.update(network);
+    let [a, b, c, d, e, f, ..]: [u8; 32] = hash.finalize().into();
+    format!("{DEVICE_PREFIX}{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
 }
 
 /// The hardware address that goes with an address: locally administered, unicast, and unique where the address
 /// is, so that a neighbour's cache is still right when an address comes back with another container.
 #[must_use]
-pub fn mac_of(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x02, 0x53, a, b, c, d]
+pub fn mac_of(address: IpAddr) -> [u8; 6] {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, d] = address.octets();
+            [0x02, 0x53, a, b, c, d]
+        }
+        IpAddr::V6(address) => {
+            let [a, b, c, d, ..]: [u8; 32] = Sha256::digest(address.octets()).into();
+            [0x02, 0x56, a, b, c, d]
+        }
+    }
 }
 
 #[cfg(test)]
@@ -127,18 +243,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn device_name_and_hardware_address_follow_from_id_and_address() {
+    fn devices_and_hardware_addresses_follow_from_ids_and_addresses() {
         let id = ContainerId::from_random([0xab; 32]);
-        let network = Network {
-            bridge: DEFAULT_BRIDGE.to_owned(),
-            subnet: "10.77.0.0/16".parse().unwrap(),
-            gateway: Ipv4Addr::new(10, 77, 0, 1),
-            mtu: DEFAULT_MTU,
-        };
-        let plan = BridgePlan::new(&id, &network, Ipv4Addr::new(10, 77, 0, 2), Vec::new());
-        assert_eq!(plan.veth, "stzabababababab");
-        assert_eq!(plan.veth.len(), 15);
-        assert_eq!(plan.mac, [0x02, 0x53, 10, 77, 0, 2]);
-        assert_eq!(plan.subnet(), Some(network.subnet));
+        let device = device_of(&id, "n1");
+        assert!(device.len() == 15 && device.starts_with("stz"), "{device}");
+        assert_eq!(device, device_of(&id, "n1"));
+        assert_ne!(device, device_of(&id, "n2"));
+        assert_ne!(device, device_of(&ContainerId::from_random([1; 32]), "n1"));
+        assert_eq!(mac_of("10.77.0.2".parse().unwrap()), [0x02, 0x53, 10, 77, 0, 2]);
+        let six = mac_of("fd00::2".parse().unwrap());
+        assert_eq!(six[..2], [0x02, 0x56]);
+        assert_ne!(six, mac_of("fd00::3".parse().unwrap()));
     }
 }

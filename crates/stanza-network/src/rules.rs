@@ -44,7 +44,7 @@ use crate::netlink::nftables::{
     datatype,
 };
 use crate::netlink::{Conversation, NetlinkError};
-use crate::{PortMap, Subnet};
+use crate::{Endpoint, EndpointsPlan, PortMap, Subnet};
 
 /// The table's name.
 pub(crate) const TABLE: &str = "stanza";
@@ -166,17 +166,18 @@ fn create(transaction: &mut Transaction) {
 }
 
 /// The elements that make a bridge known to the rules.
-fn bridge_elements(bridge: &str, subnet: Subnet) -> [Element; 3] {
+fn bridge_elements(bridge: &str, subnet: Subnet) -> Vec<Element> {
     let mut name = bridge.as_bytes().to_vec();
     name.resize(16, 0);
     let twice = [&name[..], &name[..]].concat();
-    let after = Ipv4Addr::from_bits(subnet.broadcast().to_bits().wrapping_add(1));
-    [
+    let (IpAddr::V4(first), IpAddr::V4(last)) = (subnet.network(), subnet.last()) else { return Vec::new() };
+    let after = Ipv4Addr::from_bits(last.to_bits().wrapping_add(1));
+    vec![
         Element { set: BRIDGES, key: name, data: Vec::new(), end: None },
         Element { set: WITHIN, key: twice, data: Vec::new(), end: None },
         Element {
             set: SUBNETS,
-            key: subnet.network().octets().to_vec(),
+            key: first.octets().to_vec(),
             data: Vec::new(),
             end: Some(after.octets().to_vec()),
         },
@@ -203,20 +204,49 @@ fn port_elements(ports: &[PortMap], address: Ipv4Addr) -> Vec<Element> {
     ports.iter().filter_map(|port| Some(port_element(port, port.host_port?, address))).collect()
 }
 
-/// Makes the table if it is not there, the bridge known to it, and leads the ports to the container.
+/// What the rules know of an endpoint's network.
+fn network_elements(endpoint: &Endpoint) -> Vec<Element> {
+    let Some(bridge) = endpoint.network.bridge() else { return Vec::new() };
+    endpoint
+        .network
+        .subnets
+        .iter()
+        .flat_map(|subnet| bridge_elements(&bridge.device, subnet.subnet))
+        .collect()
+}
+
+/// The container's address that published ports lead to.
+fn target(plan: &EndpointsPlan) -> Option<Ipv4Addr> {
+    plan.endpoints
+        .iter()
+        .filter(|endpoint| endpoint.network.bridge().is_some())
+        .find_map(|endpoint| endpoint.ipv4)
+}
+
+/// Makes the table if it is not there, the bridges known to it, and leads the ports to the container.
 ///
 /// The caller holds the ports: an element that leads one of them elsewhere was left by a dead owner, and is
 /// replaced.
 pub(crate) fn publish(
     conversation: &mut Conversation,
-    bridge: &str,
-    subnet: Subnet,
+    plan: &EndpointsPlan,
     ports: &[PortMap],
-    address: Ipv4Addr,
+) -> Result<(), NetlinkError> {
+    let networks: Vec<Element> = plan.endpoints.iter().flat_map(network_elements).collect();
+    let elements = target(plan).map(|address| port_elements(ports, address)).unwrap_or_default();
+    add(conversation, &networks, &elements)
+}
+
+fn add(
+    conversation: &mut Conversation,
+    networks: &[Element],
+    elements: &[Element],
 ) -> Result<(), NetlinkError> {
     /// Nothing, the table missing, a racing creator, a stale element: each costs a turn.
     const TURNS: usize = 5;
-    let elements = port_elements(ports, address);
+    if networks.is_empty() && elements.is_empty() {
+        return Ok(());
+    }
     let mut stale = vec![false; elements.len()];
     let mut create_table = false;
     let mut turns = TURNS;
@@ -225,8 +255,8 @@ pub(crate) fn publish(
         if create_table {
             create(&mut transaction);
         }
-        for element in bridge_elements(bridge, subnet) {
-            transaction.add(&element);
+        for element in networks {
+            transaction.add(element);
         }
         let mut first_of = Vec::with_capacity(elements.len());
         for (element, stale) in elements.iter().zip(&stale) {
@@ -265,10 +295,10 @@ pub(crate) fn publish(
 /// The caller still holds the ports, so that no element of a new owner is taken away.
 pub(crate) fn withdraw(
     conversation: &mut Conversation,
+    plan: &EndpointsPlan,
     ports: &[PortMap],
-    address: Ipv4Addr,
 ) -> Result<(), NetlinkError> {
-    let mut elements = port_elements(ports, address);
+    let mut elements = target(plan).map(|address| port_elements(ports, address)).unwrap_or_default();
     while !elements.is_empty() {
         let mut transaction = Transaction::new(conversation, TABLE);
         let first = elements.first().map_or(0, |element| transaction.delete(element));
@@ -304,7 +334,7 @@ fn remove_missing(elements: &mut Vec<Element>, refusals: Refusals, first: usize)
 pub(crate) struct Published {
     pub(crate) element: Element,
     /// The container's address.
-    pub(crate) address: Ipv4Addr,
+    pub(crate) address: IpAddr,
     /// The host's port, when it is a UDP one.
     pub(crate) udp_port: Option<u16>,
 }
@@ -312,7 +342,7 @@ pub(crate) struct Published {
 /// Every published port that leads to an address that `is_stale`; nothing when there is no table.
 pub(crate) fn published(
     conversation: &mut Conversation,
-    is_stale: &dyn Fn(Ipv4Addr) -> bool,
+    is_stale: &dyn Fn(IpAddr) -> bool,
 ) -> Result<Vec<Published>, NetlinkError> {
     let mut found = Vec::new();
     for set in [PORTS, ADDRESSED_PORTS] {
@@ -321,7 +351,7 @@ pub(crate) fn published(
             result => result?,
         };
         found.extend(elements.into_iter().filter_map(|(key, data)| {
-            let address = Ipv4Addr::from(data.first_chunk::<4>().copied()?);
+            let address = IpAddr::from(data.first_chunk::<4>().copied()?);
             let [protocol, _, _, _, high, low, _, _] = *key.last_chunk::<8>()?;
             let udp_port = (protocol == 17).then_some(u16::from_be_bytes([high, low]));
             let element = Element { set, key, data, end: None };
@@ -338,7 +368,7 @@ pub(crate) fn published(
 /// container taking the port, nothing is done, and it is looked at again.
 pub(crate) fn withdraw_stale(
     conversation: &mut Conversation,
-    is_stale: &dyn Fn(Ipv4Addr) -> bool,
+    is_stale: &dyn Fn(IpAddr) -> bool,
 ) -> Result<Vec<Published>, NetlinkError> {
     /// Far more changes than come between two system calls.
     const TURNS: usize = 16;
@@ -390,7 +420,8 @@ mod tests {
 
     #[test]
     fn a_subnet_is_the_range_up_to_the_first_address_after_it() {
-        let [bridge, within, subnet] = bridge_elements("stanza0", "10.77.0.0/16".parse().unwrap());
+        let elements = bridge_elements("stanza0", "10.77.0.0/16".parse().unwrap());
+        let [bridge, within, subnet] = elements.try_into().unwrap();
         assert_eq!(&bridge.key, b"stanza0\0\0\0\0\0\0\0\0\0");
         assert_eq!(within.key.len(), 32);
         assert_eq!((subnet.key, subnet.end), (vec![10, 77, 0, 0], Some(vec![10, 78, 0, 0])));

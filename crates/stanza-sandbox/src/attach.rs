@@ -10,10 +10,10 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use stanza_sys::SignalDescriptor;
 
-use crate::error::{AttachError, ConnectError};
-use crate::frame::{self, Kind};
+use crate::error::{AttachError, ConnectError, NetworkChangeError};
+use crate::frame::{self, Kind, Refusal, kind_of_name};
 use crate::paths;
-use crate::plan::ExitRecord;
+use crate::plan::{ExitRecord, NetworkChange};
 
 /// How a client attaches.
 #[derive(Clone, Debug)]
@@ -100,6 +100,32 @@ impl Connection {
                 Ok(count) => self.reader.extend(&buffer[..count]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Takes the container into other networks, and waits until that is done.
+    ///
+    /// # Errors
+    /// When the kernel refuses, or the monitor is killed. Asked again, the rest is done.
+    pub fn change_networks(&mut self, change: &NetworkChange) -> Result<(), NetworkChangeError> {
+        let body = serde_json::to_vec(change).map_err(io::Error::from)?;
+        self.send(Kind::Networks, &body)?;
+        loop {
+            match self.receive()? {
+                (Kind::Done, _) => return Ok(()),
+                (Kind::Failed, body) => {
+                    let refusal: Refusal = serde_json::from_slice(&body).map_err(io::Error::from)?;
+                    let kind = kind_of_name(&refusal.kind);
+                    return Err(NetworkChangeError::Refused {
+                        message: refusal.message,
+                        kind,
+                        hint: refusal.hint,
+                    });
+                }
+                (Kind::Exit, _) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                // Its output goes to everybody who is connected.
+                _ => {}
             }
         }
     }

@@ -62,7 +62,7 @@ pub fn clear(
     if let Some(plan) = cgroup {
         errors.extend(stanza_cgroup::open(plan).remove().into_iter().map(ClearError::Cgroup));
     }
-    if let NetworkPlan::Bridge(plan) = network {
+    if let NetworkPlan::Endpoints(plan) = network {
         errors.extend(stanza_network::detach(plan, None).into_iter().map(ClearError::Network));
     }
     if let Some(record) = &record {

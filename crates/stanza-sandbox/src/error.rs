@@ -40,6 +40,40 @@ impl Classify for StartError {
     }
 }
 
+/// Why the networks of a running container were not changed, or not all of them.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkChangeError {
+    /// The monitor does not answer.
+    #[error("the container's monitor did not answer")]
+    Monitor(#[from] io::Error),
+    /// The monitor was refused something.
+    #[error("{message}")]
+    Refused {
+        /// What failed, in full.
+        message: String,
+        /// What sort of failure it is.
+        kind: ErrorKind,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+}
+
+impl Classify for NetworkChangeError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            NetworkChangeError::Monitor(_) => ErrorKind::Internal,
+            NetworkChangeError::Refused { kind, .. } => *kind,
+        }
+    }
+
+    fn hint(&self) -> Option<String> {
+        match self {
+            NetworkChangeError::Monitor(_) => None,
+            NetworkChangeError::Refused { hint, .. } => hint.clone(),
+        }
+    }
+}
+
 /// Why a container's state could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusError {

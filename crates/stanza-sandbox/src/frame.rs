@@ -23,6 +23,10 @@ pub(crate) enum Kind {
     Resize = b'w',
     /// To the monitor: a signal number, little-endian i32.
     Signal = b's',
+    /// To the monitor: [`crate::NetworkChange`] as JSON.
+    Networks = b'n',
+    /// From the monitor: what was asked for last is done.
+    Done = b'd',
     /// From the monitor: [`crate::Running`] as JSON.
     Started = b'R',
     /// From the monitor: [`Refusal`] as JSON.
@@ -43,6 +47,8 @@ impl Kind {
             Kind::StdinEnd,
             Kind::Resize,
             Kind::Signal,
+            Kind::Networks,
+            Kind::Done,
             Kind::Started,
             Kind::Failed,
             Kind::Stdout,

@@ -34,11 +34,12 @@ pub use attach::{AttachEnd, AttachOptions, Connection, connect};
 pub use clear::clear;
 pub use enter::{Entering, ExecEnd, ExecPlan, enter_main, spawn_enter};
 pub use error::{
-    AttachError, ClearError, ConnectError, ExecError, SignalError, StartError, StatusError, WaitError,
+    AttachError, ClearError, ConnectError, ExecError, NetworkChangeError, SignalError, StartError,
+    StatusError, WaitError,
 };
 pub use monitor::monitor_main;
 pub use pause::{PauseError, Paused, pause};
-pub use plan::{ExitRecord, LogPlan, Running, SandboxPlan};
+pub use plan::{ExitRecord, LogPlan, NetworkChange, Running, SandboxPlan};
 pub use spawn::{Spawned, Started, spawn_monitor};
 pub use stanza_container::View;
 pub use status::{Status, signal, status, wait};

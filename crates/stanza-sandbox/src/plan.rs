@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use stanza_cgroup::CgroupPlan;
 use stanza_container::CopyUp;
-use stanza_network::{NetworkPlan, PortMap};
+use stanza_network::{EndpointsPlan, NetworkPlan, PortMap};
 use stanza_spec::{ContainerId, LogDriver, Rootfs, oci};
 
 /// One container, ready to be started. Made by the engine, sent to the monitor as JSON.
@@ -43,6 +43,15 @@ pub struct SandboxPlan {
     pub on_exit: Option<Vec<String>>,
     /// The door that starts the container stays attached to it: standard input waits for that door.
     pub attached: bool,
+}
+
+/// The networks that a running container is to be in from now on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NetworkChange {
+    /// All its endpoints; the published ports are those it has.
+    pub plan: EndpointsPlan,
+    /// Also make again what it has already: somebody may have taken it away.
+    pub anew: bool,
 }
 
 /// Where a container's output is kept.

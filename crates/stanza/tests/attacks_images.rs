@@ -158,6 +158,42 @@ fn zstd_with_windows_without_measure_and_dictionaries_is_refused() {
     }
 }
 
+/// Tools that fetch single files go by the table: one that lies shows them another image under the same digest.
+#[test]
+fn a_chunked_layer_whose_table_lies_is_taken_by_its_archive_and_named_by_verify() {
+    let stanza = fixture!(Empty);
+    let layer = release();
+    let image_with = |content: &str| {
+        let entry = json!({
+            "type": "reg", "name": "etc/release", "size": content.len(), "offset": 0, "endOffset": 10,
+            "digest": format!("sha256:{}", hex_sha256(content.as_bytes())),
+        });
+        let json = json!({ "version": 1, "entries": [entry] }).to_string().into_bytes();
+        let (frame, table) = (zstd(&layer, 21), zstd(&json, 21));
+        let length = u32::try_from(table.len()).unwrap().to_le_bytes();
+        let blob = [&frame[..], &[0x50, 0x2a, 0x4d, 0x18], &length, &table].concat();
+        let mut layout = packed(&stanza, layer.clone(), blob);
+        let mut manifest: Value = serde_json::from_slice(&layout.manifest).unwrap();
+        manifest["layers"][1]["annotations"] = json!({
+            "io.github.containers.zstd-chunked.manifest-position":
+                format!("{}:{}:{}:1", frame.len() + 8, table.len(), json.len()),
+            "io.github.containers.zstd-chunked.manifest-checksum": format!("sha256:{}", hex_sha256(&table)),
+        });
+        layout.manifest = serde_json::to_vec(&manifest).unwrap();
+        layout
+    };
+    for (content, code) in [("one\n", 0), ("two\n", 1), ("longer\n", 1)] {
+        let registry = FakeRegistry::of(&image_with(content), |_, good| good);
+        let name = registry.name("room:1");
+        assert_eq!(stanza.ok(&[&RUN[..], &[&name]].concat()), "one");
+        let output = stanza.output(&["image", "verify", &name]);
+        let text = format!("{}{}", output.stdout, output.stderr);
+        assert_eq!(output.code, code, "{text}");
+        assert_eq!(text.contains("`etc/release` has another"), code == 1, "{text}");
+        stanza.ok(&["rmi", "-f", &name]);
+    }
+}
+
 #[test]
 fn other_compressions_and_what_is_no_archive_are_refused() {
     let stanza = fixture!(Empty);
@@ -260,6 +296,75 @@ fn a_full_disk_is_named_and_the_next_pull_succeeds() {
             assert!(named && output.stderr.contains('/'), "{verb} on {size}: {}", output.stderr);
         }
     }
+}
+
+/// What both tests below do on their disk: an image and a container of it with a file of 3 MB, and `full KIB`, which leaves
+/// that much room.
+const FILLED: &str = r#"
+    full() {
+        head -c 64m /dev/zero >"$D/fill" 2>/dev/null; truncate -s $(($(stat -c %b "$D/fill") / 2 - $1))K "$D/fill"
+    }
+    prepared() {
+        s load -q -i $A >/dev/null && id=$(s create --network none room:1 true) || echo cannot prepare
+        s cp "$D/blob" $id:/blob
+    }
+    stored() { du -sk "$D/root/images" "$D/root/layers" | awk '{n += $1} END {print n}'; }
+    sound() { s image verify >/dev/null || echo "$1: not sound"; left; }
+    head -c 3m /dev/urandom >"$D/blob"; prepared"#;
+
+#[test]
+fn a_commit_on_a_full_disk_leaves_a_whole_image_or_none() {
+    let stanza = fixture!(Empty);
+    let layout = image(vec![stanza.busybox().to_vec()], &[], &json!({ "Cmd": ["true"] }));
+    let archive = stanza.file("archive.tar", layout.archive("room:1"));
+    let script = format!(
+        r#"A={archive}{FILLED}
+        before=$(stored)
+        for free in 0 4 16 64 256 1024 2048 3072 3200 3300 3500 6400 8192; do
+            full $free; s commit $id made:1 >/dev/null; code=$?; rm "$D/fill"; sound "commit, $free KiB"
+            case $code in 0) failed=$failed;; 1) failed="$failed $free";; *) echo "$free KiB: code $code";; esac
+            [ $code = 0 ] || s image inspect made:1 >/dev/null 2>&1 && [ $code = 1 ] && echo "$free KiB: a name"
+            s rmi -f made:1 >/dev/null 2>&1; now=$(stored)
+            [ $now -le $((before + 24)) ] || echo "$free KiB: from $before to $now"
+            s commit $id made:1 >/dev/null && s run --rm --network none made:1 true || echo "$free KiB: not again"
+            s rmi -f made:1 >/dev/null
+        done
+        echo "failed:$failed""#
+    );
+    let Some(output) = on_a_small_disk(&stanza, "64m", &script) else {
+        skip!("no tmpfs may be mounted here")
+    };
+    let failed = output.stdout.strip_prefix("failed: 0 4 16").unwrap_or_else(|| panic!("{output:?}"));
+    assert!(!failed.contains("8192"), "{output:?}");
+    assert!(output.stderr.contains("No space left on device"), "{}", output.stderr);
+    // Somewhere between the blob and its unpacked form the image is whole, and says so.
+    assert!(output.stderr.contains("is not unpacked yet"), "{}", output.stderr);
+}
+
+#[test]
+fn a_full_disk_is_made_room_on_by_what_is_made_for_that() {
+    let stanza = fixture!(Empty);
+    let layout = image(vec![stanza.busybox().to_vec()], &[], &json!({ "Cmd": ["true"] }));
+    let archive = stanza.file("archive.tar", layout.archive("room:1"));
+    let script = format!(
+        r#"A={archive}{FILLED}
+        for verb in "image prune -a -f" "system prune -a -f" "rmi made:1"; do
+            for free in 0 4 8 16 64 256 1024; do
+                s commit $id made:1 >/dev/null || echo cannot commit
+                full $free; before=$(used); s $verb >/dev/null || echo "$verb with $free KiB: code $?"
+                [ $(used) -lt $((before - 3000)) ] || echo "$verb with $free KiB: from $before to $(used)"
+                rm "$D/fill"; sound "$verb, $free KiB"
+                s image prune -a -f >/dev/null || echo "not again"
+                s inspect $id >/dev/null 2>&1 || prepared
+            done
+        done
+        s rm $id >/dev/null; s image prune -a -f >/dev/null; rm "$D/blob"
+        [ $(used) -lt 700 ] || echo "$(used) KiB stay""#
+    );
+    let Some(output) = on_a_small_disk(&stanza, "64m", &script) else {
+        skip!("no tmpfs may be mounted here")
+    };
+    assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("", ""));
 }
 
 #[test]

@@ -46,7 +46,10 @@ fn run(door: &mut Door, given: &ArgMatches) -> Outcome {
         compression: read_compression(given)?,
         ..CommitRequest::default()
     };
-    let image =
+    let (image, warnings) =
         door.engine()?.squash(given.text("IMAGE").unwrap_or_default(), given.text("from"), &request)?;
+    for warning in &warnings {
+        output::warning(warning);
+    }
     output::line(image.id.as_str()).map(|()| 0)
 }

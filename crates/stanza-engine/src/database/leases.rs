@@ -1,6 +1,6 @@
 //! The table `leases`: IPv4 addresses of the default bridge.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
@@ -15,16 +15,28 @@ pub(super) fn take(
     network: &Network,
     container: &str,
 ) -> rusqlite::Result<Option<Ipv4Addr>> {
+    let Some(place) = network.subnets.iter().find(|place| !place.subnet.is_ipv6()) else { return Ok(None) };
+    let subnet = place.subnet;
     let held: Option<u32> = transaction
         .query_row("SELECT address FROM leases WHERE container = ?", [container], |row| row.get(0))
         .optional()?;
-    if let Some(held) = held.map(Ipv4Addr::from).filter(|held| network.subnet.contains(*held)) {
+    if let Some(held) = held.map(Ipv4Addr::from).filter(|held| subnet.contains((*held).into())) {
         return Ok(Some(held));
     }
     let mut statement = transaction.prepare("SELECT address FROM leases ORDER BY address")?;
-    let taken: Vec<u32> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    let is_taken = |address: Ipv4Addr| taken.binary_search(&address.to_bits()).is_ok();
-    let chosen = lease::choose(network.subnet, network.gateway, &is_taken, None);
+    let leased: Vec<u32> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let is_taken = |address: IpAddr| match address {
+        IpAddr::V4(address) => {
+            leased.binary_search(&address.to_bits()).is_ok() || place.is_reserved(address.into())
+        }
+        IpAddr::V6(_) => true,
+    };
+    let highest = leased.last().map(|address| Ipv4Addr::from(*address).into());
+    let chosen = lease::choose(subnet, place.range.unwrap_or(subnet), &is_taken, highest);
+    let chosen = match chosen {
+        Some(IpAddr::V4(address)) => Some(address),
+        _ => None,
+    };
     if let Some(address) = chosen {
         transaction.execute(
             "INSERT INTO leases(address, container) VALUES(?, ?)",

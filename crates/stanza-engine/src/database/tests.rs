@@ -35,12 +35,25 @@ fn insert(
     database.insert(&Insert { record, invent: None, lease: None, volumes: &[] })
 }
 
-fn subnet(prefix: u8) -> stanza_network::Network {
+/// A network with the subnet 10.9.0.0 of that prefix.
+pub(crate) fn subnet(prefix: u8) -> stanza_network::Network {
     stanza_network::Network {
-        bridge: "b".into(),
-        subnet: stanza_network::Subnet::new([10, 9, 0, 0].into(), prefix).unwrap(),
-        gateway: [10, 9, 0, 1].into(),
-        mtu: 1500,
+        id: "5".repeat(64),
+        name: "bridge".into(),
+        driver: stanza_network::Driver::Bridge(stanza_network::Bridge {
+            device: "b".into(),
+            masquerade: true,
+            peers: true,
+            vlan: None,
+        }),
+        subnets: vec![stanza_network::NetworkSubnet {
+            subnet: stanza_network::Subnet::new(std::net::Ipv4Addr::new(10, 9, 0, 0), prefix).unwrap(),
+            gateway: Some([10, 9, 0, 1].into()),
+            range: None,
+            reserved: Vec::new(),
+        }],
+        mtu: None,
+        internal: false,
     }
 }
 

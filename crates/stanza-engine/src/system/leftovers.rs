@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use stanza_network::{Live, clear_leftovers, veth_of};
+use stanza_network::{Live, clear_leftovers, device_of};
 use stanza_snapshot::remove_tree;
 use stanza_spec::ContainerId;
 
@@ -228,8 +228,8 @@ impl Engine {
             let leases = engine.database().and_then(|database| database.leases()).unwrap_or_default();
             let ids = leases.iter().filter_map(|(_, id)| id.parse::<ContainerId>().ok());
             Live {
-                veths: ids.map(|id| veth_of(&id)).collect(),
-                addresses: leases.iter().map(|(address, _)| *address).collect(),
+                devices: ids.map(|id| device_of(&id, &network.id)).collect(),
+                addresses: leases.iter().map(|(address, _)| (*address).into()).collect(),
             }
         };
         // What cannot be cleared needs rights that the findings about the machine tell of.

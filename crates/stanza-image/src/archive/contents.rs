@@ -23,6 +23,7 @@ use stanza_tar::{Archive, Entry, EntryKind, Limits};
 use super::error::LoadError;
 use crate::compression::{Compression, Decoder};
 use crate::hash::digest_like;
+use crate::range::FileRange;
 use crate::store::{ImageStore, Ingest, Spooled};
 
 /// Most entries of an image archive: several thousand times what any tool writes.
@@ -92,6 +93,9 @@ impl Kept {
     }
 }
 
+/// A part as a stream.
+pub(super) type PartReader = FileRange<Arc<File>>;
+
 impl Part {
     /// Reads it from its start.
     pub(super) fn reader(&self) -> Result<PartReader, LoadError> {
@@ -99,7 +103,7 @@ impl Part {
             PartPlace::Open(file) => Arc::clone(file),
             PartPlace::Path(path) => Arc::new(File::open(path).map_err(|source| LoadError::Read { source })?),
         };
-        Ok(PartReader { file, position: self.offset, left: self.size })
+        Ok(FileRange::new(file, self.offset, self.size))
     }
 
     /// All of it, when it has at most `limit` bytes.
@@ -110,25 +114,6 @@ impl Part {
         let mut bytes = Vec::new();
         self.reader()?.read_to_end(&mut bytes).map_err(|source| LoadError::Read { source })?;
         Ok(bytes)
-    }
-}
-
-/// Reads a piece of a file, wherever others read in it.
-#[derive(Debug)]
-pub(super) struct PartReader {
-    file: Arc<File>,
-    position: u64,
-    left: u64,
-}
-
-impl Read for PartReader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let room = usize::try_from(self.left).map_or(buffer.len(), |left| left.min(buffer.len()));
-        let count = self.file.read_at(&mut buffer[..room], self.position)?;
-        let length = u64::try_from(count).unwrap_or(u64::MAX);
-        self.position += length;
-        self.left = self.left.saturating_sub(length);
-        Ok(count)
     }
 }
 

@@ -110,6 +110,7 @@ pub fn restore_layers(
             kind: BlobKind::Layer,
             images: Vec::new(),
             sources: image.digests.clone(),
+            annotations: std::collections::BTreeMap::new(),
         };
         let connections = match &mut connections {
             Some(connections) => connections,

@@ -155,6 +155,7 @@ impl Bringing<'_> {
             kind: BlobKind::Layer,
             images: Vec::new(),
             sources: Vec::new(),
+            annotations: std::collections::BTreeMap::new(),
         };
         let mut failure = None;
         for source in &sources {

@@ -68,6 +68,15 @@ pub enum StoreError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The table of a zstd:chunked layer is not to be gone by.
+    #[error("the zstd:chunked table of the layer `{digest}` is wrong")]
+    Table {
+        /// Which blob.
+        digest: Digest,
+        /// What is wrong with it.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A tag was asked for with a digest in it.
     #[error("cannot tag as `{name}`: a name with a digest cannot be given")]
     TagDigest {
@@ -95,6 +104,7 @@ impl Classify for StoreError {
             StoreError::Index { .. }
             | StoreError::Corrupt { .. }
             | StoreError::Size { .. }
+            | StoreError::Table { .. }
             | StoreError::Document { .. } => ErrorKind::Corrupt,
             StoreError::Missing { .. } => ErrorKind::NotFound,
             StoreError::TagDigest { .. } => ErrorKind::InvalidArgument,

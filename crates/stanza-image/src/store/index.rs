@@ -1,7 +1,7 @@
 //! `index.json`: the names, and the only roots of the store.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{self, Write};
 
 use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use stanza_spec::{Digest, Reference};
 
 use super::blob::read_bounded;
 use super::error::{IoContext, StoreError};
-use super::{INDEX, INDEX_LOCK, ImageStore, lock_file};
+use super::{INDEX, INDEX_LOCK, INDEX_RESERVE, ImageStore, lock_file};
 use crate::document::{Descriptor, OCI_INDEX};
 use crate::image::Image;
 
@@ -21,6 +21,8 @@ pub(crate) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 const ID: &str = "io.github.stanza-containers.image-id";
 /// The digest that the registry gave for the name: of an index, when the image came out of one.
 const SOURCE: &str = "io.github.stanza-containers.source-digest";
+/// The shortest reserve in bytes.
+const SMALLEST_RESERVE: usize = 16 << 10;
 /// More than a hundred thousand names.
 const MAX_INDEX: u64 = 64 * 1024 * 1024;
 
@@ -168,10 +170,33 @@ impl ImageStore {
     }
 
     /// Replaces the index. The index lock must be held.
+    ///
+    /// An index that does not become longer is replaced on a full disk, too: whoever removes images wants room. For that a
+    /// reserve lies beside it, which is given up then, and made again when there is room.
     pub(super) fn write_index(&self, index: &Index) -> Result<(), StoreError> {
         let path = self.root.join(INDEX);
-        let bytes = serde_json::to_vec(index).map_err(|source| StoreError::Index { path, source })?;
-        self.replace(INDEX, &bytes)
+        let reserve = self.root.join(INDEX_RESERVE);
+        let json = |source| StoreError::Index { path: path.clone(), source };
+        let bytes = serde_json::to_vec(index).map_err(json)?;
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        match self.replace(INDEX, &bytes) {
+            Err(StoreError::Io { source, .. })
+                if source.kind() == io::ErrorKind::StorageFull
+                    && fs::metadata(&path).is_ok_and(|old| old.len() >= length)
+                    && fs::remove_file(&reserve).is_ok() =>
+            {
+                self.replace(INDEX, &bytes)?;
+            }
+            result => result?,
+        }
+        if fs::metadata(&reserve).map_or(true, |old| old.len() < length) {
+            let zeros = vec![0; bytes.len().saturating_mul(2).max(SMALLEST_RESERVE)];
+            // Without room for it there is none, and half of one is none.
+            if fs::write(&reserve, zeros).is_err() {
+                let _ = fs::remove_file(&reserve);
+            }
+        }
+        Ok(())
     }
 
     /// Replaces a file of the store by rename, synced. The index lock must be held: the temporary name is fixed.

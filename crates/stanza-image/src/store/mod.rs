@@ -66,6 +66,7 @@ pub(crate) const LAYOUT: &str = "oci-layout";
 pub(crate) const LAYOUT_TEXT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 const INDEX: &str = "index.json";
 const INDEX_LOCK: &str = ".lock";
+const INDEX_RESERVE: &str = ".index.json.reserve";
 const COLLECT_LOCK: &str = "gc.lock";
 const INGEST: &str = "ingest";
 const BLOBS: &str = "blobs";

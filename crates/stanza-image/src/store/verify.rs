@@ -14,8 +14,10 @@ use stanza_spec::{Digest, Reference};
 
 use super::error::{IoContext, StoreError};
 use super::{
-    ALGORITHMS, BLOBS, COLLECT_LOCK, DROPPED, INDEX, INDEX_LOCK, INGEST, ImageStore, LAYOUT, PARTIAL,
+    ALGORITHMS, BLOBS, COLLECT_LOCK, DROPPED, INDEX, INDEX_LOCK, INDEX_RESERVE, INGEST, ImageStore, LAYOUT,
+    PARTIAL,
 };
+use crate::chunked::{self, Place};
 use crate::document::{Descriptor, Document, MAX_CONFIG, MAX_INDEX_DEPTH, MAX_MANIFEST, parse_config};
 use crate::hash::Hasher;
 use crate::outline::Outline;
@@ -49,6 +51,8 @@ pub struct KnownBlob {
     pub images: Vec<String>,
     /// Where it came from: names that were pulled from a registry.
     pub sources: Vec<Reference>,
+    /// What its descriptor says besides: of a zstd:chunked layer, where its table is.
+    pub(crate) annotations: BTreeMap<String, String>,
 }
 
 /// What an entry of the index says of its image.
@@ -111,6 +115,7 @@ impl ImageStore {
                     kind: BlobKind::Unreferenced,
                     images: Vec::new(),
                     sources: Vec::new(),
+                    annotations: BTreeMap::new(),
                 });
             }
             report.strays = self.strays()?;
@@ -253,7 +258,8 @@ impl ImageStore {
                 parse_config(&bytes, layers.unwrap_or(0))
                     .map_err(|error| StoreError::document(digest, &error))?;
             }
-            BlobKind::Layer | BlobKind::Unreferenced => {}
+            BlobKind::Layer => check_table(&file, wanted)?,
+            BlobKind::Unreferenced => {}
         }
         Ok(length)
     }
@@ -279,7 +285,7 @@ impl ImageStore {
     /// Files that are no part of a store.
     fn strays(&self) -> Result<Vec<PathBuf>, StoreError> {
         let temporary = [format!(".{INDEX}.new"), format!(".{LAYOUT}.new")];
-        let own = [LAYOUT, INDEX, INDEX_LOCK, COLLECT_LOCK, INGEST, BLOBS, DROPPED, PARTIAL];
+        let own = [LAYOUT, INDEX, INDEX_LOCK, INDEX_RESERVE, COLLECT_LOCK, INGEST, BLOBS, DROPPED, PARTIAL];
         let mut strays = Vec::new();
         let mut look = |directory: PathBuf, is_own: &dyn Fn(&str) -> bool| -> Result<(), StoreError> {
             let entries = match fs::read_dir(&directory) {
@@ -306,6 +312,15 @@ impl ImageStore {
     }
 }
 
+/// Compares the table of a zstd:chunked layer, which other tools go by, with what is in the layer.
+fn check_table(blob: &File, wanted: &KnownBlob) -> Result<(), StoreError> {
+    let Some(place) = Place::of(&wanted.annotations, wanted.size) else { return Ok(()) };
+    let checked = place.and_then(|place| chunked::check(blob, &place));
+    checked
+        .map(drop)
+        .map_err(|source| StoreError::Table { digest: wanted.digest.clone(), source: Box::new(source) })
+}
+
 fn add(
     wanted: &mut KnownBlobs,
     descriptor: &Descriptor,
@@ -319,6 +334,7 @@ fn add(
         kind,
         images: Vec::new(),
         sources: Vec::new(),
+        annotations: descriptor.annotations.clone(),
     });
     if !blob.images.iter().any(|known| known == name) {
         blob.images.push(name.to_owned());

@@ -6,7 +6,7 @@ use std::time::Instant;
 use stanza_spec::{Classify, ErrorKind};
 
 use super::*;
-use crate::{AttachError, Live, choose_network, clear_leftovers, detach, withdraw_ports};
+use crate::{AttachError, Live, choose_subnet, clear_leftovers, detach, withdraw_ports};
 
 #[test]
 fn teardown_leaves_what_was_there_before() {
@@ -128,8 +128,8 @@ fn leftovers_of_the_dead_are_cleared_and_the_living_stay() {
     let Container { space, attachment, .. } = dead;
     drop(attachment);
     let live = Live {
-        veths: HashSet::from([living.plan.veth.clone()]),
-        addresses: HashSet::from([living.plan.address]),
+        devices: HashSet::from([living.plan.endpoints[0].device.clone()]),
+        addresses: HashSet::from([living.address().into()]),
     };
     world.host.run(|| {
         assert!(clear_leftovers(&network(), || live.clone()).is_empty());
@@ -174,7 +174,7 @@ fn a_bridge_that_its_maker_left_half_way_is_completed() {
     world.host.run(|| {
         let mut conversation = Conversation::open(Family::Route).unwrap();
         let mut batch = conversation.batch();
-        route::create_bridge(&mut batch, "stanza0", [2, 0x53, 10, 77, 0, 1], 1500);
+        route::create_bridge(&mut batch, "stanza0", [2, 0x53, 10, 77, 0, 1], 1500, false);
         conversation.commit_all(batch).unwrap();
     });
     let container = world.container(2, &[]);
@@ -186,7 +186,9 @@ fn a_bridge_that_its_maker_left_half_way_is_completed() {
 fn a_device_that_is_no_bridge_is_refused_by_name() {
     let Some(world) = World::new() else { return };
     let space = Space::new().unwrap();
-    let plan = BridgePlan { bridge: "wan0".to_owned(), ..plan(2, &[]) };
+    let bridge = Bridge { device: "wan0".to_owned(), ..network().bridge().unwrap().clone() };
+    let network = Network { driver: Driver::Bridge(bridge), ..network() };
+    let plan = plan_in(network, Ipv4Addr::new(10, 77, 0, 2), &[]);
     let error = world.host.run(|| attach(&plan, space.0.as_fd())).unwrap_err();
     assert_eq!(error.to_string(), "network device `wan0` is no bridge");
 }
@@ -213,8 +215,8 @@ fn a_table_of_that_name_that_is_not_ours_is_refused_with_a_hint() {
 #[test]
 fn the_chosen_subnet_keeps_off_the_hosts_routes_and_stays_with_the_bridge() {
     let Some(world) = World::new() else { return };
-    let choose = || world.host.run(|| choose_network("stanza0")).unwrap();
-    assert_eq!(choose(), network());
+    let choose = || world.host.run(|| choose_subnet(DEFAULT_BRIDGE)).unwrap();
+    assert_eq!(choose(), network().subnets[0]);
     world.host.run(|| {
         let mut conversation = Conversation::open(Family::Route).unwrap();
         give_address(&mut conversation, "wan0", Ipv4Addr::new(10, 77, 9, 9), "10.77.9.0/24".parse().unwrap());
@@ -222,7 +224,8 @@ fn the_chosen_subnet_keeps_off_the_hosts_routes_and_stays_with_the_bridge() {
     let moved = choose();
     assert_eq!(moved.subnet.to_string(), "10.78.0.0/16");
     let space = Space::new().unwrap();
-    let plan = BridgePlan { gateway: moved.gateway, address: Ipv4Addr::new(10, 78, 0, 2), ..plan(2, &[]) };
+    let plan =
+        plan_in(Network { subnets: vec![moved.clone()], ..network() }, Ipv4Addr::new(10, 78, 0, 2), &[]);
     world.host.run(|| attach(&plan, space.0.as_fd())).unwrap();
     // Its own route now overlaps every answer but its own.
     assert_eq!(choose(), moved);

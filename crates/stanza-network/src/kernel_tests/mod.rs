@@ -8,6 +8,7 @@
 //! thread), so the machine's network is never seen, let alone touched. Without the right to make one the tests say
 //! so and pass.
 
+mod change;
 mod lifecycle;
 mod traffic;
 
@@ -20,9 +21,13 @@ use std::time::Duration;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use stanza_spec::{ContainerId, Protocol};
 
+use crate::netlink::route::DefaultRoute;
 use crate::netlink::route::{self, Device, LOOPBACK, VethPair};
 use crate::netlink::{Conversation, Family, nftables};
-use crate::{Attachment, BridgePlan, Network, PortMap, attach};
+use crate::{
+    Attachment, Bridge, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, Network, NetworkSubnet, PortMap,
+    attach, device_of, mac_of,
+};
 
 /// The host's address towards the outside.
 const HOST: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -76,7 +81,7 @@ struct World {
 /// A container of the world.
 struct Container {
     space: Space,
-    plan: BridgePlan,
+    plan: EndpointsPlan,
     attachment: Attachment,
 }
 
@@ -108,7 +113,8 @@ impl World {
             give_address(&mut conversation, "eth0", OUTSIDE, subnet);
             // The neighbour tries the host as a way to everything: what it must not reach, it could.
             let mut batch = conversation.batch();
-            route::add_default_route(&mut batch, HOST);
+            let index = route::link(&mut conversation, "eth0").unwrap().unwrap().index;
+            route::add_default_route(&mut batch, index, DefaultRoute::Gateway(HOST.into()));
             conversation.commit_all(batch).unwrap();
         });
         Some(World { host, outside })
@@ -150,7 +156,7 @@ fn give_address(conversation: &mut Conversation, device: &str, address: Ipv4Addr
     let index = route::link(conversation, device).unwrap().unwrap().index;
     let mut batch = conversation.batch();
     route::silence_ipv6(&mut batch, Device::Index(index));
-    route::add_address(&mut batch, index, address, subnet);
+    route::add_address(&mut batch, index, address.into(), subnet);
     route::bring_up(&mut batch, Device::Index(index));
     conversation.commit_all(batch).unwrap();
 }
@@ -161,23 +167,61 @@ fn without_loopback(space: &Space) {
         std::fs::write("/proc/sys/net/ipv4/conf/eth0/route_localnet", "1").unwrap();
         let mut conversation = Conversation::open(Family::Route).unwrap();
         let mut batch = conversation.batch();
-        route::delete_address(&mut batch, LOOPBACK, LOCALHOST, 8);
+        route::delete_address(&mut batch, LOOPBACK, LOCALHOST.into(), 8);
         conversation.commit_all(batch).unwrap();
     });
 }
 
 fn network() -> Network {
     Network {
-        bridge: "stanza0".to_owned(),
-        subnet: "10.77.0.0/16".parse().unwrap(),
-        gateway: GATEWAY,
-        mtu: 1500,
+        id: "5".repeat(64),
+        name: "bridge".to_owned(),
+        driver: Driver::Bridge(Bridge {
+            device: DEFAULT_BRIDGE.to_owned(),
+            masquerade: true,
+            peers: true,
+            vlan: None,
+        }),
+        subnets: vec![subnet("10.77.0.0/16", "10.77.0.1")],
+        mtu: None,
+        internal: false,
     }
 }
 
-fn plan(last: u8, ports: &[PortMap]) -> BridgePlan {
-    let id = ContainerId::from_random([last; 32]);
-    BridgePlan::new(&id, &network(), Ipv4Addr::new(10, 77, 0, last), ports.to_vec())
+fn subnet(subnet: &str, gateway: &str) -> NetworkSubnet {
+    NetworkSubnet {
+        subnet: subnet.parse().unwrap(),
+        gateway: Some(gateway.parse().unwrap()),
+        range: None,
+        reserved: Vec::new(),
+    }
+}
+
+fn plan(last: u8, ports: &[PortMap]) -> EndpointsPlan {
+    plan_in(network(), Ipv4Addr::new(10, 77, 0, last), ports)
+}
+
+/// A container with that address as its only one; its id follows from the address.
+fn plan_in(network: Network, address: Ipv4Addr, ports: &[PortMap]) -> EndpointsPlan {
+    let container = ContainerId::from_random([address.octets()[3]; 32]);
+    let endpoint = Endpoint {
+        device: device_of(&container, &network.id),
+        network,
+        interface: "eth0".to_owned(),
+        ipv4: Some(address),
+        ipv6: None,
+        mac: mac_of(address.into()),
+        names: Vec::new(),
+        default_route: true,
+    };
+    EndpointsPlan { container, endpoints: vec![endpoint], ports: ports.to_vec() }
+}
+
+impl Container {
+    /// Its IPv4 address.
+    fn address(&self) -> Ipv4Addr {
+        self.plan.endpoints[0].ipv4.unwrap()
+    }
 }
 
 fn tcp(host_ip: Option<Ipv4Addr>, host_port: u16, container_port: u16) -> PortMap {

@@ -17,10 +17,10 @@ fn containers_of_a_bridge_reach_each_other_by_their_own_addresses() {
     let Some(world) = World::new() else { return };
     let one = world.container(2, &[]);
     let two = world.container(3, &[]);
-    serve_tcp(&two.space, two.plan.address, 80, "two");
-    assert_eq!(ask_tcp(&one.space, two.plan.address, 80).unwrap(), "two 10.77.0.2");
+    serve_tcp(&two.space, two.address(), 80, "two");
+    assert_eq!(ask_tcp(&one.space, two.address(), 80).unwrap(), "two 10.77.0.2");
     // The host itself reaches it too.
-    assert_eq!(ask_tcp(&world.host, two.plan.address, 80).unwrap(), "two 10.77.0.1");
+    assert_eq!(ask_tcp(&world.host, two.address(), 80).unwrap(), "two 10.77.0.1");
 }
 
 #[test]
@@ -62,11 +62,7 @@ fn a_container_reaches_itself_and_its_peers_by_the_published_port() {
                 assert_eq!(ask_udp(from, to, 5353).ok(), expected, "udp {way}");
             }
         }
-        assert_eq!(
-            ask_tcp(&two.space, one.plan.address, 80).ok().as_deref(),
-            Some("one 10.77.0.3"),
-            "direct"
-        );
+        assert_eq!(ask_tcp(&two.space, one.address(), 80).ok().as_deref(), Some("one 10.77.0.3"), "direct");
     }
 }
 
@@ -97,7 +93,7 @@ fn a_port_published_on_loopback_is_never_reached_from_outside() {
     let refused = ask_tcp(&world.outside, HOST, 8080).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     // By its own address, through the host as a router.
-    ask_tcp_for(&world.outside, container.plan.address, 80, SILENCE).unwrap_err();
+    ask_tcp_for(&world.outside, container.address(), 80, SILENCE).unwrap_err();
     // With 127.0.0.1 as the destination on the wire.
     without_loopback(&world.outside);
     ask_tcp_for(&world.outside, LOCALHOST, 8080, SILENCE).unwrap_err();
@@ -117,7 +113,7 @@ fn the_hosts_loopback_services_are_out_of_a_containers_reach() {
     without_loopback(&container.space);
     ask_tcp_for(&container.space, LOCALHOST, 6379, SILENCE).unwrap_err();
     let lost = container.space.run(|| {
-        ask_udp_from(&UdpSocket::bind((container.plan.address, 0)).unwrap(), LOCALHOST, 6379, SILENCE)
+        ask_udp_from(&UdpSocket::bind((container.address(), 0)).unwrap(), LOCALHOST, 6379, SILENCE)
             .unwrap_err()
     });
     assert_eq!(lost.kind(), io::ErrorKind::WouldBlock);
@@ -135,7 +131,7 @@ fn an_unpublished_port_is_not_reached_by_the_containers_address() {
     serve_tcp(&container.space, Ipv4Addr::UNSPECIFIED, 81, "hidden");
     assert_eq!(ask_tcp(&world.outside, HOST, 8080).unwrap(), "container 192.0.2.2");
     for port in [80, 81] {
-        ask_tcp_for(&world.outside, container.plan.address, port, SILENCE).unwrap_err();
+        ask_tcp_for(&world.outside, container.address(), port, SILENCE).unwrap_err();
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Functions named after an object append a request to a [`Batch`]; functions that take a [`Conversation`] ask.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
@@ -14,6 +14,7 @@ use crate::Subnet;
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+const RTM_SETLINK: u16 = 19;
 const RTM_NEWADDR: u16 = 20;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
@@ -22,6 +23,7 @@ const RTM_GETROUTE: u16 = 26;
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
@@ -33,7 +35,14 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_BRPORT_MODE: u16 = 4;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+const IFLA_BRIDGE_FLAGS: u16 = 0;
+const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_MODE: u16 = 1;
+const IFLA_VLAN_ID: u16 = 1;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const RTEXT_FILTER_SKIP_STATS: u32 = 8;
@@ -41,11 +50,15 @@ const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
+/// No search for others with the address: it would be of no use for a second.
+const IFA_F_NODAD: u8 = 2;
 const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 
 const AF_INET: u8 = 2;
-const AF_INET6: u16 = 10;
+const AF_INET6: u8 = 10;
+const AF_BRIDGE: u8 = 7;
 const IFF_UP: u32 = 1;
 /// `struct ifinfomsg`.
 const LINK_HEADER: usize = 16;
@@ -111,8 +124,8 @@ fn device_header(m: &mut Body<'_>, device: Device<'_>, flags: u32, change: u32) 
 }
 
 /// Creates a bridge, down, with a hardware address of its own: without one it would take its lowest port's, and
-/// change it under the containers when that port goes.
-pub(crate) fn create_bridge(batch: &mut Batch, name: &str, mac: [u8; 6], mtu: u32) {
+/// change it under the containers when that port goes. `vlans` makes it look at the VLANs of its ports.
+pub(crate) fn create_bridge(batch: &mut Batch, name: &str, mac: [u8; 6], mtu: u32, vlans: bool) {
     batch.message("create the bridge", RTM_NEWLINK, CREATE | EXCLUSIVE, |m| {
         m.raw(&link_header(0, 0, 0))
             .string(IFLA_IFNAME, name)
@@ -120,6 +133,95 @@ pub(crate) fn create_bridge(batch: &mut Batch, name: &str, mac: [u8; 6], mtu: u3
             .native(IFLA_MTU, mtu);
         m.nested(IFLA_LINKINFO, |info| {
             info.string(IFLA_INFO_KIND, "bridge");
+            if vlans {
+                info.nested(IFLA_INFO_DATA, |data| {
+                    data.bytes(IFLA_BR_VLAN_FILTERING, &[1]);
+                });
+            }
+        });
+    });
+}
+
+/// A device on a network card, made inside a container.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CardDevice<'a> {
+    /// Its name there.
+    pub(crate) name: &'a str,
+    /// Where it is made.
+    pub(crate) netns: BorrowedFd<'a>,
+    /// The card's index here.
+    pub(crate) card: u32,
+    /// `macvlan` or `ipvlan`.
+    pub(crate) kind: &'static str,
+    /// Its mode's number.
+    pub(crate) mode: u16,
+    /// Its hardware address; `None` leaves the choice to the kernel.
+    pub(crate) mac: Option<[u8; 6]>,
+    /// Its largest packet; `None` is the card's.
+    pub(crate) mtu: Option<u32>,
+}
+
+/// Creates a device on a card, down.
+pub(crate) fn create_card_device(batch: &mut Batch, device: &CardDevice<'_>) {
+    batch.message("create the device on the network card", RTM_NEWLINK, CREATE | EXCLUSIVE, |m| {
+        m.raw(&link_header(0, 0, 0)).string(IFLA_IFNAME, device.name).native(IFLA_LINK, device.card);
+        m.native(IFLA_NET_NS_FD, device.netns.as_raw_fd().cast_unsigned());
+        if let Some(mac) = device.mac {
+            m.bytes(IFLA_ADDRESS, &mac);
+        }
+        if let Some(mtu) = device.mtu {
+            m.native(IFLA_MTU, mtu);
+        }
+        m.nested(IFLA_LINKINFO, |info| {
+            info.string(IFLA_INFO_KIND, device.kind).nested(IFLA_INFO_DATA, |data| {
+                // `enum macvlan_mode` has 32 bits, `enum ipvlan_mode` 16.
+                if device.kind == "macvlan" {
+                    data.native(IFLA_MACVLAN_MODE, device.mode.into());
+                } else {
+                    data.bytes(IFLA_IPVLAN_MODE, &device.mode.to_ne_bytes());
+                }
+            });
+        });
+    });
+}
+
+/// Creates the device `name` for one VLAN of a card, up.
+pub(crate) fn create_vlan(batch: &mut Batch, name: &str, card: u32, vlan: u16) {
+    batch.message("create the VLAN's device", RTM_NEWLINK, CREATE | EXCLUSIVE, |m| {
+        m.raw(&link_header(0, IFF_UP, IFF_UP)).string(IFLA_IFNAME, name).native(IFLA_LINK, card);
+        m.nested(IFLA_LINKINFO, |info| {
+            info.string(IFLA_INFO_KIND, "vlan").nested(IFLA_INFO_DATA, |data| {
+                data.bytes(IFLA_VLAN_ID, &vlan.to_ne_bytes());
+            });
+        });
+    });
+}
+
+/// Creates a card that leads nowhere, up.
+pub(crate) fn create_dummy(batch: &mut Batch, name: &str) {
+    batch.message("create the dummy device", RTM_NEWLINK, CREATE | EXCLUSIVE, |m| {
+        m.raw(&link_header(0, IFF_UP, IFF_UP)).string(IFLA_IFNAME, name);
+        m.nested(IFLA_LINKINFO, |info| {
+            info.string(IFLA_INFO_KIND, "dummy");
+        });
+    });
+}
+
+/// Makes one VLAN what untagged frames of a bridge's port belong to; `bridge_itself` means the bridge's own port.
+pub(crate) fn set_port_vlan(batch: &mut Batch, index: u32, vlan: u16, bridge_itself: bool) {
+    /// `BRIDGE_FLAGS_SELF`, `BRIDGE_VLAN_INFO_PVID | BRIDGE_VLAN_INFO_UNTAGGED`.
+    const SELF: u16 = 2;
+    const UNTAGGED: u16 = 2 | 4;
+    batch.message("set the VLAN of the bridge port", RTM_SETLINK, 0, |m| {
+        let mut header = link_header(index, 0, 0);
+        header[0] = AF_BRIDGE;
+        m.raw(&header);
+        m.nested(IFLA_AF_SPEC, |spec| {
+            if bridge_itself {
+                spec.bytes(IFLA_BRIDGE_FLAGS, &SELF.to_ne_bytes());
+            }
+            let info = [UNTAGGED.to_ne_bytes(), vlan.to_ne_bytes()].concat();
+            spec.bytes(IFLA_BRIDGE_VLAN_INFO, &info);
         });
     });
 }
@@ -154,7 +256,7 @@ pub(crate) fn silence_ipv6(batch: &mut Batch, device: Device<'_>) -> usize {
     batch.message("switch off automatic IPv6 addresses", RTM_NEWLINK, 0, |m| {
         device_header(m, device, 0, 0);
         m.nested(IFLA_AF_SPEC, |families| {
-            families.nested(AF_INET6, |ipv6| {
+            families.nested(AF_INET6.into(), |ipv6| {
                 ipv6.bytes(IFLA_INET6_ADDR_GEN_MODE, &[1]);
             });
         });
@@ -171,23 +273,48 @@ pub(crate) fn bring_up(batch: &mut Batch, device: Device<'_>) -> usize {
 /// Where the kernel shows bridged packets to IPv4's hooks (`net.bridge.bridge-nf-call-iptables`, the default once
 /// `br_netfilter` is there), a container's packet to its own published port is led back to it by the bridge itself
 /// (`br_nf_pre_routing_finish`), which without this mode drops it.
-pub(crate) fn bring_port_up(batch: &mut Batch, device: Device<'_>) -> usize {
+///
+/// An `isolated` port exchanges nothing with other isolated ones.
+pub(crate) fn bring_port_up(batch: &mut Batch, device: Device<'_>, isolated: bool) -> usize {
     batch.message("bring the bridge port up", RTM_NEWLINK, 0, |m| {
         device_header(m, device, IFF_UP, IFF_UP);
         m.nested(IFLA_LINKINFO, |info| {
             info.string(IFLA_INFO_SLAVE_KIND, "bridge").nested(IFLA_INFO_SLAVE_DATA, |port| {
                 port.bytes(IFLA_BRPORT_MODE, &[1]);
+                if isolated {
+                    port.bytes(IFLA_BRPORT_ISOLATED, &[1]);
+                }
             });
         });
     })
 }
 
+/// The bytes of an address.
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+fn family(address: IpAddr) -> u8 {
+    if address.is_ipv6() { AF_INET6 } else { AF_INET }
+}
+
+/// The address that the bytes are.
+fn address_of(bytes: &[u8]) -> Option<IpAddr> {
+    array::<4>(bytes, 0..4)
+        .filter(|_| bytes.len() == 4)
+        .map(IpAddr::from)
+        .or_else(|| array::<16>(bytes, 0..16).map(IpAddr::from))
+}
+
 /// Takes an address away, with its routes.
 #[cfg(test)]
-pub(crate) fn delete_address(batch: &mut Batch, index: u32, address: Ipv4Addr, prefix: u8) {
+pub(crate) fn delete_address(batch: &mut Batch, index: u32, address: IpAddr, prefix: u8) {
     batch.message("delete the address", RTM_NEWADDR + 1, 0, |m| {
-        m.raw(&[AF_INET, prefix, 0, 0]).raw(&index.to_ne_bytes());
-        m.bytes(IFA_LOCAL, &address.octets());
+        m.raw(&[family(address), prefix, 0, 0]).raw(&index.to_ne_bytes());
+        m.bytes(IFA_LOCAL, &octets(address));
     });
 }
 
@@ -196,12 +323,15 @@ pub(crate) fn delete_link(batch: &mut Batch, device: Device<'_>) -> usize {
     batch.message("delete the network device", RTM_DELLINK, 0, |m| device_header(m, device, 0, 0))
 }
 
-/// Adds an address, its subnet's route and its broadcast address. Refused with `EEXIST` when it is there.
-pub(crate) fn add_address(batch: &mut Batch, index: u32, address: Ipv4Addr, subnet: Subnet) -> usize {
+/// Adds an address, its subnet's route and, in IPv4, its broadcast address. Refused with `EEXIST` when it is there.
+pub(crate) fn add_address(batch: &mut Batch, index: u32, address: IpAddr, subnet: Subnet) -> usize {
+    let flags = if address.is_ipv6() { IFA_F_NODAD } else { 0 };
     batch.message("add the address", RTM_NEWADDR, CREATE | EXCLUSIVE, |m| {
-        m.raw(&[AF_INET, subnet.prefix(), 0, 0]).raw(&index.to_ne_bytes());
-        m.bytes(IFA_LOCAL, &address.octets()).bytes(IFA_ADDRESS, &address.octets());
-        m.bytes(IFA_BROADCAST, &subnet.broadcast().octets());
+        m.raw(&[family(address), subnet.prefix(), flags, 0]).raw(&index.to_ne_bytes());
+        m.bytes(IFA_LOCAL, &octets(address)).bytes(IFA_ADDRESS, &octets(address));
+        if address.is_ipv4() {
+            m.bytes(IFA_BROADCAST, &octets(subnet.last()));
+        }
     })
 }
 
@@ -262,16 +392,45 @@ pub(crate) fn move_link(batch: &mut Batch, index: u32, netns: BorrowedFd<'_>, na
     })
 }
 
-/// Adds the default route.
-pub(crate) fn add_default_route(batch: &mut Batch, gateway: Ipv4Addr) {
+/// Adds a default route through the device with that index; without a gateway everything is reached directly.
+pub(crate) fn add_default_route(batch: &mut Batch, index: u32, way: DefaultRoute) {
     const MAIN: u8 = 254;
     const BOOT: u8 = 3;
     const UNIVERSE: u8 = 0;
+    const LINK: u8 = 253;
     const UNICAST: u8 = 1;
+    let (family, scope) = match way {
+        DefaultRoute::Gateway(gateway) => (family(gateway), UNIVERSE),
+        DefaultRoute::Link { ipv6: false } => (AF_INET, LINK),
+        DefaultRoute::Link { ipv6: true } => (AF_INET6, UNIVERSE),
+    };
     batch.message("add the default route", RTM_NEWROUTE, CREATE | EXCLUSIVE, |m| {
-        m.raw(&[AF_INET, 0, 0, 0, MAIN, BOOT, UNIVERSE, UNICAST, 0, 0, 0, 0]);
-        m.bytes(RTA_GATEWAY, &gateway.octets());
+        m.raw(&[family, 0, 0, 0, MAIN, BOOT, scope, UNICAST, 0, 0, 0, 0]).native(RTA_OIF, index);
+        if let DefaultRoute::Gateway(gateway) = way {
+            m.bytes(RTA_GATEWAY, &octets(gateway));
+        }
     });
+}
+
+/// Where everything goes that has no better route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DefaultRoute {
+    /// To a neighbour.
+    Gateway(IpAddr),
+    /// Out of the device.
+    Link {
+        /// For IPv6, else for IPv4.
+        ipv6: bool,
+    },
+}
+
+/// Takes the default routes of a device away, of both families.
+pub(crate) fn delete_default_route(batch: &mut Batch, index: u32, ipv6: bool) -> usize {
+    let family = if ipv6 { AF_INET6 } else { AF_INET };
+    batch.message("delete the default route", RTM_NEWROUTE + 1, 0, |m| {
+        // Any scope (`RT_SCOPE_NOWHERE`), any protocol, any type, of the main table.
+        m.raw(&[family, 0, 0, 0, 254, 0, 255, 0, 0, 0, 0, 0]).native(RTA_OIF, index);
+    })
 }
 
 /// The link of that name; `None` when there is none.
@@ -312,14 +471,14 @@ pub(crate) fn links(conversation: &mut Conversation) -> Result<Vec<Link>, Netlin
     Ok(found)
 }
 
-/// The IPv4 addresses of the device with that index, with their subnets.
+/// The addresses of the device with that index, with their subnets; of IPv6 those of global scope.
 pub(crate) fn addresses(
     conversation: &mut Conversation,
     index: u32,
-) -> Result<Vec<(Ipv4Addr, Subnet)>, NetlinkError> {
+) -> Result<Vec<(IpAddr, Subnet)>, NetlinkError> {
     let mut batch = conversation.batch();
     batch.message("list the addresses", RTM_GETADDR, DUMP, |m| {
-        m.raw(&[AF_INET, 0, 0, 0, 0, 0, 0, 0]);
+        m.raw(&[0; ADDRESS_HEADER]);
     });
     let mut found = Vec::new();
     conversation.query(&batch, |_, payload| {
@@ -328,11 +487,11 @@ pub(crate) fn addresses(
     Ok(found)
 }
 
-/// The destinations of all IPv4 routes of this network namespace but the default routes.
+/// The destinations of all routes of this network namespace but the default routes, of both families.
 pub(crate) fn route_destinations(conversation: &mut Conversation) -> Result<Vec<Subnet>, NetlinkError> {
     let mut batch = conversation.batch();
     batch.message("list the routes", RTM_GETROUTE, DUMP, |m| {
-        m.raw(&[AF_INET, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        m.raw(&[0; ROUTE_HEADER]);
     });
     let mut found = Vec::new();
     conversation.query(&batch, |_, payload| found.extend(parse_destination(payload)))?;
@@ -354,16 +513,21 @@ fn parse_link(payload: &[u8]) -> Option<Link> {
     })
 }
 
-fn parse_address(payload: &[u8]) -> Option<(u32, Ipv4Addr, Subnet)> {
+fn parse_address(payload: &[u8]) -> Option<(u32, IpAddr, Subnet)> {
     let attributes = payload.get(ADDRESS_HEADER..)?;
-    let address = Ipv4Addr::from(array::<4>(attribute(attributes, IFA_LOCAL)?, 0..4)?);
+    if *payload.get(3)? != 0 {
+        return None;
+    }
+    let value = attribute(attributes, IFA_LOCAL).or_else(|| attribute(attributes, IFA_ADDRESS))?;
+    let address = address_of(value)?;
     Some((native_u32(payload, 4)?, address, Subnet::new(address, *payload.get(1)?)?))
 }
 
 fn parse_destination(payload: &[u8]) -> Option<Subnet> {
     let prefix = *payload.get(1)?;
-    let destination = array::<4>(attribute(payload.get(ROUTE_HEADER..)?, RTA_DST)?, 0..4)?;
-    Subnet::new(Ipv4Addr::from(destination), prefix).filter(|_| prefix > 0)
+    let destination = address_of(attribute(payload.get(ROUTE_HEADER..)?, RTA_DST)?)?;
+    let everyones = matches!(destination, IpAddr::V6(ip) if ip.is_multicast() || ip.is_unicast_link_local());
+    Subnet::new(destination, prefix).filter(|_| prefix > 0 && !everyones)
 }
 
 #[cfg(test)]
@@ -409,10 +573,11 @@ mod tests {
     #[test]
     fn an_address_message_has_prefix_index_and_broadcast() {
         let mut batch = Batch::new(1);
-        let subnet = Subnet::new(Ipv4Addr::new(10, 1, 0, 0), 16).unwrap();
-        add_address(&mut batch, 9, Ipv4Addr::new(10, 1, 0, 2), subnet);
+        let subnet: Subnet = "10.1.0.0/16".parse().unwrap();
+        let address: IpAddr = "10.1.0.2".parse().unwrap();
+        add_address(&mut batch, 9, address, subnet);
         let reply = super::super::message::replies(batch.bytes()).next().unwrap();
-        assert_eq!(parse_address(reply.payload), Some((9, Ipv4Addr::new(10, 1, 0, 2), subnet)));
+        assert_eq!(parse_address(reply.payload), Some((9, address, subnet)));
         let broadcast = attribute(&reply.payload[ADDRESS_HEADER..], IFA_BROADCAST);
         assert_eq!(broadcast, Some(&[10, 1, 255, 255][..]));
     }

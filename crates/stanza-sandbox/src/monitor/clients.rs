@@ -20,6 +20,8 @@ use crate::paths;
 const MAX_QUEUE: usize = 256 << 10;
 
 struct Client {
+    /// Its number: its place changes when others go.
+    id: u64,
     stream: UnixStream,
     reader: frame::Reader,
     queue: Vec<u8>,
@@ -61,14 +63,29 @@ impl Client {
 pub(super) struct Clients {
     listener: Option<UnixListener>,
     clients: Vec<Client>,
+    next: u64,
 }
 
 impl Clients {
     /// The door that starts the container.
     pub(super) fn new(door: UnixStream) -> Clients {
-        let client =
-            Client { stream: door, reader: frame::Reader::default(), queue: Vec::new(), attached: true };
-        Clients { listener: None, clients: vec![client] }
+        let mut clients = Clients { listener: None, clients: Vec::new(), next: 0 };
+        clients.add(door);
+        clients
+    }
+
+    fn add(&mut self, stream: UnixStream) {
+        let reader = frame::Reader::default();
+        self.clients.push(Client { id: self.next, stream, reader, queue: Vec::new(), attached: true });
+        self.next += 1;
+    }
+
+    /// Answers a client's request, if it is still there.
+    pub(super) fn answer(&mut self, client: u64, kind: Kind, body: &[u8]) {
+        if let Some(client) = self.clients.iter_mut().find(|one| one.id == client) {
+            frame::push(&mut client.queue, kind, body);
+            client.flush();
+        }
     }
 
     /// Lets others attach.
@@ -134,16 +151,13 @@ impl Clients {
 
     fn accept(&mut self) {
         let Some(listener) = &self.listener else { return };
+        let mut accepted = Vec::new();
         while let Ok((stream, _)) = listener.accept() {
             if stream.set_nonblocking(true).is_ok() {
-                self.clients.push(Client {
-                    stream,
-                    reader: frame::Reader::default(),
-                    queue: Vec::new(),
-                    attached: true,
-                });
+                accepted.push(stream);
             }
         }
+        accepted.into_iter().for_each(|stream| self.add(stream));
     }
 }
 
@@ -157,15 +171,24 @@ enum Source {
     Client(usize),
 }
 
-/// Waits for something to happen and deals with it; `true` when the first process has ended.
-pub(super) fn turn(clients: &mut Clients, streams: &mut Streams, pidfd: &OwnedFd) -> bool {
+/// What a turn leaves to the monitor.
+#[derive(Default)]
+pub(super) struct Turn {
+    /// The first process has ended.
+    pub(super) ended: bool,
+    /// Changes of the networks: the number of the client who waits for an answer, and a [`crate::NetworkChange`] as JSON.
+    pub(super) networks: Vec<(u64, Vec<u8>)>,
+}
+
+/// Waits for something to happen and deals with it.
+pub(super) fn turn(clients: &mut Clients, streams: &mut Streams, pidfd: &OwnedFd) -> Turn {
     let ready = wait(clients, streams, pidfd);
-    let mut ended = false;
+    let mut turn = Turn::default();
     let mut finished = Vec::new();
     let mut gone = Vec::new();
     for (source, flags) in ready {
         match source {
-            Source::Init => ended = true,
+            Source::Init => turn.ended = true,
             Source::Listener => clients.accept(),
             Source::Output(index) => {
                 if !streams.read(index, |stream, bytes| clients.output(stream, bytes)) {
@@ -184,11 +207,11 @@ pub(super) fn turn(clients: &mut Clients, streams: &mut Streams, pidfd: &OwnedFd
     for index in finished.into_iter().rev() {
         streams.outputs.remove(index);
     }
-    serve(clients, streams, pidfd, &mut gone);
+    turn.networks = serve(clients, streams, pidfd, &mut gone);
     for index in gone.into_iter().rev() {
         clients.clients.remove(index);
     }
-    ended
+    turn
 }
 
 fn wait(clients: &Clients, streams: &Streams, pidfd: &OwnedFd) -> Vec<(Source, PollFlags)> {
@@ -227,11 +250,18 @@ fn wait(clients: &Clients, streams: &Streams, pidfd: &OwnedFd) -> Vec<(Source, P
     ready.filter(|(_, flags)| !flags.is_empty()).collect()
 }
 
-/// Deals with what clients sent and writes what waits for them.
-fn serve(clients: &mut Clients, streams: &mut Streams, pidfd: &OwnedFd, gone: &mut Vec<usize>) {
+/// Deals with what clients sent and writes what waits for them; gives the requests that are not for here.
+fn serve(
+    clients: &mut Clients,
+    streams: &mut Streams,
+    pidfd: &OwnedFd,
+    gone: &mut Vec<usize>,
+) -> Vec<(u64, Vec<u8>)> {
+    let mut networks = Vec::new();
     for (index, client) in clients.clients.iter_mut().enumerate() {
         loop {
             match client.reader.next() {
+                Ok(Some((Kind::Networks, body))) => networks.push((client.id, body)),
                 Ok(Some((kind, body))) => obey(kind, &body, streams, pidfd),
                 Ok(None) => break,
                 Err(_) => {
@@ -246,6 +276,7 @@ fn serve(clients: &mut Clients, streams: &mut Streams, pidfd: &OwnedFd, gone: &m
     }
     gone.sort_unstable();
     gone.dedup();
+    networks
 }
 
 /// One request of a client. Nonsense is ignored: it comes from the same user's own tools.

@@ -14,6 +14,7 @@
 //! `PR_SET_PDEATHSIG` the container itself.
 
 mod clients;
+mod network;
 mod output;
 mod teardown;
 
@@ -23,20 +24,20 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 
-use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
-use stanza_container::{Attendant, CgroupEntry, Init, Launch, Manner, launch};
+use stanza_container::{CgroupEntry, Init, Launch, Manner, launch};
 use stanza_network::{Attachment, NetworkPlan};
 use stanza_spec::Instant;
 use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time, receive_descriptors};
 
 use crate::attach::Connection;
-use crate::error::chain;
 use crate::frame::{Kind, Refusal};
 use crate::lifecycle::{Effect, Event, ExitStatus, State, next};
 use crate::paths;
 use crate::plan::{ExitRecord, Running, SandboxPlan};
 use clients::Clients;
+use network::NetworkAttendant;
 use output::Streams;
 
 /// Signals that must not end a monitor: a terminal's, and those that a careless `killall` sends.
@@ -162,8 +163,12 @@ impl Monitor {
     fn live(&mut self) {
         while self.state == State::Running {
             let (Some(init), Some(streams)) = (&self.init, &mut self.streams) else { return };
-            let ended = clients::turn(&mut self.clients, streams, &init.pidfd);
-            if ended && let Some(status) = reap(init) {
+            let turn = clients::turn(&mut self.clients, streams, &init.pidfd);
+            let ended = if turn.ended { reap(init) } else { None };
+            for (client, change) in turn.networks {
+                self.change_networks(client, &change);
+            }
+            if let Some(status) = ended {
                 self.finished_at = Instant::now().rfc3339();
                 let Ok((state, effects)) = next(self.state, Event::InitExited(status)) else { return };
                 self.state = state;
@@ -177,7 +182,7 @@ impl Monitor {
         let told = self.clients.flush_all();
         // The kernel removes the link with the network namespace, unless somebody outside holds that. This takes some time,
         // but nobody waits for it any more.
-        if let NetworkPlan::Bridge(plan) = &self.plan.network {
+        if let NetworkPlan::Endpoints(plan) = &self.plan.network {
             let _ = stanza_network::detach(plan, self.attachment.take());
         }
         let Some(argv) = self.plan.on_exit.take().filter(|argv| !argv.is_empty()) else { return 0 };
@@ -312,24 +317,6 @@ impl Monitor {
 
     fn announce_exit(&mut self) {
         self.clients.exit(&self.exit);
-    }
-}
-
-/// Gives the container its network, once the namespace exists.
-struct NetworkAttendant<'a> {
-    network: &'a NetworkPlan,
-    attachment: &'a mut Option<Attachment>,
-}
-
-impl Attendant for NetworkAttendant<'_> {
-    fn attach(&mut self, pid: Pid) -> Result<(), String> {
-        let NetworkPlan::Bridge(plan) = self.network else { return Ok(()) };
-        let path = format!("/proc/{}/ns/net", pid.as_raw_nonzero());
-        let namespace =
-            fs::File::open(path).map_err(|error| format!("failed to open the network namespace: {error}"))?;
-        let attached = stanza_network::attach(plan, std::os::fd::AsFd::as_fd(&namespace));
-        *self.attachment = Some(attached.map_err(|error| chain(&error))?);
-        Ok(())
     }
 }
 

@@ -48,7 +48,7 @@ impl Monitor {
         let mut errors = Vec::new();
         // The veth goes with the network namespace, which has just lost its last process: deleting it by hand would
         // wait 35 ms for the kernel, which needs nobody to wait for it.
-        if let (NetworkPlan::Bridge(plan), Some(attachment)) = (&self.plan.network, &mut self.attachment)
+        if let (NetworkPlan::Endpoints(plan), Some(attachment)) = (&self.plan.network, &mut self.attachment)
             && let Err(error) = stanza_network::withdraw_ports(plan, attachment)
         {
             errors.push(chain(&error));

@@ -1,0 +1,63 @@
+//! Changing the networks of a container that runs: `network connect`, `disconnect` and `reload`.
+
+use std::os::fd::BorrowedFd;
+
+use crate::attach::{attach_endpoint, lead_out_by};
+use crate::detach::detach_endpoint;
+use crate::netlink::{Conversation, Family};
+use crate::{AttachError, Attachment, Endpoint, EndpointsPlan, rules};
+
+/// Takes the container in `netns` from the networks of `old` to those of `new`; the published ports stay the same, and lead
+/// to its address in the first network that has one.
+///
+/// With `anew` also what both plans have is made again, and the rules with it: what somebody took away by hand is there
+/// again.
+///
+/// # Errors
+///
+/// At the first thing that the kernel refuses. Asked again, the rest is done.
+pub fn change(
+    attachment: &mut Attachment,
+    old: &EndpointsPlan,
+    new: &EndpointsPlan,
+    anew: bool,
+    netns: BorrowedFd<'_>,
+) -> Result<(), AttachError> {
+    let is_in = |endpoint: &Endpoint, plan: &EndpointsPlan| {
+        !anew && plan.endpoints.iter().any(|other| is_same_place(endpoint, other))
+    };
+    let rules_failed = |source| AttachError::Rules { source };
+    for endpoint in old.endpoints.iter().filter(|endpoint| !is_in(endpoint, new)) {
+        detach_endpoint(endpoint).map_err(|error| AttachError::Leave { source: Box::new(error) })?;
+    }
+    for endpoint in new.endpoints.iter().filter(|endpoint| !is_in(endpoint, old)) {
+        let silent = Endpoint { default_route: false, ..endpoint.clone() };
+        attach_endpoint(&silent, netns)?;
+    }
+    let way = |plan: &EndpointsPlan| -> Option<Endpoint> {
+        plan.endpoints.iter().find(|endpoint| endpoint.default_route).cloned()
+    };
+    if let Some(out) = way(new)
+        && (anew || way(old).is_none_or(|before| !is_same_place(&before, &out)))
+    {
+        let others: Vec<&str> = new
+            .endpoints
+            .iter()
+            .filter(|endpoint| endpoint.interface != out.interface)
+            .map(|endpoint| endpoint.interface.as_str())
+            .collect();
+        lead_out_by(&out, &others, netns)?;
+    }
+    // Elements that lead to an address of the old plan are replaced, or go.
+    let mut netfilter = Conversation::open(Family::Netfilter).map_err(rules_failed)?;
+    let ports = attachment.ports().to_vec();
+    rules::withdraw(&mut netfilter, old, &ports).map_err(rules_failed)?;
+    rules::publish(&mut netfilter, new, &ports).map_err(rules_failed)
+}
+
+/// Whether two endpoints are one device with the same addresses.
+fn is_same_place(one: &Endpoint, other: &Endpoint) -> bool {
+    one.device == other.device
+        && one.interface == other.interface
+        && (one.ipv4, one.ipv6, one.mac) == (other.ipv4, other.ipv6, other.mac)
+}
