@@ -21,7 +21,7 @@ const CONNECTIONS: &str = "100";
 /// What stands behind the published port.
 enum Behind {
     Engine(Engine),
-    Pasta { server: Server, home: Home, uplink: Uplink },
+    Pasta { _server: Server, home: Home, uplink: Uplink },
 }
 
 struct Contender {
@@ -116,7 +116,7 @@ fn pasta(scene: &Scene) -> Result<Contender, String> {
         .stdout(Stdio::null())
         .spawn()
         .map_err(|error| format!("cannot run `pasta`: {error}"))?;
-    let behind = Behind::Pasta { server: Server(process), home, uplink };
+    let behind = Behind::Pasta { _server: Server(process), home, uplink };
     Ok(Contender { title: "pasta alone".to_owned(), behind, inside })
 }
 

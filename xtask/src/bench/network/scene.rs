@@ -225,15 +225,17 @@ pub(super) fn rotate<T>(
             }
         }
         failed.sort_unstable();
-        failed.into_iter().rev().for_each(|at| drop(working.remove(at)));
+        for at in failed.into_iter().rev() {
+            working.remove(at);
+        }
     }
 }
 
 /// Prepares each contender; those that can be.
-pub(super) fn prepared<'a>(
-    engines: &'a [Engine],
+pub(super) fn prepared(
+    engines: &[Engine],
     mut prepare: impl FnMut(&Engine) -> Result<(), String>,
-) -> Vec<&'a Engine> {
+) -> Vec<&Engine> {
     let mut ready = Vec::new();
     for engine in engines {
         match prepare(engine) {
