@@ -438,7 +438,7 @@ fn publish(plan: &EndpointsPlan, taken: &[PortMap]) -> Result<Conversation, Atta
 }
 
 /// Tells the rules what the host's firewall does, when it has a say and there is something to say it of.
-fn respect_firewall(
+pub(crate) fn respect_firewall(
     netfilter: &mut Conversation,
     plan: &EndpointsPlan,
     taken: &[PortMap],

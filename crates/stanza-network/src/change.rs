@@ -2,15 +2,15 @@
 
 use std::os::fd::BorrowedFd;
 
-use crate::attach::{attach_endpoint, forget_flows, lead_out_by};
+use crate::attach::{attach_endpoint, forget_flows, lead_out_by, respect_firewall};
 use crate::detach::detach_endpoint;
 use crate::{AttachError, Attachment, Endpoint, EndpointsPlan, rules};
 
 /// Takes the container in `netns` from the networks of `old` to those of `new`; the published ports stay the same, and lead
 /// to its address in the first network that has one.
 ///
-/// With `anew` also what both plans have is made again, and the rules with it: what somebody took away by hand is there
-/// again.
+/// With `anew` also what both plans have is made again, and the tables with it: what somebody took away by hand, by
+/// `nft flush ruleset` say, is there again, and the host's firewall is looked at.
 ///
 /// # Errors
 ///
@@ -51,9 +51,13 @@ pub fn change(
             .collect();
         lead_out_by(&out, &others, netns)?;
     }
+    let had_ports = !attachment.ports().is_empty();
     attachment.retarget(new)?;
     let ports = attachment.ports().to_vec();
-    rules::change(attachment.netfilter(), old, new, &ports)
+    if anew || !had_ports {
+        respect_firewall(attachment.netfilter(), new, &ports).map_err(rules_failed)?;
+    }
+    rules::change(attachment.netfilter(), old, new, &ports, anew)
         .and_then(|()| forget_flows(attachment.netfilter(), &ports))
         .map_err(rules_failed)
 }

@@ -54,15 +54,23 @@ impl Engine {
         Ok(bridged && matches!(self.state(record)?, Some(State::Running(_))))
     }
 
-    /// Whether there was something to do.
+    /// Whether there was something to do. A container that is in no network any more is told so too: a `disconnect` from its
+    /// last one may have been killed after it was noted.
     fn reload_one(&mut self, record: &Record) -> Result<bool, NetworkError> {
-        if !self.is_bridged(record)? {
+        let is_ours = |mode| matches!(mode, NetworkMode::Bridge | NetworkMode::None);
+        if !is_ours(self.network_mode(&record.config))
+            || !matches!(self.state(record)?, Some(State::Running(_)))
+        {
             return Ok(false);
         }
         let locked = self.lock_container(&record.id)?;
-        if locked.running {
+        if !locked.running {
+            return Ok(false);
+        }
+        let mode = self.network_mode(&locked.record.config);
+        if is_ours(mode.clone()) {
             self.tell_monitor(&locked.record, true)?;
         }
-        Ok(locked.running)
+        Ok(mode == NetworkMode::Bridge)
     }
 }

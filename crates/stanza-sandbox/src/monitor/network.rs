@@ -145,6 +145,9 @@ impl Monitor {
         let Some(init) = &self.init else { return Err(conflict("the container does not run".to_owned())) };
         let namespace = namespace_of(init.pid.as_raw_nonzero().get()).map_err(conflict)?;
         if self.plan.network == NetworkPlan::None {
+            if change.plan.endpoints.is_empty() {
+                return Ok(());
+            }
             // It has a namespace of its own already, with only loopback in it.
             let alone = EndpointsPlan { endpoints: Vec::new(), ..change.plan.clone() };
             let attached = stanza_network::attach(&alone, namespace.as_fd());
