@@ -155,7 +155,13 @@ impl Engine {
         let mut ready = self.ready(id)?;
         let before = (ready.record.phase, ready.record.exit.clone());
         let result = self.launch(&mut ready, monitor, attached, console_size);
-        if result.is_err() {
+        if let Err(error) = &result {
+            // A monitor that says why it failed has left nothing; one that says nothing was killed.
+            if matches!(error, StartError::Sandbox(stanza_sandbox::StartError::Monitor(_))) {
+                self.clear_lost(&ready.record, &ready.lock);
+                // Nobody is told of a run that never was.
+                let _ = fs::remove_file(self.options.container_dir(id.as_str()).join("exit.json"));
+            }
             self.take_back(&ready.record, before);
         }
         result
