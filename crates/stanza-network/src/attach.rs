@@ -216,6 +216,12 @@ impl Classify for AttachError {
             AttachError::NoCard { .. } => Some(
                 "`ip link` lists the network cards; `CARD.VLAN` is made when the card is there".to_owned(),
             ),
+            // `br_if.c`, `find_portno`: a port's number has ten bits, and is not zero.
+            AttachError::Veth { source, bridge, .. } if source.errno() == Some(Errno::XFULL) => {
+                Some(format!(
+                    "the bridge `{bridge}` has the 1023 containers that a bridge of the kernel can have: make another network"
+                ))
+            }
             AttachError::Bridge { source, .. }
             | AttachError::Veth { source, .. }
             | AttachError::Card { source, .. } => source.hint(),

@@ -417,8 +417,16 @@ fn of_those_that_want_one_port_one_has_it_and_the_others_are_told_and_leave_noth
         assert_eq!(winners.len(), 1, "{outputs:?}");
         for output in outputs.iter().filter(|output| output.code != 0) {
             assert_eq!(output.code, 125);
-            assert!(output.stderr.contains("8080") && output.stderr.contains("taken"), "{}", output.stderr);
+            assert!(
+                output.stderr.contains("cannot publish TCP port `0.0.0.0:8080`: it is taken"),
+                "{}",
+                output.stderr
+            );
         }
+        let late = ["run", "--rm", "-p", "8080:80", "--network", "lan", "busybox", "true"];
+        let named = format!("hint: the container `{}` publishes port 8080", winners[0]);
+        let error = stanza.fails(125, &late);
+        assert!(error.contains(&named), "{error}");
         let _server = serve_tcp(&stanza, winners[0], 80);
         ask_tcp(host.pid(), "127.0.0.1:8080".parse().unwrap()).unwrap();
         let mut args = vec!["rm", "-f"];
@@ -430,6 +438,7 @@ fn of_those_that_want_one_port_one_has_it_and_the_others_are_told_and_leave_noth
     let holder = host.enter(|| TcpListener::bind("0.0.0.0:8080")).unwrap();
     let error = stanza.fails(125, &["run", "--rm", "-p", "8080:80", "--network", "lan", "busybox", "true"]);
     assert!(error.contains("cannot publish TCP port `0.0.0.0:8080`: it is taken"), "{error}");
+    assert!(error.contains("`ss -ltnp 'sport = :8080'`") && !error.contains("hint:"), "{error}");
     drop(holder);
     stanza.assert_clean(&before);
 }

@@ -33,7 +33,7 @@ impl Attendant for NetworkAttendant<'_> {
             NetworkPlan::Endpoints(plan) => {
                 let namespace = namespace()?;
                 let attached = stanza_network::attach(plan, namespace.as_fd());
-                *self.attachment = Some(attached.map_err(|error| chain(&error))?);
+                *self.attachment = Some(attached.map_err(|error| with_hint(&error))?);
                 if let Some(resolver) = &plan.resolver {
                     let opened = Resolver::open(resolver, namespace.as_fd());
                     *self.resolver = Some(opened.map_err(|error| chain(&error))?);
