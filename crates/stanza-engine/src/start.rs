@@ -165,6 +165,13 @@ impl Engine {
             }
             self.take_back(&ready.record, before);
         }
+        // Nobody waits for two containers at once.
+        drop(ready);
+        if let Ok((started, warnings)) = &mut result
+            && started.made_rules
+        {
+            warnings.extend(self.reload_others(id));
+        }
         result
     }
 

@@ -36,6 +36,22 @@ impl Engine {
         Ok((done, errors))
     }
 
+    /// Makes the networks of all other containers again, whose rules somebody took away; what failed, in words.
+    pub(crate) fn reload_others(&mut self, id: &ContainerId) -> Vec<String> {
+        let rows = self.database().and_then(|database| database.rows()).unwrap_or_default();
+        let mut warnings = Vec::new();
+        for row in rows.iter().filter(|row| row.phase == Phase::Started && row.id != id.as_str()) {
+            let Ok(record) = self.database().and_then(|database| database.decode(row)) else { continue };
+            if let Err(error) = self.reload_one(&record) {
+                warnings.push(format!(
+                    "the host's rules were gone, and those of `{}` stay so: {error}",
+                    record.name
+                ));
+            }
+        }
+        warnings
+    }
+
     /// Tells the networks of a container that runs what it is called.
     pub(crate) fn announce_name(&mut self, id: &ContainerId) -> Result<(), NetworkError> {
         let record = self.record(id)?;

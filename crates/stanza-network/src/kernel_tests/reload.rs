@@ -54,6 +54,9 @@ fn after_a_flush_a_start_makes_the_tables_and_others_still_talk() {
         return;
     }
     let two = world.container(3, &[tcp(None, 8081, 80)]);
+    // It tells that others are to be told.
+    let made = [&one, &two, &world.container(4, &[])].map(|container| container.attachment.made_rules());
+    assert_eq!(made, [true, true, false]);
     serve_tcp(&two.space, two.address(), 80, "two");
     assert_eq!(ask_tcp(&world.outside, HOST, 8081).unwrap(), "two 192.0.2.2");
     assert_eq!(ask_tcp(&two.space, one.address(), 80).unwrap(), "one 10.77.0.3");

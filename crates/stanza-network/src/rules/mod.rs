@@ -94,11 +94,13 @@ fn all_of(plan: &EndpointsPlan, taken: &[PortMap]) -> Vec<Element> {
 ///
 /// The caller holds the ports: an element that leads one of them elsewhere was left by a dead owner, and is
 /// replaced.
+///
+/// Whether tables were missing is the answer: then what they knew of other containers is, too.
 pub(crate) fn publish(
     conversation: &mut Conversation,
     plan: &EndpointsPlan,
     taken: &[PortMap],
-) -> Result<(), NetlinkError> {
+) -> Result<bool, NetlinkError> {
     replace(conversation, &[], &all_of(plan, taken), false)
 }
 
@@ -106,7 +108,7 @@ pub(crate) fn publish(
 pub(crate) fn announce(conversation: &mut Conversation, endpoint: &Endpoint) -> Result<(), NetlinkError> {
     let mut all = elements::network(&endpoint.network);
     all.extend(elements::endpoint(endpoint));
-    replace(conversation, &[], &all, false)
+    replace(conversation, &[], &all, false).map(|_| ())
 }
 
 /// From one plan to another, with the same ports: no moment in between has neither. With `anew` the tables are made whole in the
@@ -125,17 +127,17 @@ pub(crate) fn change(
     // A key that leads elsewhere is replaced like a dead owner's.
     gone.retain(|element| !kept.contains(&(element.set.name, &element.key[..])));
     drop(kept);
-    replace(conversation, &gone, &all, anew)
+    replace(conversation, &gone, &all, anew).map(|_| ())
 }
 
 /// Deletes some elements and adds others, in one transaction. Those to delete need not be there; one that is in the way of
-/// one to add goes. The tables are made when they are missing, or with `create`.
+/// one to add goes. The tables are made when they are missing, or with `create`; whether they were made is the answer.
 fn replace(
     conversation: &mut Conversation,
     gone: &[Element],
     wanted: &[Element],
     mut create: bool,
-) -> Result<(), NetlinkError> {
+) -> Result<bool, NetlinkError> {
     /// Nothing, the tables missing, a racing creator, a stale element, one that is gone: each costs a turn.
     const TURNS: usize = 6;
     let mut gone = gone.to_vec();
@@ -172,7 +174,7 @@ fn replace(
             _ => return Err(refusal.into()),
         }
     }
-    Ok(())
+    Ok(create)
 }
 
 /// What is refused because the tables are missing says nothing of the rest.
@@ -257,13 +259,14 @@ fn guarded_element(family: u8) -> Element {
     Element { set: &GUARDED, key: vec![family], data: Vec::new(), end: None }
 }
 
-/// Tells the rules in which families (`NFPROTO_*`) the host's firewall drops what comes in; most often they know.
-pub(crate) fn set_guarded(conversation: &mut Conversation, families: &[u8]) -> Result<(), NetlinkError> {
+/// Tells the rules in which families (`NFPROTO_*`) the host's firewall drops what comes in; most often they know. As with
+/// [`publish`], whether tables were missing is the answer.
+pub(crate) fn set_guarded(conversation: &mut Conversation, families: &[u8]) -> Result<bool, NetlinkError> {
     let known = listed(conversation, &GUARDED)?;
     let wanted: Vec<Element> = families.iter().map(|family| guarded_element(*family)).collect();
     let gone: Vec<Element> = known.iter().filter(|element| !wanted.contains(element)).cloned().collect();
     if gone.is_empty() && wanted.iter().all(|element| known.contains(element)) {
-        return Ok(());
+        return Ok(false);
     }
     replace(conversation, &gone, &wanted, false)
 }
