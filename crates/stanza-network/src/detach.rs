@@ -132,6 +132,33 @@ pub fn withdraw_ports(plan: &EndpointsPlan, attachment: &mut Attachment) -> Resu
     attachment.withdraw(plan).map_err(|source| DetachError::Ports { source })
 }
 
+/// The devices of a plan on the host's bridges, by index: names come back with the container's next life, indices do not.
+#[must_use]
+pub fn devices_of(plan: &EndpointsPlan) -> Vec<u32> {
+    let Ok(mut conversation) = Conversation::open(Family::Route) else { return Vec::new() };
+    let bridged = plan.endpoints.iter().filter(|endpoint| endpoint.network.bridge().is_some());
+    bridged
+        .filter_map(|endpoint| route::link(&mut conversation, &endpoint.device).ok().flatten())
+        .map(|link| link.index)
+        .collect()
+}
+
+/// Removes devices that [`devices_of`] found; those that are gone are well.
+///
+/// # Errors
+///
+/// The first refusal of the kernel; all are tried.
+pub fn remove_devices(devices: &[u32]) -> Result<(), NetlinkError> {
+    let mut conversation = Conversation::open(Family::Route)?;
+    let mut batch = conversation.batch();
+    for index in devices {
+        route::delete_link(&mut batch, Device::Index(*index));
+    }
+    let refusals = conversation.commit(batch)?;
+    let real = refusals.into_iter().find(|refusal| refusal.errno != Errno::NODEV);
+    real.map_or(Ok(()), |refusal| Err(refusal.into()))
+}
+
 /// Takes away what leads to addresses of the dead, and what lets devices of the dead send.
 fn withdraw_stale(
     is_stale: &dyn Fn(IpAddr) -> bool,

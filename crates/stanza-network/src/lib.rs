@@ -57,7 +57,8 @@ pub use choose::{
     ChooseError, Pool, choose_subnet, default_pools, free_part, host_routes, subnets_of_device,
 };
 pub use detach::{
-    DetachError, Live, clear_leftovers, detach, forget_network, remove_network, withdraw_ports,
+    DetachError, Live, clear_leftovers, detach, devices_of, forget_network, remove_devices, remove_network,
+    withdraw_ports,
 };
 pub use device::{DeviceError, move_device};
 pub use firewall::Firewall;

@@ -550,3 +550,20 @@ fn a_container_finds_no_socket_or_directory_of_the_engine() {
     assert!(open.len() == 1 && open[0].contains("127.0.0.11:"), "{open:?}");
     wait_until("it runs on", || stanza.state("c1") == "running");
 }
+
+#[test]
+fn a_container_that_is_started_again_at_once_loses_nothing_to_its_earlier_monitor() {
+    let stanza = fixture!(PrivateNetwork);
+    let host = stanza.network().unwrap();
+    start(&stanza, "c1", &["-p", "8080:80"]);
+    let before = settled(&stanza);
+    for round in 0..15 {
+        stanza.ok(&["restart", "-t", "0", "c1"]);
+        // The earlier monitor has ended when nothing but this life's is there.
+        let now = settled(&stanza);
+        assert_eq!(now.port_maps, before.port_maps, "round {round}");
+        let _server = serve_tcp(&stanza, "c1", 80);
+        let asked = ask_tcp(host.pid(), "127.0.0.1:8080".parse().unwrap());
+        asked.unwrap_or_else(|error| panic!("round {round}: {error}"));
+    }
+}

@@ -30,7 +30,7 @@ use stanza_cgroup::Cgroup;
 use stanza_container::{CgroupEntry, Init, Launch, Manner, launch};
 use stanza_network::cni::CniAttachment;
 use stanza_network::dns::Resolver;
-use stanza_network::{Attachment, NetworkPlan, UserMode};
+use stanza_network::{Attachment, UserMode};
 use stanza_spec::Instant;
 use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time, receive_descriptors};
 
@@ -77,6 +77,7 @@ pub fn monitor_main() -> i32 {
         failure: None,
         error: None,
         oom_killed: false,
+        devices: Vec::new(),
         finished_at: String::new(),
         exit: Vec::new(),
         clients: Clients::new(door.into_stream()),
@@ -129,6 +130,8 @@ struct Monitor {
     /// What went wrong around a container that ran, for the exit record.
     error: Option<String>,
     oom_killed: bool,
+    /// The host's devices of the container, as they were when its lock was still held.
+    devices: Vec<u32>,
     /// When the first process ended, RFC 3339.
     finished_at: String,
     /// The exit record, as it was written: who looks at the container may have removed the file by the time it is told.
@@ -193,10 +196,10 @@ impl Monitor {
     fn end(mut self) -> i32 {
         let told = self.clients.flush_all();
         // The kernel removes the link with the network namespace, unless somebody outside holds that. This takes some time,
-        // but nobody waits for it any more.
-        if let NetworkPlan::Endpoints(plan) = &self.plan.network {
-            let _ = stanza_network::detach(plan, self.attachment.take());
-        }
+        // but nobody waits for it any more. By now the container may run again, with devices and rules of the same names:
+        // those are not this one's.
+        let _ = stanza_network::remove_devices(&self.devices);
+        self.attachment = None;
         let Some(argv) = self.plan.on_exit.take().filter(|argv| !argv.is_empty()) else { return 0 };
         // A starting door that is still there cleans up itself.
         if self.running.is_none() || (self.plan.attached && told) {

@@ -49,10 +49,11 @@ impl Monitor {
         self.user_mode = None;
         // The veth goes with the network namespace, which has just lost its last process: deleting it by hand would
         // wait 35 ms for the kernel, which needs nobody to wait for it.
-        if let (NetworkPlan::Endpoints(plan), Some(attachment)) = (&self.plan.network, &mut self.attachment)
-            && let Err(error) = stanza_network::withdraw_ports(plan, attachment)
-        {
-            errors.push(chain(&error));
+        if let (NetworkPlan::Endpoints(plan), Some(attachment)) = (&self.plan.network, &mut self.attachment) {
+            self.devices = stanza_network::devices_of(plan);
+            if let Err(error) = stanza_network::withdraw_ports(plan, attachment) {
+                errors.push(chain(&error));
+            }
         }
         // Before the lock is given free: who starts the container again adds what is deleted here.
         if let Some(cni) = self.cni.take() {
