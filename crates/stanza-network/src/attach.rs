@@ -242,6 +242,8 @@ pub struct Attachment {
     /// Kept for the ports' end. Closing such a socket waits for everything that any transaction of the name space
     /// has deleted to be freed (`nft_rcv_nl_event`), some 10 ms: nothing to do while a container starts or ends.
     netfilter: Conversation,
+    /// Its rules are gone.
+    withdrawn: bool,
 }
 
 /// A published port that the kernel cannot lead to the container: somebody has to carry the data.
@@ -303,10 +305,15 @@ impl Attachment {
     ///
     /// The sockets are closed last: while they are open nobody else can have taken the ports.
     pub(crate) fn withdraw(&mut self, plan: &EndpointsPlan) -> Result<(), NetlinkError> {
+        // A transaction that finds nothing is aborted, for which the kernel waits until nobody reads the rules (RCU): 10 ms.
+        if self.withdrawn {
+            return Ok(());
+        }
         let ports = std::mem::take(&mut self.ports);
         let result = rules::withdraw(&mut self.netfilter, plan, &ports)
             .and_then(|()| forget_flows(&mut self.netfilter, &ports));
         self.sockets.clear();
+        self.withdrawn = result.is_ok();
         result
     }
 
@@ -335,7 +342,7 @@ pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment,
     let netfilter = join(&mut route, &plan.endpoints, netns)
         .and_then(|()| publish(plan, &taken))
         .inspect_err(|_| part(&mut route, &plan.endpoints))?;
-    Ok(Attachment { ports: taken, sockets, targets, netfilter })
+    Ok(Attachment { ports: taken, sockets, targets, netfilter, withdrawn: false })
 }
 
 /// Takes the plan's ports. As with Docker, in a network that nothing enters there is nothing to publish.
