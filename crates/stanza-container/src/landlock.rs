@@ -15,10 +15,11 @@
 //! ports. An access that the kernel does not know is an error, unless `"disableBestEffort": false` asks for what can be had.
 
 use std::collections::HashMap;
+use std::io;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use serde::Deserialize;
 
@@ -185,6 +186,26 @@ impl Landlock {
         }
         ruleset.create()
     }
+}
+
+/// Leaves this process what is open, and TCP connections to those ports: no files, no other TCP, no abstract sockets or signals
+/// of others, and no new rights; as far as the kernel knows how.
+///
+/// # Errors
+/// When the kernel knows Landlock, and refuses.
+pub fn confine_to_connections(ports: impl IntoIterator<Item = u16>) -> io::Result<()> {
+    let confine = || -> Result<(), RulesetError> {
+        let mut created = Ruleset::default()
+            .handle_access(AccessFs::from_all(NEWEST))?
+            .handle_access(AccessNet::from_all(NEWEST))?
+            .scope(Scope::from_all(NEWEST))?
+            .create()?;
+        for port in ports {
+            created = created.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+        }
+        created.restrict_self().map(drop)
+    };
+    confine().map_err(io::Error::other)
 }
 
 fn refused(error: &RulesetError) -> Failure {

@@ -75,8 +75,8 @@ const CONNECTION_DESCRIPTORS: usize = 6;
 const OTHER_DESCRIPTORS: usize = 64;
 /// How long connections wait when something ran out, and how exact the end of a flow is.
 const TICK: Duration = Duration::from_secs(1);
-/// Connections that wait in the kernel.
-const BACKLOG: i32 = 1024;
+/// Connections that wait in the kernel: what it allows by default (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
 
 /// Starts listening on a bound TCP socket, before there is anybody to serve it; twice does no harm.
 ///
