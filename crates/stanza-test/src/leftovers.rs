@@ -137,8 +137,8 @@ impl Leftovers {
         walk(stanza.runroot(), &skip, &mut files);
         let frame = ["containers", "images", "images/ingest", "layers", "layers/ingest", "volumes"]
             .map(|name| root.join(name));
-        let frame_at_run = stanza.runroot().join("containers");
-        files.retain(|path| !frame.contains(path) && *path != frame_at_run);
+        let frame_at_run = ["containers", "networks"].map(|name| stanza.runroot().join(name));
+        files.retain(|path| !frame.contains(path) && !frame_at_run.contains(path));
         Leftovers {
             mounts: mountinfo.lines().filter(|line| line.contains(&text)).map(str::to_owned).collect(),
             cgroups: cgroups(&ids),
