@@ -261,4 +261,34 @@ mod tests {
             assert!(of(bad).unwrap_err().to_string().contains(LANDLOCK_ANNOTATION), "{bad}");
         }
     }
+
+    #[test]
+    fn a_confined_thread_connects_to_its_ports_and_does_nothing_else() {
+        use std::net::{TcpListener, TcpStream};
+        if Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessNet::ConnectTcp)
+            .is_err()
+        {
+            return; // A kernel without it, or before 6.7.
+        }
+        let listen = || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            (listener, address)
+        };
+        let ((_allowed, allowed), (_denied, denied)) = (listen(), listen());
+        let confined = move || {
+            confine_to_connections([allowed.port()]).unwrap();
+            TcpStream::connect(allowed).unwrap();
+            let refused = [
+                TcpStream::connect(denied).map(drop),
+                TcpListener::bind("127.0.0.1:0").map(drop),
+                std::fs::File::open("/proc/self/status").map(drop),
+            ];
+            refused.map(|result| result.unwrap_err().kind())
+        };
+        let refused = std::thread::spawn(confined).join().unwrap();
+        assert_eq!(refused, [io::ErrorKind::PermissionDenied; 3]);
+    }
 }
