@@ -25,11 +25,11 @@ fn serve(stanza: &Stanza, options: &[&str]) -> Server {
 
 /// What a client on the host is told.
 fn ask(stanza: &Stanza, to: &str) -> std::io::Result<String> {
-    ask_tcp(stanza.network().unwrap().pid(), address(to))
+    ask_tcp(stanza.network().expect("it was wished for").pid(), address(to))
 }
 
 fn address(text: &str) -> SocketAddr {
-    text.parse().unwrap()
+    text.parse().expect("an address")
 }
 
 /// The address that a container sees of clients who come through a proxy: its network's gateway.
@@ -39,8 +39,8 @@ fn gateway(stanza: &Stanza, network: &str) -> String {
 
 /// The proxies of a monitor.
 fn proxies(monitor: u32) -> Vec<u32> {
-    let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).unwrap();
-    let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
+    let children = fs::read_to_string(format!("/proc/{monitor}/task/{monitor}/children")).expect("it lives");
+    let children = children.split_whitespace().map(|pid| pid.parse().expect("a number"));
     children.filter(|pid| name_of(*pid) == "stanza-proxy").collect()
 }
 
@@ -62,7 +62,7 @@ fn assert_unserved(stanza: &Stanza) {
 
 /// A second host on a wire with the first, which has 192.0.2.1 and 2001:db8::1.
 fn outside(stanza: &Stanza) -> Result<Network, String> {
-    let (host, outside) = (stanza.network().unwrap(), Network::private()?);
+    let (host, outside) = (stanza.network().expect("it was wished for"), Network::private()?);
     host.connect("wire", "192.0.2.1/24", &outside, "192.0.2.2/24");
     for (side, address) in [(host, "2001:db8::1/64"), (&outside, "2001:db8::2/64")] {
         let added = side.run(&["ip", "address", "add", address, "dev", "wire", "nodad"]);
