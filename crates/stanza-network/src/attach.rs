@@ -269,22 +269,20 @@ impl Attachment {
     }
 
     /// The published ports that a proxy has to serve: those of `::1`, and those of one family when the container has only
-    /// an address of the other. Until this is called, their clients are refused.
+    /// an address of the other. Until this is called, their clients are refused; then they wait.
     ///
-    /// The sockets are copies. After a change of the networks it is asked for again, and the earlier answer is void.
+    /// The sockets are copies. After a change of the networks it is asked for again, and the earlier answer is void: clients of
+    /// ports that nobody is to serve any more are refused.
     ///
     /// # Errors
     ///
     /// When a socket cannot listen or be copied: `EMFILE`.
-    pub fn proxied(&self) -> io::Result<Vec<Proxied>> {
-        /// What the kernel allows by default (`net.core.somaxconn`).
-        const BACKLOG: i32 = 4096;
+    pub fn proxied(&mut self) -> io::Result<Vec<Proxied>> {
         let mut found = Vec::new();
-        for held in &self.sockets {
-            let Some((address, target)) = held.address.zip(held.proxied(self.targets)) else { continue };
-            if held.protocol == Protocol::Tcp {
-                rustix::net::listen(&held.socket, BACKLOG)?;
-            }
+        for held in &mut self.sockets {
+            let proxied = held.address.zip(held.proxied(self.targets));
+            held.set_listening(proxied.is_some())?;
+            let Some((address, target)) = proxied else { continue };
             let socket = held.socket.try_clone()?;
             found.push(Proxied { socket, address, target, protocol: held.protocol });
         }

@@ -22,7 +22,7 @@
 //!   is run, but for the plugins of [`cni`].
 //!
 //! It does not know containers by name, keeps no leases, does not watch the host's firewall (see the module
-//! `rules`), publishes nothing on IPv6 addresses, and needs `CAP_NET_ADMIN` over the host's network.
+//! `rules`), starts no [`proxy`] for the ports that need one, and needs `CAP_NET_ADMIN` over the host's network.
 
 #![forbid(unsafe_code)]
 

@@ -7,8 +7,9 @@
 //!  pidfd of the first process ─┐
 //!  output pipes or terminal ───┤          ┌─▶ log
 //!  listener, clients ──────────┼─▶ poll ──┼─▶ clients
-//!  the container's resolver ───┘          ├─▶ standard input of the container
-//!                                         └─▶ who is called what in its networks
+//!  the container's resolver ───┤          ├─▶ standard input of the container
+//!  ports for a proxy, or it ───┘          ├─▶ who is called what in its networks
+//!                                         └─▶ a proxy, from the first client on
 //! ```
 //!
 //! What it holds dies with it: the lock that says the container runs, the bound sockets of published ports, and by
@@ -17,6 +18,7 @@
 mod clients;
 mod network;
 mod output;
+mod ports;
 mod teardown;
 
 use std::fs::{self, OpenOptions};
@@ -42,6 +44,7 @@ use crate::plan::{ExitRecord, Running, SandboxPlan};
 use clients::Clients;
 use network::NetworkAttendant;
 use output::Streams;
+use ports::ProxiedPorts;
 
 /// Signals that must not end a monitor: a terminal's, and those that a careless `killall` sends.
 const BLOCKED: [i32; 5] = [1, 2, 3, 13, 15];
@@ -68,6 +71,7 @@ pub fn monitor_main() -> i32 {
         start_lock,
         cgroup: None,
         attachment: None,
+        proxied: None,
         resolver: None,
         user_mode: None,
         cni: None,
@@ -115,6 +119,8 @@ struct Monitor {
     start_lock: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     attachment: Option<Attachment>,
+    /// Ports that the kernel cannot lead to the container.
+    proxied: Option<ProxiedPorts>,
     /// Tells the container who is called what, where its networks have names.
     resolver: Option<Resolver>,
     /// The program that leads out of the network namespace.
@@ -175,8 +181,10 @@ impl Monitor {
     fn live(&mut self) {
         while self.state == State::Running {
             let (Some(init), Some(streams)) = (&self.init, &mut self.streams) else { return };
-            let turn = clients::turn(&mut self.clients, streams, &mut self.resolver, &init.pidfd);
+            let ports = self.proxied.as_ref();
+            let turn = clients::turn(&mut self.clients, streams, &mut self.resolver, ports, &init.pidfd);
             let ended = if turn.ended { reap(init) } else { None };
+            self.serve_ports(turn.ports);
             for (client, change) in turn.networks {
                 self.change_networks(client, &change);
             }
@@ -234,6 +242,7 @@ impl Monitor {
         let mut attendant = NetworkAttendant {
             network: &self.plan.network,
             attachment: &mut self.attachment,
+            proxied: &mut self.proxied,
             resolver: &mut self.resolver,
             user_mode: &mut self.user_mode,
             cni: &mut self.cni,
