@@ -15,7 +15,7 @@
 //!
 //! * Bytes are not copied, and not read before the other side takes them: at most one pipe waits in each direction.
 //! * The end of one direction does not end the other; a broken connection is broken on the other side too (RST).
-//! * At most [`Limits::connections`] TCP connections and [`Limits::flows`] UDP flows: then new clients wait in the
+//! * At most `Limits::connections` TCP connections and `Limits::flows` UDP flows: then new clients wait in the
 //!   kernel's queue, and the flow that has been quiet longest is given up.
 //! * It ends when its owner's socket does.
 //!
