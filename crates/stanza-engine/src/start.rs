@@ -154,9 +154,23 @@ impl Engine {
     ) -> Result<(Started, Vec<String>), StartError> {
         let mut ready = self.ready(id)?;
         let before = (ready.record.phase, ready.record.exit.clone());
-        let result = self.launch(&mut ready, monitor, attached, console_size);
-        if result.is_err() {
+        let mut result = self.launch(&mut ready, monitor, attached, console_size);
+        if let Err(error) = &mut result {
+            self.name_holder(&ready.record, error);
+            // A monitor that says why it failed has left nothing; one that says nothing was killed.
+            if matches!(error, StartError::Sandbox(stanza_sandbox::StartError::Monitor(_))) {
+                self.clear_lost(&ready.record, &ready.lock);
+                // Nobody is told of a run that never was.
+                let _ = fs::remove_file(self.options.container_dir(id.as_str()).join("exit.json"));
+            }
             self.take_back(&ready.record, before);
+        }
+        // Nobody waits for two containers at once.
+        drop(ready);
+        if let Ok((started, warnings)) = &mut result
+            && started.made_rules
+        {
+            warnings.extend(self.reload_others(id));
         }
         result
     }
@@ -231,6 +245,32 @@ impl Engine {
         }
         record.leases = outcome.map_err(|refusal| self.explain(refusal))?;
         Ok(())
+    }
+
+    /// Tells of a port that could not be published which container has it.
+    fn name_holder(&mut self, record: &Record, error: &mut StartError) {
+        let StartError::Sandbox(stanza_sandbox::StartError::Refused { message, hint, .. }) = error else {
+            return;
+        };
+        let told = |port: u16| message.contains(&format!(":{port}`"));
+        let wanted: Vec<_> =
+            record.config.ports.iter().filter(|port| port.host_port.is_some_and(told)).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        // The failure is told in any case; that this cannot be found out would hide it.
+        let rows = self.database().and_then(|database| database.rows()).unwrap_or_default();
+        for row in rows.iter().filter(|row| row.phase == Phase::Started && row.id != record.id.as_str()) {
+            let Ok(other) = self.database().and_then(|database| database.decode(row)) else { continue };
+            let Ok(Status::Running(running)) = self.look(&other) else { continue };
+            let clash = running.ports.iter().find(|held| {
+                wanted.iter().any(|port| port.host_port == held.host_port && port.protocol == held.protocol)
+            });
+            if let Some(number) = clash.and_then(|held| held.host_port) {
+                *hint = Some(format!("the container `{}` publishes port {number}", other.name));
+                return;
+            }
+        }
     }
 
     /// After a failed start: the container is as before, or gone when it was to go at its end.

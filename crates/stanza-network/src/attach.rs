@@ -216,6 +216,12 @@ impl Classify for AttachError {
             AttachError::NoCard { .. } => Some(
                 "`ip link` lists the network cards; `CARD.VLAN` is made when the card is there".to_owned(),
             ),
+            // `br_if.c`, `find_portno`: a port's number has ten bits, and is not zero.
+            AttachError::Veth { source, bridge, .. } if source.errno() == Some(Errno::XFULL) => {
+                Some(format!(
+                    "the bridge `{bridge}` has the 1023 containers that a bridge of the kernel can have: make another network"
+                ))
+            }
             AttachError::Bridge { source, .. }
             | AttachError::Veth { source, .. }
             | AttachError::Card { source, .. } => source.hint(),
@@ -239,6 +245,7 @@ pub struct Attachment {
     ports: Vec<PortMap>,
     sockets: Vec<Held>,
     targets: Targets,
+    made_rules: bool,
     /// Kept for the ports' end. Closing such a socket waits for everything that any transaction of the name space
     /// has deleted to be freed (`nft_rcv_nl_event`), some 10 ms: nothing to do while a container starts or ends.
     netfilter: Conversation,
@@ -266,6 +273,13 @@ impl Attachment {
     #[must_use]
     pub fn ports(&self) -> &[PortMap] {
         &self.ports
+    }
+
+    /// The host had no tables of ours, or not all of them: what they knew of other containers is gone, until these are told to
+    /// [`change`](crate::change()) with all anew.
+    #[must_use]
+    pub fn made_rules(&self) -> bool {
+        self.made_rules
     }
 
     /// The published ports that a proxy has to serve: those of `::1`, and those of one family when the container has only
@@ -337,10 +351,10 @@ pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment,
     let targets = Targets::of(plan);
     let (taken, sockets) = take_ports(plan, targets)?;
     let mut route = open_route(&plan.endpoints)?;
-    let netfilter = join(&mut route, &plan.endpoints, netns)
+    let (netfilter, made_rules) = join(&mut route, &plan.endpoints, netns)
         .and_then(|()| publish(plan, &taken))
         .inspect_err(|_| part(&mut route, &plan.endpoints))?;
-    Ok(Attachment { ports: taken, sockets, targets, netfilter, withdrawn: false })
+    Ok(Attachment { ports: taken, sockets, targets, made_rules, netfilter, withdrawn: false })
 }
 
 /// Takes the plan's ports. As with Docker, in a network that nothing enters there is nothing to publish.
@@ -432,24 +446,25 @@ fn check(endpoint: &Endpoint) -> Result<(), AttachError> {
     }
 }
 
-fn publish(plan: &EndpointsPlan, taken: &[PortMap]) -> Result<Conversation, AttachError> {
+/// The conversation about rules, and whether they had to be made.
+fn publish(plan: &EndpointsPlan, taken: &[PortMap]) -> Result<(Conversation, bool), AttachError> {
     let failed = |source| AttachError::Rules { source };
     let mut netfilter = Conversation::open(Family::Netfilter).map_err(failed)?;
-    respect_firewall(&mut netfilter, plan, taken)
-        .and_then(|()| rules::publish(&mut netfilter, plan, taken))
-        .and_then(|()| forget_flows(&mut netfilter, taken))
-        .map_err(failed)?;
-    Ok(netfilter)
+    let made_first = respect_firewall(&mut netfilter, plan, taken).map_err(failed)?;
+    let made = rules::publish(&mut netfilter, plan, taken).map_err(failed)?;
+    forget_flows(&mut netfilter, taken).map_err(failed)?;
+    Ok((netfilter, made_first || made))
 }
 
-/// Tells the rules what the host's firewall does, when it has a say and there is something to say it of.
-fn respect_firewall(
+/// Tells the rules what the host's firewall does, when it has a say and there is something to say it of; whether rules had to
+/// be made for that.
+pub(crate) fn respect_firewall(
     netfilter: &mut Conversation,
     plan: &EndpointsPlan,
     taken: &[PortMap],
-) -> Result<(), NetlinkError> {
+) -> Result<bool, NetlinkError> {
     if taken.is_empty() || plan.publish == Publish::Open {
-        return Ok(());
+        return Ok(false);
     }
     let families = firewall::look(netfilter)?.families();
     rules::set_guarded(netfilter, &families)

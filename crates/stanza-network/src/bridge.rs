@@ -73,6 +73,16 @@ pub(crate) fn create(
     }
 }
 
+/// Whether an endpoint's device is up and in its bridge, which is made when it is not there.
+pub(crate) fn is_joined(endpoint: &Endpoint, bridge: &Bridge) -> Result<bool, AttachError> {
+    let failed =
+        |source| AttachError::Veth { veth: endpoint.device.clone(), bridge: bridge.device.clone(), source };
+    let mut route = Conversation::open(Family::Route).map_err(failed)?;
+    let master = ensure(&mut route, &endpoint.network, bridge)?;
+    let found = route::link(&mut route, &endpoint.device).map_err(failed)?;
+    Ok(found.is_some_and(|link| link.up && link.master == master))
+}
+
 fn set_vlan(route: &mut Conversation, device: &str, vlan: u16) -> Result<(), NetlinkError> {
     let Some(port) = route::link(route, device)? else { return Ok(()) };
     let mut batch = route.batch();

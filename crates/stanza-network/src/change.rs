@@ -2,15 +2,15 @@
 
 use std::os::fd::BorrowedFd;
 
-use crate::attach::{attach_endpoint, forget_flows, lead_out_by};
+use crate::attach::{attach_endpoint, forget_flows, lead_out_by, respect_firewall};
 use crate::detach::detach_endpoint;
-use crate::{AttachError, Attachment, Endpoint, EndpointsPlan, rules};
+use crate::{AttachError, Attachment, Endpoint, EndpointsPlan, bridge, rules};
 
 /// Takes the container in `netns` from the networks of `old` to those of `new`; the published ports stay the same, and lead
 /// to its address in the first network that has one.
 ///
-/// With `anew` also what both plans have is made again, and the rules with it: what somebody took away by hand is there
-/// again.
+/// With `anew` also what both plans have is made again where somebody took it away, and the tables in any case: after
+/// `nft flush ruleset`, say. The host's firewall is looked at. A device that is in its place stays, with what goes through it.
 ///
 /// # Errors
 ///
@@ -22,8 +22,9 @@ pub fn change(
     anew: bool,
     netns: BorrowedFd<'_>,
 ) -> Result<(), AttachError> {
+    let lost = if anew { lost_devices(new)? } else { Vec::new() };
     let is_in = |endpoint: &Endpoint, plan: &EndpointsPlan| {
-        !anew && plan.endpoints.iter().any(|other| is_same_place(endpoint, other))
+        !lost.contains(&endpoint.device) && plan.endpoints.iter().any(|other| is_same_place(endpoint, other))
     };
     let rules_failed = |source| AttachError::Rules { source };
     // Known before it can send anything.
@@ -51,11 +52,29 @@ pub fn change(
             .collect();
         lead_out_by(&out, &others, netns)?;
     }
+    let had_ports = !attachment.ports().is_empty();
     attachment.retarget(new)?;
     let ports = attachment.ports().to_vec();
-    rules::change(attachment.netfilter(), old, new, &ports)
+    if anew || !had_ports {
+        respect_firewall(attachment.netfilter(), new, &ports).map_err(rules_failed)?;
+    }
+    rules::change(attachment.netfilter(), old, new, &ports, anew)
         .and_then(|()| forget_flows(attachment.netfilter(), &ports))
         .map_err(rules_failed)
+}
+
+/// The devices of a plan that are to be made again: all on cards, and those of bridges that are not up in their bridge. Bridges
+/// that are gone are made on the way.
+fn lost_devices(plan: &EndpointsPlan) -> Result<Vec<String>, AttachError> {
+    let mut lost = Vec::new();
+    for endpoint in &plan.endpoints {
+        let is_joined = match endpoint.network.bridge() {
+            Some(bridge) => bridge::is_joined(endpoint, bridge)?,
+            None => false,
+        };
+        lost.extend((!is_joined).then(|| endpoint.device.clone()));
+    }
+    Ok(lost)
 }
 
 /// Whether two endpoints are one device with the same addresses.

@@ -4,7 +4,7 @@
 //! firewall that lets nothing in would be no firewall for containers. With [`Publish::RespectFirewall`](crate::Publish)
 //! the rules are told of such a firewall (their set `guarded`), and close published ports to the outside
 //! until their chain `user` lets them in. It is looked at whenever ports are published, and at
-//! [`reload`](crate::reload()).
+//! [`change`](crate::change()) with all anew.
 //!
 //! ```text
 //!   drops at input    a base chain of another table (of ip, ip6, inet), at the hook `input`, whose policy is drop or

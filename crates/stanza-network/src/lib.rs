@@ -46,7 +46,6 @@ mod netlink;
 mod plan;
 mod ports;
 pub mod proxy;
-mod reload;
 mod rules;
 mod subnet;
 mod user_mode;
@@ -68,7 +67,6 @@ pub use plan::{
     Bridge, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, IpvlanMode, MacvlanMode, Network, NetworkPlan,
     NetworkSubnet, PortMap, Publish, device_of, endpoint_of, mac_of,
 };
-pub use reload::{ReloadError, reload};
 pub use subnet::{Subnet, SubnetError};
 pub use user_mode::{
     OptionError, UserMode, UserModeDriver, UserModeError, UserModePlan, choose_user_mode, parse_options,

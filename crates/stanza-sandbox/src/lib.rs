@@ -40,6 +40,7 @@ pub use error::{
     StatusError, WaitError,
 };
 pub use monitor::monitor_main;
+pub use paths::MONITOR_LOCK;
 pub use pause::{PauseError, Paused, pause};
 pub use plan::{ExitRecord, LogPlan, NetworkChange, Running, SandboxPlan};
 pub use proxy::proxy_main;

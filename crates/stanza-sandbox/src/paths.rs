@@ -7,8 +7,11 @@ use std::path::{Path, PathBuf};
 
 use stanza_container::seccomp::Filter;
 
+/// The file of a run directory whose lock a monitor holds as long as it lives.
+pub const MONITOR_LOCK: &str = "monitor.lock";
+
 pub(crate) fn monitor_lock(run_dir: &Path) -> PathBuf {
-    run_dir.join("monitor.lock")
+    run_dir.join(MONITOR_LOCK)
 }
 
 /// Beside `exit.json`, so that after a reboot it is still known that the container ran.

@@ -80,6 +80,9 @@ pub struct Running {
     pub started_at: String,
     /// Published ports with the host ports that were really taken.
     pub ports: Vec<PortMap>,
+    /// The host's rules were missing when it started, and were made: with them went what is known of others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub made_rules: bool,
 }
 
 /// How a container ended, as its monitor writes it into `exit.json`.

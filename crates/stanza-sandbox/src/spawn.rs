@@ -36,6 +36,8 @@ pub struct Started {
     pub started_at: String,
     /// Published ports with the host ports really taken.
     pub ports: Vec<PortMap>,
+    /// The host's rules were missing, and were made: other containers are to be told to make theirs anew.
+    pub made_rules: bool,
     /// The conversation with its monitor.
     pub connection: Connection,
 }
@@ -101,6 +103,7 @@ impl Spawned {
                     pid: running.pid,
                     started_at: running.started_at,
                     ports: running.ports,
+                    made_rules: running.made_rules,
                     connection,
                 })
             }

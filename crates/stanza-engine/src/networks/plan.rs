@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use stanza_network::dns::{ResolverNetwork, ResolverPlan, Upstream};
+use stanza_network::names::Living;
 use stanza_network::{
     Driver, Endpoint, EndpointsPlan, IpvlanMode, Network, NetworkPlan, PortMap, Publish, device_of, mac_of,
     subnets_of_device,
@@ -157,6 +158,10 @@ impl Engine {
                 id: record.network.id.clone(),
                 name: record.network.name.clone(),
                 directory: self.options.network_dir(&record.network.id),
+                living: Some(Living {
+                    directory: self.options.run_dirs(),
+                    lock: stanza_sandbox::MONITOR_LOCK.to_owned(),
+                }),
             })
             .collect();
         if networks.is_empty() {

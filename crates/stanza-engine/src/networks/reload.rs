@@ -36,6 +36,22 @@ impl Engine {
         Ok((done, errors))
     }
 
+    /// Makes the networks of all other containers again, whose rules somebody took away; what failed, in words.
+    pub(crate) fn reload_others(&mut self, id: &ContainerId) -> Vec<String> {
+        let rows = self.database().and_then(|database| database.rows()).unwrap_or_default();
+        let mut warnings = Vec::new();
+        for row in rows.iter().filter(|row| row.phase == Phase::Started && row.id != id.as_str()) {
+            let Ok(record) = self.database().and_then(|database| database.decode(row)) else { continue };
+            if let Err(error) = self.reload_one(&record) {
+                warnings.push(format!(
+                    "the host's rules were gone, and those of `{}` stay so: {error}",
+                    record.name
+                ));
+            }
+        }
+        warnings
+    }
+
     /// Tells the networks of a container that runs what it is called.
     pub(crate) fn announce_name(&mut self, id: &ContainerId) -> Result<(), NetworkError> {
         let record = self.record(id)?;
@@ -54,15 +70,23 @@ impl Engine {
         Ok(bridged && matches!(self.state(record)?, Some(State::Running(_))))
     }
 
-    /// Whether there was something to do.
+    /// Whether there was something to do. A container that is in no network any more is told so too: a `disconnect` from its
+    /// last one may have been killed after it was noted.
     fn reload_one(&mut self, record: &Record) -> Result<bool, NetworkError> {
-        if !self.is_bridged(record)? {
+        let is_ours = |mode| matches!(mode, NetworkMode::Bridge | NetworkMode::None);
+        if !is_ours(self.network_mode(&record.config))
+            || !matches!(self.state(record)?, Some(State::Running(_)))
+        {
             return Ok(false);
         }
         let locked = self.lock_container(&record.id)?;
-        if locked.running {
+        if !locked.running {
+            return Ok(false);
+        }
+        let mode = self.network_mode(&locked.record.config);
+        if is_ours(mode.clone()) {
             self.tell_monitor(&locked.record, true)?;
         }
-        Ok(locked.running)
+        Ok(mode == NetworkMode::Bridge)
     }
 }

@@ -78,7 +78,7 @@ fn find_addresses(text: &str, networks: &[ResolverNetwork]) -> Result<Option<Vec
 
 fn lookup(network: &ResolverNetwork, name: &str) -> Result<Option<Vec<IpAddr>>, NamesError> {
     match Names::open(&network.directory)? {
-        Some(names) => names.lookup(name),
+        Some(names) => names.of(network.living.as_ref()).lookup(name),
         None => Ok(None),
     }
 }
@@ -86,7 +86,7 @@ fn lookup(network: &ResolverNetwork, name: &str) -> Result<Option<Vec<IpAddr>>, 
 fn find_name(address: IpAddr, networks: &[ResolverNetwork], kind: RecordType) -> Result<Found, NamesError> {
     for network in networks {
         let Some(names) = Names::open(&network.directory)? else { continue };
-        let Some(name) = names.reverse(address)? else { continue };
+        let Some(name) = names.of(network.living.as_ref()).reverse(address)? else { continue };
         let wanted = matches!(kind, RecordType::PTR | RecordType::ANY);
         return Ok(Some(wanted.then(|| pointer(&name, &network.name)).flatten().into_iter().collect()));
     }

@@ -43,6 +43,7 @@ use rustix::event::epoll::EventFlags;
 use serde::{Deserialize, Serialize};
 use stanza_spec::{Classify, ErrorKind};
 
+use crate::names::Living;
 use crate::{InsideError, NetlinkError};
 pub use announce::{announce, withdraw, withdraw_changed};
 use forward::{Asker, Forwarder};
@@ -80,6 +81,9 @@ pub struct ResolverNetwork {
     pub name: String,
     /// Where its names are ([`crate::names`]): `RUNROOT/networks/ID`.
     pub directory: PathBuf,
+    /// Whose names count; `None` is everybody's that are there.
+    #[serde(default)]
+    pub living: Option<Living>,
 }
 
 /// Who is asked for names that are nobody's in the container's networks.

@@ -36,6 +36,11 @@ impl Container {
         });
         self.plan = plan;
     }
+
+    /// Makes everything of it anew.
+    pub(super) fn reload(&mut self, world: &World) {
+        self.change(world, self.plan.clone(), true);
+    }
 }
 
 #[test]

@@ -136,7 +136,7 @@ impl Scene {
 
 fn network(directory: &tempfile::TempDir, name: &str) -> ResolverNetwork {
     let directory: PathBuf = directory.path().join(name);
-    ResolverNetwork { id: name.to_owned(), name: name.to_owned(), directory }
+    ResolverNetwork { id: name.to_owned(), name: name.to_owned(), directory, living: None }
 }
 
 fn framed(message: &[u8]) -> Vec<u8> {

@@ -50,16 +50,17 @@ fn the_chain_user_lets_in_and_keeps_out() {
     if nft(&world.host, DROPPING).is_none() {
         return;
     }
-    let first = serving(&world, 2, 8080);
-    let second = serving(&world, 3, 8081);
+    let mut first = serving(&world, 2, 8080);
+    let mut second = serving(&world, 3, 8081);
     nft(&world.host, "add rule inet stanza user meta l4proto tcp ct original proto-dst 8080 accept").unwrap();
     assert_eq!(ask_tcp(&world.outside, HOST, 8080).unwrap(), "four 192.0.2.2");
     assert_eq!(ask_tcp(&world.outside, HOST6, 8080).unwrap(), "six 2001:db8::2");
     ask_tcp_for(&world.outside, HOST, 8081, SILENCE).unwrap_err();
     // Neither a start nor a reload empties it.
-    let third = serving(&world, 4, 8082);
-    let live = [&first, &second, &third].map(|one| (one.plan.clone(), one.attachment.ports().to_vec()));
-    world.host.run(|| crate::reload(&live).unwrap());
+    let _third = serving(&world, 4, 8082);
+    for container in [&mut first, &mut second] {
+        container.reload(&world);
+    }
     assert_eq!(ask_tcp(&world.outside, HOST, 8080).unwrap(), "four 192.0.2.2");
 
     nft(&world.host, "flush chain inet stanza user; add rule inet stanza user ip saddr 192.0.2.2 drop")
@@ -90,7 +91,7 @@ fn an_open_container_is_reached_whatever_the_firewall_drops() {
 #[test]
 fn a_firewall_that_comes_or_goes_is_seen_at_the_next_publish_and_at_reload() {
     let Some(world) = World::new() else { return };
-    let container = serving(&world, 2, 8080);
+    let mut container = serving(&world, 2, 8080);
     assert_eq!(ask_tcp(&world.outside, HOST, 8080).unwrap(), "four 192.0.2.2");
     // As firewalld ends: by a rule, not by the policy; of IPv4 only.
     let rejecting = "table ip other { chain in { type filter hook input priority 10; \
@@ -99,14 +100,13 @@ fn a_firewall_that_comes_or_goes_is_seen_at_the_next_publish_and_at_reload() {
         return;
     }
     assert_eq!(look(&world), Firewall { drops_ipv4: true, ..Firewall::default() });
-    let second = serving(&world, 3, 8081);
+    let _second = serving(&world, 3, 8081);
     for port in [8080, 8081] {
         ask_tcp_for(&world.outside, HOST, port, SILENCE).unwrap_err();
         assert_eq!(ask_tcp(&world.outside, HOST6, port).unwrap(), "six 2001:db8::2");
     }
     nft(&world.host, "delete table ip other").unwrap();
-    let live = [&container, &second].map(|one| (one.plan.clone(), one.attachment.ports().to_vec()));
-    assert_eq!(world.host.run(|| crate::reload(&live).unwrap()), Firewall::default());
+    container.reload(&world);
     assert_eq!(ask_tcp(&world.outside, HOST, 8080).unwrap(), "four 192.0.2.2");
 }
 

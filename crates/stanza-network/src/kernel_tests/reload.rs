@@ -1,11 +1,7 @@
 //! When somebody else emptied the rules.
 
 use super::*;
-use crate::{Driver, reload};
-
-fn live(containers: &[&Container]) -> Vec<(EndpointsPlan, Vec<PortMap>)> {
-    containers.iter().map(|one| (one.plan.clone(), one.attachment.ports().to_vec())).collect()
-}
+use crate::Driver;
 
 fn rules(world: &World) -> Option<String> {
     program(&world.host, &["nft", "--stateless", "list", "ruleset"], "")
@@ -22,21 +18,29 @@ fn sorted(rules: &str) -> Vec<String> {
 #[test]
 fn after_a_flush_a_reload_makes_everything_as_it_was() {
     let Some(world) = World::new() else { return };
-    let one = world.start(plan6(network6(), 2, &[tcp(None, 8080, 80), udp(Some(LOCALHOST), 5353, 53)]));
+    let mut one = world.start(plan6(network6(), 2, &[tcp(None, 8080, 80), udp(Some(LOCALHOST), 5353, 53)]));
     let inner = Network { internal: true, ..other_network(network6(), 88) };
-    let two = world.start(plan6(inner, 2, &[]));
+    let mut two = world.start(plan6(inner, 2, &[]));
     let Some(before) = rules(&world) else { return };
     serve_tcp(&one.space, one.address(), 80, "one");
-    nft(&world.host, "flush ruleset").unwrap();
-    let refused = ask_tcp(&world.outside, HOST, 8080).unwrap_err();
-    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-    for _ in 0..2 {
-        world.host.run(|| reload(&live(&[&one, &two])).unwrap());
-        assert_eq!(sorted(&rules(&world).unwrap()), sorted(&before));
+    // All of it, the rules without the sets, one chain, one set: or nothing.
+    for way in [
+        "flush ruleset",
+        "flush table inet stanza",
+        "flush chain bridge stanza prerouting",
+        "flush set inet stanza bridges",
+        "",
+    ] {
+        nft(&world.host, way).unwrap();
+        if !way.is_empty() {
+            assert_ne!(sorted(&rules(&world).unwrap()), sorted(&before), "{way}");
+        }
+        one.reload(&world);
+        two.reload(&world);
+        assert_eq!(sorted(&rules(&world).unwrap()), sorted(&before), "{way}");
+        assert_eq!(ask_tcp(&world.outside, HOST, 8080).unwrap(), "one 192.0.2.2", "{way}");
     }
-    assert_eq!(ask_tcp(&world.outside, HOST, 8080).unwrap(), "one 192.0.2.2");
-    // What is not named is forgotten.
-    world.host.run(|| reload(&live(&[&two])).unwrap());
+    nft(&world.host, "flush ruleset").unwrap();
     let refused = ask_tcp(&world.outside, HOST, 8080).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 }
@@ -50,6 +54,9 @@ fn after_a_flush_a_start_makes_the_tables_and_others_still_talk() {
         return;
     }
     let two = world.container(3, &[tcp(None, 8081, 80)]);
+    // It tells that others are to be told.
+    let made = [&one, &two, &world.container(4, &[])].map(|container| container.attachment.made_rules());
+    assert_eq!(made, [true, true, false]);
     serve_tcp(&two.space, two.address(), 80, "two");
     assert_eq!(ask_tcp(&world.outside, HOST, 8081).unwrap(), "two 192.0.2.2");
     assert_eq!(ask_tcp(&two.space, one.address(), 80).unwrap(), "one 10.77.0.3");
@@ -75,28 +82,6 @@ fn a_bridge_that_somebody_deleted_is_made_again_at_the_next_start() {
     assert_eq!(ask_tcp(&world.outside, HOST6, 8081).unwrap(), "two 2001:db8::2");
     assert_eq!(ask_tcp(&world.host, LOCALHOST, 8081).unwrap(), "two 10.77.0.1");
     world.host.run(|| assert!(crate::detach(&one.plan, Some(one.attachment)).is_empty()));
-}
-
-#[test]
-fn a_thousand_containers_are_made_anew_at_once() {
-    let Some(world) = World::new() else { return };
-    let keeper = world.container(2, &[]);
-    let all: Vec<(EndpointsPlan, Vec<PortMap>)> = (0..1000_u16)
-        .map(|number| {
-            let [high, low] = number.to_be_bytes();
-            let mut plan = plan_in(network6(), Ipv4Addr::new(10, 77, 1 + high, low), &[]);
-            plan.endpoints[0].device = format!("stz{number:012x}");
-            plan.endpoints[0].ipv6 = network6().subnets[1].subnet.nth(256 + u128::from(number)).map(|ip| {
-                let IpAddr::V6(ip) = ip else { panic!("IPv6") };
-                ip
-            });
-            (plan, vec![tcp(None, 20_000 + number, 80)])
-        })
-        .collect();
-    world.host.run(|| reload(&all).unwrap());
-    assert_eq!(world.inventory().1.len(), 2000);
-    world.host.run(|| reload(&live(&[&keeper])).unwrap());
-    assert_eq!(world.inventory().1.len(), 0);
 }
 
 #[test]

@@ -18,7 +18,10 @@
 //! * Whoever dies at any point leaves entries with its id, or empty directories: [`Names::clear`] removes both. A reader
 //!   sees the old text or the new one.
 //!
-//! It does not know which containers live, nor what a DNS message is.
+//! * Of who is dead nothing is told, from that moment on, when the reader knows where to look ([`Living`]): nobody is there to
+//!   take entries away when a monitor is killed.
+//!
+//! It does not know what a DNS message is.
 
 #[cfg(test)]
 mod tests;
@@ -32,6 +35,7 @@ use rustix::fs::{
     AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, readlinkat, renameat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
 use stanza_spec::{Classify, ContainerId, ErrorKind};
 
 const NAMES: &str = "names";
@@ -89,10 +93,31 @@ pub fn is_name(text: &str) -> bool {
     text.len() <= MAX_NAME && text.split('.').all(is_label)
 }
 
+/// How to see which containers live: each holds the lock of a file of its own ([`stanza_sys::is_locked`]).
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Living {
+    /// Where each of them has a directory that is called as its id.
+    pub directory: PathBuf,
+    /// The file in it.
+    pub lock: String,
+}
+
+impl Living {
+    /// Whether the container lives. One whose lock cannot be looked at is not called dead.
+    fn has(&self, container: &str) -> bool {
+        let path = self.directory.join(container).join(&self.lock);
+        match openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(file) => stanza_sys::is_locked(file).unwrap_or(true),
+            Err(error) => error != Errno::NOENT,
+        }
+    }
+}
+
 /// The names of one network.
 #[derive(Debug)]
 pub struct Names {
     directory: OwnedFd,
+    living: Option<Living>,
 }
 
 impl Names {
@@ -104,7 +129,8 @@ impl Names {
     pub fn create(directory: &Path) -> Result<Names, NamesError> {
         let failed = |source: Errno| NamesError::Open { path: directory.to_owned(), source: source.into() };
         ensure_directory(CWD, directory).map_err(failed)?;
-        let names = Names { directory: openat(CWD, directory, DIRECTORY, Mode::empty()).map_err(failed)? };
+        let opened = openat(CWD, directory, DIRECTORY, Mode::empty()).map_err(failed)?;
+        let names = Names { directory: opened, living: None };
         for kind in [NAMES, ADDRESSES] {
             ensure_directory(&names.directory, kind).map_err(failed)?;
         }
@@ -118,10 +144,16 @@ impl Names {
     /// When the kernel refuses for another reason.
     pub fn open(directory: &Path) -> Result<Option<Names>, NamesError> {
         match openat(CWD, directory, DIRECTORY, Mode::empty()) {
-            Ok(directory) => Ok(Some(Names { directory })),
+            Ok(directory) => Ok(Some(Names { directory, living: None })),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(NamesError::Open { path: directory.to_owned(), source: error.into() }),
         }
+    }
+
+    /// From now on [`Names::lookup`] and [`Names::reverse`] tell only of these.
+    #[must_use]
+    pub fn of(self, living: Option<&Living>) -> Names {
+        Names { living: living.cloned(), ..self }
     }
 
     /// Makes a container found by `names`, in any case of their letters, and by its addresses; `names` begins with its own.
@@ -319,7 +351,7 @@ impl Names {
         let mut found = Vec::new();
         for id in self.list(directory)? {
             // A draft is not an entry yet.
-            if id.starts_with('.') {
+            if id.starts_with('.') || self.living.as_ref().is_some_and(|living| !living.has(&id)) {
                 continue;
             }
             match readlinkat(&self.directory, format!("{directory}/{id}"), Vec::new()) {

@@ -216,3 +216,31 @@ fn whenever_its_owner_is_killed_the_directory_can_be_read_and_cleared() {
         assert_eq!(tree(directory.path()), EMPTY.map(str::to_owned).into(), "round {round}");
     }
 }
+
+#[test]
+fn of_the_dead_nothing_is_told_from_the_moment_that_their_lock_is_free() {
+    let directory = tempfile::tempdir().unwrap();
+    let runs = directory.path().join("runs");
+    let living = Living { directory: runs.clone(), lock: "alive".to_owned() };
+    let names = Names::create(&directory.path().join("network")).unwrap();
+    let ids = [1, 2].map(|byte| ContainerId::from_random([byte; 32]));
+    let addresses: [IpAddr; 2] = ["10.77.0.2", "10.77.0.3"].map(|text| text.parse().unwrap());
+    let mut locks = Vec::new();
+    for (id, address) in ids.iter().zip(addresses) {
+        std::fs::create_dir_all(runs.join(id.as_str())).unwrap();
+        let lock = std::fs::File::create(runs.join(id.as_str()).join("alive")).unwrap();
+        stanza_sys::lock_exclusive(&lock).unwrap();
+        locks.push(lock);
+        names.announce(id, &["web".to_owned()], &[address]).unwrap();
+    }
+    let names = names.of(Some(&living));
+    let mut found = names.lookup("web").unwrap().unwrap();
+    found.sort();
+    assert_eq!(found, addresses);
+    drop(locks.pop());
+    assert_eq!(names.lookup("web").unwrap(), Some(vec![addresses[0]]));
+    assert_eq!(names.reverse(addresses[1]).unwrap(), None);
+    std::fs::remove_dir_all(runs.join(ids[0].as_str())).unwrap();
+    assert_eq!(names.lookup("web").unwrap(), None);
+    assert_eq!(names.of(None).lookup("web").unwrap().map(|all| all.len()), Some(2));
+}

@@ -272,13 +272,6 @@ impl Transaction {
         });
     }
 
-    /// Deletes the elements of a set.
-    pub(crate) fn flush_set(&mut self, set: &Set) {
-        self.request("empty an nft set", DELSETELEM, 0, set.table, |m| {
-            m.string(2, set.name);
-        });
-    }
-
     /// Adds elements, those of one set that follow each other with one request; the same element twice does no harm. Refused
     /// with `EEXIST` or `EBUSY` when a key maps to something else, or a range overlaps another, and with `ENOENT` when
     /// there is no such table or set.

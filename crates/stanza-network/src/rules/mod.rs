@@ -94,27 +94,31 @@ fn all_of(plan: &EndpointsPlan, taken: &[PortMap]) -> Vec<Element> {
 ///
 /// The caller holds the ports: an element that leads one of them elsewhere was left by a dead owner, and is
 /// replaced.
+///
+/// Whether tables were missing is the answer: then what they knew of other containers is, too.
 pub(crate) fn publish(
     conversation: &mut Conversation,
     plan: &EndpointsPlan,
     taken: &[PortMap],
-) -> Result<(), NetlinkError> {
-    replace(conversation, &[], &all_of(plan, taken))
+) -> Result<bool, NetlinkError> {
+    replace(conversation, &[], &all_of(plan, taken), false)
 }
 
 /// Makes a network known and keeps a container to its addresses there, before it is joined to it.
 pub(crate) fn announce(conversation: &mut Conversation, endpoint: &Endpoint) -> Result<(), NetlinkError> {
     let mut all = elements::network(&endpoint.network);
     all.extend(elements::endpoint(endpoint));
-    replace(conversation, &[], &all)
+    replace(conversation, &[], &all, false).map(|_| ())
 }
 
-/// From one plan to another, with the same ports: no moment in between has neither.
+/// From one plan to another, with the same ports: no moment in between has neither. With `anew` the tables are made whole in the
+/// same transaction, whatever somebody took out of them.
 pub(crate) fn change(
     conversation: &mut Conversation,
     old: &EndpointsPlan,
     new: &EndpointsPlan,
     taken: &[PortMap],
+    anew: bool,
 ) -> Result<(), NetlinkError> {
     let all = all_of(new, taken);
     let kept: HashSet<(&str, &[u8])> =
@@ -123,22 +127,22 @@ pub(crate) fn change(
     // A key that leads elsewhere is replaced like a dead owner's.
     gone.retain(|element| !kept.contains(&(element.set.name, &element.key[..])));
     drop(kept);
-    replace(conversation, &gone, &all)
+    replace(conversation, &gone, &all, anew).map(|_| ())
 }
 
 /// Deletes some elements and adds others, in one transaction. Those to delete need not be there; one that is in the way of
-/// one to add goes.
+/// one to add goes. The tables are made when they are missing, or with `create`; whether they were made is the answer.
 fn replace(
     conversation: &mut Conversation,
     gone: &[Element],
     wanted: &[Element],
-) -> Result<(), NetlinkError> {
+    mut create: bool,
+) -> Result<bool, NetlinkError> {
     /// Nothing, the tables missing, a racing creator, a stale element, one that is gone: each costs a turn.
     const TURNS: usize = 6;
     let mut gone = gone.to_vec();
-    let mut create = false;
     for turn in 1.. {
-        if gone.is_empty() && wanted.is_empty() {
+        if gone.is_empty() && wanted.is_empty() && !create {
             break;
         }
         let mut transaction = Transaction::new(conversation);
@@ -170,7 +174,7 @@ fn replace(
             _ => return Err(refusal.into()),
         }
     }
-    Ok(())
+    Ok(create)
 }
 
 /// What is refused because the tables are missing says nothing of the rest.
@@ -251,37 +255,20 @@ fn remove(conversation: &mut Conversation, mut gone: Vec<Element>) -> Result<(),
     Ok(())
 }
 
-/// Makes both tables anew, with these containers' elements and nothing else; the user's chain stays.
-pub(crate) fn restore(
-    conversation: &mut Conversation,
-    live: &[(EndpointsPlan, Vec<PortMap>)],
-    guarded: &[u8],
-) -> Result<(), NetlinkError> {
-    let mut all: Vec<Element> = live.iter().flat_map(|(plan, taken)| all_of(plan, taken)).collect();
-    all.extend(guarded.iter().map(|family| guarded_element(*family)));
-    all.sort_by(|one, other| (one.set.name, &one.key).cmp(&(other.set.name, &other.key)));
-    all.dedup();
-    let mut transaction = Transaction::new(conversation);
-    table::ensure(&mut transaction);
-    guard::ensure(&mut transaction);
-    table::SETS.into_iter().chain(guard::SETS).for_each(|set| transaction.flush_set(set));
-    transaction.add(&all);
-    transaction.commit(conversation)?.into_iter().next().map_or(Ok(()), |refusal| Err(refusal.into()))
-}
-
 fn guarded_element(family: u8) -> Element {
     Element { set: &GUARDED, key: vec![family], data: Vec::new(), end: None }
 }
 
-/// Tells the rules in which families (`NFPROTO_*`) the host's firewall drops what comes in; most often they know.
-pub(crate) fn set_guarded(conversation: &mut Conversation, families: &[u8]) -> Result<(), NetlinkError> {
+/// Tells the rules in which families (`NFPROTO_*`) the host's firewall drops what comes in; most often they know. As with
+/// [`publish`], whether tables were missing is the answer.
+pub(crate) fn set_guarded(conversation: &mut Conversation, families: &[u8]) -> Result<bool, NetlinkError> {
     let known = listed(conversation, &GUARDED)?;
     let wanted: Vec<Element> = families.iter().map(|family| guarded_element(*family)).collect();
     let gone: Vec<Element> = known.iter().filter(|element| !wanted.contains(element)).cloned().collect();
     if gone.is_empty() && wanted.iter().all(|element| known.contains(element)) {
-        return Ok(());
+        return Ok(false);
     }
-    replace(conversation, &gone, &wanted)
+    replace(conversation, &gone, &wanted, false)
 }
 
 /// A published port that was found in the kernel.

@@ -297,6 +297,7 @@ impl Monitor {
             boot_id: stanza_sys::boot_id().unwrap_or_default(),
             started_at: Instant::now().rfc3339(),
             ports: self.ports().to_vec(),
+            made_rules: self.attachment.as_ref().is_some_and(Attachment::made_rules),
         };
         let text = serde_json::to_vec(&running).unwrap_or_default();
         if let Err(error) = paths::replace(&paths::state(&self.plan.state_dir), &text) {

@@ -39,7 +39,7 @@ impl Attendant for NetworkAttendant<'_> {
             NetworkPlan::Endpoints(plan) => {
                 let namespace = namespace()?;
                 let attached = stanza_network::attach(plan, namespace.as_fd());
-                let attachment = self.attachment.insert(attached.map_err(|error| chain(&error))?);
+                let attachment = self.attachment.insert(attached.map_err(|error| with_hint(&error))?);
                 *self.proxied = ProxiedPorts::renew(None, attachment).map_err(|error| unserved(&error))?;
                 if let Some(resolver) = &plan.resolver {
                     let opened = Resolver::open(resolver, namespace.as_fd());
@@ -165,6 +165,9 @@ impl Monitor {
         let Some(init) = &self.init else { return Err(conflict("the container does not run".to_owned())) };
         let namespace = namespace_of(init.pid.as_raw_nonzero().get()).map_err(conflict)?;
         if self.plan.network == NetworkPlan::None {
+            if change.plan.endpoints.is_empty() {
+                return Ok(());
+            }
             // It has a namespace of its own already, with only loopback in it.
             let alone = EndpointsPlan { endpoints: Vec::new(), ..change.plan.clone() };
             let attached = stanza_network::attach(&alone, namespace.as_fd());
