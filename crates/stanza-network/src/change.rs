@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::attach::{attach_endpoint, forget_flows, lead_out_by};
 use crate::detach::detach_endpoint;
+use crate::netlink::Conversation;
 use crate::{AttachError, Attachment, Endpoint, EndpointsPlan, rules};
 
 /// Takes the container in `netns` from the networks of `old` to those of `new`; the published ports stay the same, and lead
@@ -22,13 +23,30 @@ pub fn change(
     anew: bool,
     netns: BorrowedFd<'_>,
 ) -> Result<(), AttachError> {
+    attachment.at_bridges(|netfilter| change_devices(netfilter, old, new, anew, netns))??;
+    attachment.retarget(new)?;
+    let ports = attachment.led_by_rules().to_vec();
+    let changed = attachment.at_bridges(|netfilter| {
+        rules::change(netfilter, old, new, &ports).and_then(|()| forget_flows(netfilter, &ports))
+    })?;
+    changed.map_err(|source| AttachError::Rules { source })
+}
+
+/// The devices of both plans and what they may send, in the name space of the bridges.
+fn change_devices(
+    netfilter: &mut Conversation,
+    old: &EndpointsPlan,
+    new: &EndpointsPlan,
+    anew: bool,
+    netns: BorrowedFd<'_>,
+) -> Result<(), AttachError> {
     let is_in = |endpoint: &Endpoint, plan: &EndpointsPlan| {
         !anew && plan.endpoints.iter().any(|other| is_same_place(endpoint, other))
     };
     let rules_failed = |source| AttachError::Rules { source };
     // Known before it can send anything.
     for endpoint in new.endpoints.iter().filter(|endpoint| !is_in(endpoint, old)) {
-        rules::announce(attachment.netfilter(), endpoint).map_err(rules_failed)?;
+        rules::announce(netfilter, endpoint).map_err(rules_failed)?;
     }
     for endpoint in old.endpoints.iter().filter(|endpoint| !is_in(endpoint, new)) {
         detach_endpoint(endpoint).map_err(|error| AttachError::Leave { source: Box::new(error) })?;
@@ -51,11 +69,7 @@ pub fn change(
             .collect();
         lead_out_by(&out, &others, netns)?;
     }
-    attachment.retarget(new)?;
-    let ports = attachment.ports().to_vec();
-    rules::change(attachment.netfilter(), old, new, &ports)
-        .and_then(|()| forget_flows(attachment.netfilter(), &ports))
-        .map_err(rules_failed)
+    Ok(())
 }
 
 /// Whether two endpoints are one device with the same addresses.

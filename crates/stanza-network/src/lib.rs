@@ -48,6 +48,7 @@ mod ports;
 pub mod proxy;
 mod reload;
 mod rules;
+mod shared;
 mod subnet;
 mod user_mode;
 
@@ -69,6 +70,7 @@ pub use plan::{
     NetworkSubnet, PortMap, Publish, device_of, endpoint_of, mac_of,
 };
 pub use reload::{ReloadError, reload};
+pub use shared::{SharedError, SharedPlan, within_shared};
 pub use subnet::{Subnet, SubnetError};
 pub use user_mode::{
     OptionError, UserMode, UserModeDriver, UserModeError, UserModePlan, choose_user_mode, parse_options,
