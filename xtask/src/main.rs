@@ -16,6 +16,7 @@ mod floors;
 mod interop;
 mod links;
 mod packages;
+mod room;
 mod shell;
 mod test;
 
@@ -30,6 +31,8 @@ Usage: cargo xtask TASK
                                           the OCI runtime against runc, crun and the kernel's floor
   bench image [--only pull|push|save|load|memory] [--peers A,B] [--rounds N] [--stanza PATH] [--markdown] [--json FILE]
                                           images in and out, against the peers and a lower bound
+  bench network [--only PART] [--peers A,B] [--with-peers] [--rounds N] [--stanza PATH] [--markdown] [--json FILE]
+                                          networks against Docker and Podman
   conformance [--markdown] [--area A] [--case C] [--runtime NAME[=PATH]]
                                           the black-box cases on runc, crun and stanza, side by side
   interop [podman|rootless|containerd|docker] [--runtime PATH] [--only PART]

@@ -39,7 +39,7 @@ const PEERS: &[(&str, &str, &str)] =
     &[("runc", "runc", "a runtime to compare with"), ("crun", "crun", "a runtime to compare with")];
 
 /// The ordinary user that rootless tests run as.
-const USER: &str = "stanza-test";
+pub(crate) const USER: &str = "stanza-test";
 
 /// Whether this process is root.
 pub(crate) fn is_root() -> bool {

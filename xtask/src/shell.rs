@@ -1,6 +1,7 @@
 //! Running the machine's programs.
 
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 
 /// The cargo that runs this task.
 pub(crate) fn cargo() -> Command {
@@ -43,4 +44,34 @@ pub(crate) fn output(words: &[&str]) -> Result<String, String> {
     }
     let error = String::from_utf8_lossy(&output.stderr);
     Err(format!("`{}` failed: {}", words.join(" "), error.trim()))
+}
+
+/// A process that clears up when this task has ended, in whatever way: it reads a pipe that only this task has the other end
+/// of, and is out of reach of the terminal's signals.
+#[derive(Debug)]
+pub(crate) struct Janitor {
+    process: Child,
+}
+
+impl Janitor {
+    /// Starts it; at the end it runs `script`, a shell's, with `paths` as its arguments.
+    pub(crate) fn engage(script: &str, paths: &[PathBuf]) -> Result<Janitor, String> {
+        let process = Command::new("setsid")
+            .args(["sh", "-c", &format!("cat >/dev/null; {script}"), "sh"])
+            .args(paths)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("cannot run `setsid`: {error}"))?;
+        Ok(Janitor { process })
+    }
+}
+
+impl Drop for Janitor {
+    fn drop(&mut self) {
+        // Its end of the pipe goes first.
+        let _ = self.process.wait();
+    }
 }

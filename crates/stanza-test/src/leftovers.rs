@@ -140,7 +140,8 @@ impl Leftovers {
         walk(stanza.runroot(), &skip, &mut files);
         let frame = ["containers", "images", "images/ingest", "layers", "layers/ingest", "volumes"]
             .map(|name| root.join(name));
-        let frame_at_run = ["containers", "rootless-netns"].map(|name| stanza.runroot().join(name));
+        let frame_at_run =
+            ["containers", "networks", "rootless-netns"].map(|name| stanza.runroot().join(name));
         files.retain(|path| !frame.contains(path) && !frame_at_run.contains(path));
         Leftovers {
             mounts: mountinfo.lines().filter(|line| line.contains(&text)).map(str::to_owned).collect(),

@@ -315,7 +315,8 @@ fn a_killed_monitor_leaves_no_lease_device_or_name() {
     fs::create_dir_all(stray.join("names/web")).unwrap();
     stanza.output(&["system", "check", "--repair"]);
     assert!(!stray.exists());
-    fs::remove_dir(stanza.runroot().join("networks")).unwrap();
+    let names = stanza.runroot().join("networks").join(&made.network.id).join("names");
+    assert_eq!(fs::read_dir(names).map(Iterator::count).unwrap_or_default(), 0);
     engine(&stanza, |engine| engine.remove_network("lan", false)).unwrap();
     assert!(!on_host(&stanza).contains(&made.network.bridge().unwrap().device));
     stanza.assert_clean(&before);
@@ -361,8 +362,14 @@ fn hosts_and_resolver_are_what_the_user_says() {
     let hosts = stanza.ok(&["exec", "c1", "cat", "/etc/hosts"]);
     assert!(hosts.ends_with("198.18.0.9\tdb\n10.223.0.1\tgate"), "{hosts}");
     let resolver = stanza.ok(&["exec", "c1", "cat", "/etc/resolv.conf"]);
-    assert_eq!(resolver, "nameserver 198.18.0.53\nsearch corp.example\noptions ndots:2");
-    let own = ContainerConfig { name: Some("c2".into()), dns: vec![[198, 18, 0, 54].into()], ..config };
+    assert_eq!(resolver, "nameserver 127.0.0.11\nsearch corp.example\noptions ndots:2");
+    // Without a resolver of its own it asks the servers itself.
+    let own = ContainerConfig {
+        name: Some("c2".into()),
+        dns: vec![[198, 18, 0, 54].into()],
+        networks: Vec::new(),
+        ..config
+    };
     try_create(&stanza, own).unwrap();
     stanza.ok(&["start", "c2"]);
     let resolver = stanza.ok(&["exec", "c2", "cat", "/etc/resolv.conf"]);

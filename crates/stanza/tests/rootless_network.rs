@@ -1,92 +1,11 @@
 //! Networks of an ordinary user's containers, in network name spaces that stand for the host and for what is outside of it.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
-use std::thread;
-use std::time::Duration;
+mod outside;
 
-use stanza_test::{Network, Stanza, fixture, have, in_network_of, skip, wait_until};
+use std::net::TcpListener;
 
-const HOST: &str = "192.0.2.1";
-const GATEWAY: &str = "192.0.2.2";
-const PATIENCE: Duration = Duration::from_secs(3);
-
-/// What is outside: the host's gateway. On the host users may make tap devices, which not every machine lets them.
-fn outside(stanza: &Stanza) -> Result<Network, String> {
-    for program in ["pasta", "slirp4netns"] {
-        if !have(program) {
-            return Err(format!("no `{program}` (packages passt, slirp4netns)"));
-        }
-    }
-    let host = stanza.network().ok_or("no network")?;
-    let outside = Network::private()?;
-    host.connect("wire", &format!("{HOST}/24"), &outside, &format!("{GATEWAY}/24"));
-    let tun = stanza.directory().join("tun").display().to_string();
-    for words in [
-        vec!["ip", "route", "add", "default", "via", GATEWAY],
-        vec!["mknod", "-m", "666", &tun, "c", "10", "200"],
-        vec!["mount", "--bind", &tun, "/dev/net/tun"],
-    ] {
-        let done = host.run(&words);
-        if done.code != 0 {
-            return Err(format!("{words:?}: {}", done.stderr));
-        }
-    }
-    Ok(outside)
-}
-
-fn at(address: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(address.parse().expect("an address"), port)
-}
-
-/// Serves `text` and the client's address to one connection after the other, in the network of a process.
-///
-/// The client speaks first: pasta of 2023 (Debian 12) does not tell the container that a connection from elsewhere than
-/// loopback is there until the client has sent something.
-fn serve_tcp(pid: u32, address: &str, port: u16, text: &'static str) {
-    let listener = in_network_of(pid, || TcpListener::bind(at(address, port)).expect("the port is free"));
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let Ok(mut stream) = stream else { return };
-            let peer = stream.peer_addr().map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip());
-            let _ = stream.read_exact(&mut [0; 5]);
-            let _ = write!(stream, "{text} {peer}");
-        }
-    });
-}
-
-fn serve_udp(pid: u32, address: &str, port: u16, text: &'static str) {
-    let socket = in_network_of(pid, || UdpSocket::bind(at(address, port)).expect("the port is free"));
-    thread::spawn(move || {
-        let mut buffer = [0; 100];
-        while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-            let _ = socket.send_to(format!("{text} {}", peer.ip()).as_bytes(), peer);
-        }
-    });
-}
-
-fn ask_tcp(pid: u32, to: SocketAddr) -> std::io::Result<String> {
-    in_network_of(pid, || {
-        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(b"hello")?;
-        let mut text = String::new();
-        stream.read_to_string(&mut text)?;
-        Ok(text)
-    })
-}
-
-fn ask_udp(pid: u32, to: SocketAddr) -> std::io::Result<String> {
-    in_network_of(pid, || {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        socket.send_to(b"ping", to)?;
-        let mut buffer = [0; 100];
-        let count = socket.recv(&mut buffer)?;
-        Ok(String::from_utf8_lossy(&buffer[..count]).into_owned())
-    })
-}
+use outside::{GATEWAY, HOST, ask_tcp, ask_udp, at, is_gone, outside, serve_tcp, serve_udp};
+use stanza_test::{Stanza, fixture, skip, wait_until};
 
 fn start(stanza: &Stanza, options: &[&str]) -> u32 {
     stanza.ok(&[&["run", "-d", "--name", "c1"], options, &["busybox", "sleep", "1000"]].concat());
@@ -103,14 +22,8 @@ fn helper(stanza: &Stanza) -> u32 {
     others.next().expect("a helper runs")
 }
 
-fn is_gone(pid: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // A zombie only waits for its parent to look.
-    !Path::new(&format!("/proc/{pid}")).exists() || stat.contains(") Z ")
-}
-
 /// Traffic out and in, over TCP and UDP, and what must not come through.
-fn both_ways(options: &[&str], client_inside: &str) {
+fn both_ways(options: &[&str], client_inside: &str, published: &str) {
     let stanza = fixture!(Rootless, PrivateNetwork);
     let outside = match outside(&stanza) {
         Ok(outside) => outside,
@@ -135,10 +48,7 @@ fn both_ways(options: &[&str], client_inside: &str) {
     assert!(ask_tcp(outside.pid(), at(HOST, 8081)).is_err(), "a port of loopback only is not outside");
     assert_eq!(ask_tcp(pid, at(GATEWAY, 7000)).expect("an answer"), format!("outside {HOST}"));
     assert_eq!(ask_udp(pid, at(GATEWAY, 7000)).expect("an answer"), format!("outside {HOST}"));
-    assert_eq!(
-        stanza.ok(&["ps", "--format", "{{.Ports}}"]),
-        "0.0.0.0:8053->53/udp, 0.0.0.0:8080->80/tcp, 127.0.0.1:8081->80/tcp"
-    );
+    assert_eq!(stanza.ok(&["ps", "--format", "{{.Ports}}"]), published);
     stanza.ok(&["rm", "-f", "c1"]);
     assert!(is_gone(program));
     assert!(ask_tcp(outside.pid(), at(HOST, 8080)).is_err());
@@ -147,12 +57,21 @@ fn both_ways(options: &[&str], client_inside: &str) {
 
 #[test]
 fn without_a_word_about_networks_traffic_goes_both_ways_through_pasta() {
-    both_ways(&[], "127.0.0.1");
+    both_ways(
+        &[],
+        "127.0.0.1",
+        "0.0.0.0:8053->53/udp, [::]:8053->53/udp, 0.0.0.0:8080->80/tcp, 127.0.0.1:8081->80/tcp, [::]:8080->80/tcp",
+    );
 }
 
 #[test]
 fn through_slirp4netns_traffic_goes_both_ways() {
-    both_ways(&["--network", "slirp4netns"], "10.0.2.2");
+    // It knows IPv4 only.
+    both_ways(
+        &["--network", "slirp4netns"],
+        "10.0.2.2",
+        "0.0.0.0:8053->53/udp, 0.0.0.0:8080->80/tcp, 127.0.0.1:8081->80/tcp",
+    );
 }
 
 /// What a container with this network gets from the host's loopback, at the address that would lead there.
@@ -224,7 +143,7 @@ fn a_resolver_on_the_hosts_loopback_is_replaced_by_the_helpers() {
     assert_eq!(mounted.code, 0, "{}", mounted.stderr);
     for (network, expected) in [("pasta", "169.254.1.1"), ("slirp4netns", "10.0.2.3")] {
         let text = stanza.ok(&["run", "--rm", "--network", network, "busybox", "cat", "/etc/resolv.conf"]);
-        assert_eq!(text, format!("search lan\nnameserver {expected}"));
+        assert_eq!(text, format!("nameserver {expected}\nsearch lan"));
     }
 }
 

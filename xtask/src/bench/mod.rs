@@ -18,6 +18,7 @@ mod commands;
 mod image;
 mod listing;
 mod measure;
+mod network;
 mod oci;
 mod peers;
 mod scale;
@@ -107,6 +108,11 @@ pub(crate) fn run(words: &[String]) -> Result<bool, String> {
         && first == "image"
     {
         return image::run(rest);
+    }
+    if let Some((first, rest)) = words.split_first()
+        && first == "network"
+    {
+        return network::run(rest);
     }
     let options = parse(words)?;
     if !is_root() {

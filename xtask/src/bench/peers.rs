@@ -4,6 +4,8 @@
 //! name space of the peers the v2 tree of a hybrid cgroup layout is unmounted, which crun and podman refuse otherwise, and
 //! `/run` is empty, so that no service of the machine is met there. Docker's daemon is started inside with directories and a
 //! socket of its own.
+//!
+//! A contender may live in a [`Room`] in place of that: there its processes and cgroups end with it as well.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -14,7 +16,41 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Workshop;
+use crate::room::Room;
 use crate::shell::{find, output};
+
+/// What holds a contender's name spaces.
+#[derive(Debug)]
+pub(super) enum Home {
+    /// Those of network and mounts, and the words that lead into them.
+    Spaces(Child, Vec<String>),
+    /// Those, process ids and cgroups.
+    Room(Room),
+}
+
+impl Home {
+    /// Network and mount name spaces, prepared by `script`.
+    fn spaces(script: &str) -> Result<Home, String> {
+        hold(script).map(|(holder, enter)| Home::Spaces(holder, enter))
+    }
+
+    /// The words that lead there.
+    pub(super) fn enter(&self) -> Vec<String> {
+        match self {
+            Home::Spaces(_, enter) => enter.clone(),
+            Home::Room(room) => room.enter(),
+        }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Home::Spaces(holder, _) = self {
+            let _ = holder.kill();
+            let _ = holder.wait();
+        }
+    }
+}
 
 /// What a contender is, as far as its commands differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +74,21 @@ pub(crate) struct Peer {
     pub(super) directory: std::path::PathBuf,
     /// What its `run` needs on this machine.
     pub(super) run_options: Vec<String>,
-    holder: Child,
+    home: Home,
     daemon: Option<Child>,
 }
 
 /// The image's name in every engine.
 pub(super) const IMAGE: &str = "localhost/bench:1";
 
-fn words(list: &[&str]) -> Vec<String> {
+pub(super) fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Podman's default limits are above what a machine without CAP_SYS_RESOURCE may set, and the machine's own as well: podman
+/// has lowered them when its runtime comes to raise them.
+pub(super) fn podman_limits() -> Vec<String> {
+    words(&["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"])
 }
 
 /// A process that holds new network and mount name spaces, prepared by `script`.
@@ -94,18 +136,36 @@ impl Peer {
 
     /// Stanza itself.
     pub(super) fn stanza(workshop: &Workshop, name: &str) -> Result<Peer, String> {
-        let (holder, enter) = hold("")?;
+        Peer::stanza_in(workshop, name, Home::spaces("")?)
+    }
+
+    /// The same in a home that is there already.
+    pub(super) fn stanza_in(workshop: &Workshop, name: &str, home: Home) -> Result<Peer, String> {
         let directory = workshop.make(name)?;
         let at = |name: &str| format!("--{name}={}", directory.join(name).display());
         let cli = vec![workshop.stanza.display().to_string(), at("root"), at("runroot")];
+        let mut peer = Peer::called(workshop, name, home, cli, Vec::new())?;
+        "stanza".clone_into(&mut peer.name);
+        Ok(peer)
+    }
+
+    /// An engine that is called by `cli`, with a directory `name` of its own.
+    pub(super) fn called(
+        workshop: &Workshop,
+        name: &str,
+        home: Home,
+        cli: Vec<String>,
+        run_options: Vec<String>,
+    ) -> Result<Peer, String> {
+        let (enter, directory) = (home.enter(), workshop.make(name)?);
         let peer = Peer {
-            name: "stanza".into(),
+            name: name.to_owned(),
             kind: Kind::Engine,
             enter,
             cli,
             directory,
-            run_options: Vec::new(),
-            holder,
+            run_options,
+            home,
             daemon: None,
         };
         peer.import(workshop)?;
@@ -120,30 +180,35 @@ impl Peer {
     }
 
     fn podman(workshop: &Workshop) -> Result<Peer, String> {
+        Peer::podman_in(workshop, "podman", Home::spaces(PEER_SCRIPT)?)
+    }
+
+    /// Podman, with a directory `name` of its own.
+    pub(super) fn podman_in(workshop: &Workshop, name: &str, home: Home) -> Result<Peer, String> {
         let program = find("podman").ok_or("not installed (package podman)")?;
-        let (holder, enter) = hold(PEER_SCRIPT)?;
-        let directory = workshop.make("podman")?;
-        // Its default limits are above what a machine without CAP_SYS_RESOURCE may set, and the machine's own as well:
-        // podman has lowered them when its runtime comes to raise them.
-        let run_options = words(&["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096"]);
+        let directory = workshop.make(name)?;
         let at = |name: &str| format!("--{name}={}", directory.join(name).display());
         let cli = vec![
             program,
             at("root"),
             at("runroot"),
             at("tmpdir"),
+            at("network-config-dir"),
             "--cgroup-manager=cgroupfs".into(),
             "--events-backend=file".into(),
         ];
         let version = output(&["podman", "--version"])?;
-        let name = format!("podman {}", version.rsplit(' ').next().unwrap_or_default().trim());
-        let peer =
-            Peer { name, kind: Kind::Engine, enter, cli, directory, run_options, holder, daemon: None };
-        peer.import(workshop)?;
+        let mut peer = Peer::called(workshop, name, home, cli, podman_limits())?;
+        peer.name = format!("podman {}", version.rsplit(' ').next().unwrap_or_default().trim());
         Ok(peer)
     }
 
     fn docker(workshop: &Workshop) -> Result<Peer, String> {
+        Peer::docker_in(workshop, "docker", Home::spaces(PEER_SCRIPT)?)
+    }
+
+    /// Docker, its daemon included, with a directory `name` of its own.
+    pub(super) fn docker_in(workshop: &Workshop, name: &str, home: Home) -> Result<Peer, String> {
         let daemon = find("dockerd").ok_or("not installed (package docker.io)")?;
         // Debian's client, not another one that comes first in the path.
         let client = if Path::new("/usr/bin/docker").is_file() {
@@ -151,8 +216,8 @@ impl Peer {
         } else {
             find("docker").ok_or("no client")?
         };
-        let (holder, enter) = hold(PEER_SCRIPT)?;
-        let directory = workshop.make("docker")?;
+        let enter = home.enter();
+        let directory = workshop.make(name)?;
         let at = |name: &str| directory.join(name).display().to_string();
         let socket = format!("unix://{}", at("docker.sock"));
         let log = fs::File::create(directory.join("log")).map_err(|error| error.to_string())?;
@@ -183,7 +248,7 @@ impl Peer {
             cli,
             directory,
             run_options: Vec::new(),
-            holder,
+            home,
             daemon: Some(child),
         };
         let end = Instant::now() + Duration::from_secs(60);
@@ -211,7 +276,8 @@ impl Peer {
 
     fn runtime(workshop: &Workshop, program: &str) -> Result<Peer, String> {
         let path = find(program).ok_or(format!("not installed (package {program})"))?;
-        let (holder, enter) = hold(PEER_SCRIPT)?;
+        let home = Home::spaces(PEER_SCRIPT)?;
+        let enter = home.enter();
         let directory = workshop.make(program)?;
         let cli = vec![path, "--root".into(), directory.join("state").display().to_string()];
         let version = output(&[program, "--version"])?;
@@ -224,7 +290,7 @@ impl Peer {
             cli,
             directory,
             run_options: Vec::new(),
-            holder,
+            home,
             daemon: None,
         };
         peer.bundle(workshop, "true", &["true"])?;
@@ -277,6 +343,14 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
+        if matches!(self.home, Home::Room(_)) {
+            // All that runs in a room ends with it.
+            if let Some(mut daemon) = self.daemon.take() {
+                let _ = daemon.kill();
+                let _ = daemon.wait();
+            }
+            return;
+        }
         if self.name == "stanza" {
             let ids = self.ask(&["ps", "-aq"]).unwrap_or_default();
             for some in ids.lines().collect::<Vec<_>>().chunks(100) {
@@ -293,7 +367,5 @@ impl Drop for Peer {
             let _ = daemon.kill();
             let _ = daemon.wait();
         }
-        let _ = self.holder.kill();
-        let _ = self.holder.wait();
     }
 }

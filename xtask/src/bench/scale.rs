@@ -13,21 +13,21 @@ use super::statistics::median;
 use super::{Options, Peer, Workshop};
 
 /// How many starts make the rate at container 10, from the first on.
-const FIRST: usize = 20;
+pub(super) const FIRST: usize = 20;
 /// How many make the rate at the end.
-const LAST: usize = 50;
+pub(super) const LAST: usize = 50;
 
 /// One start.
 #[derive(Clone, Copy, Debug)]
-struct Start {
+pub(super) struct Start {
     /// Seconds since the beginning at which it was done.
     end: f64,
     /// Seconds it took.
-    took: f64,
+    pub(super) took: f64,
 }
 
-/// Starts `count` containers in `lanes` lanes; the starts in the order of their ends.
-fn start(peer: &Peer, count: usize, lanes: usize) -> Result<Vec<Start>, String> {
+/// Starts `count` containers on a network in `lanes` lanes; the starts in the order of their ends.
+pub(super) fn start(peer: &Peer, network: &str, count: usize, lanes: usize) -> Result<Vec<Start>, String> {
     let begin = Instant::now();
     let next = AtomicUsize::new(0);
     let done = Mutex::new((Vec::new(), None));
@@ -36,7 +36,8 @@ fn start(peer: &Peer, count: usize, lanes: usize) -> Result<Vec<Start>, String> 
             scope.spawn(|| {
                 while next.fetch_add(1, Ordering::Relaxed) < count {
                     let before = begin.elapsed().as_secs_f64();
-                    let started = peer.ask(&["run", "-d", "--network", "none", IMAGE, "sleep", "1000"]);
+                    let words = peer.run(&["-d", "--network", network, IMAGE, "sleep", "1000"]);
+                    let started = peer.ask(&words.iter().map(String::as_str).collect::<Vec<_>>());
                     let Ok(mut done) = done.lock() else { return };
                     match started {
                         Ok(_) => {
@@ -105,7 +106,7 @@ pub(super) fn run(workshop: &Workshop, options: &Options) -> Result<Value, Strin
         "\n| {count} x run -d | starts/s at 10 | starts/s at {count} | ratio | all, s | monitor PSS median / most, KiB | rm -f all, s |\n|---|---|---|---|---|---|---|"
     );
     for (name, lanes) in [("one after the other", 1_u32), ("8 at once", 8)] {
-        let times = start(&peer, count, usize::try_from(lanes).unwrap_or(1))?;
+        let times = start(&peer, "none", count, usize::try_from(lanes).unwrap_or(1))?;
         let memory = monitors(&peer)?;
         let removed = remove_all(&peer)?;
         let (early, late) = (rate(&times[..FIRST], lanes), rate(&times[count - LAST..], lanes));

@@ -18,6 +18,15 @@ pub(super) fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The value that a share of all, from 0 to 1, does not exceed.
+pub(super) fn quantile(values: &[f64], share: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let count = u32::try_from(sorted.len()).unwrap_or(u32::MAX);
+    let before = (0..count).filter(|at| f64::from(*at) < share * f64::from(count) - 1.0).count();
+    sorted.get(before).copied().unwrap_or(f64::NAN)
+}
+
 /// The least of the values.
 pub(super) fn minimum(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
@@ -82,6 +91,9 @@ mod tests {
         assert!((median(&[3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
         assert!((median(&[4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < 1e-9);
         assert!(median(&[]).is_nan());
+        let hundred: Vec<f64> = (1..=100).map(f64::from).collect();
+        assert!((quantile(&hundred, 0.99) - 99.0).abs() < 1e-9);
+        assert!((quantile(&[5.0], 0.99) - 5.0).abs() < 1e-9);
         assert!((minimum(&[3.0, 1.0, 2.0]) - 1.0).abs() < 1e-9);
     }
 }

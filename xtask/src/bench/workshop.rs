@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::Timer;
-use crate::shell::output;
+use crate::shell::{Janitor, output};
 
 /// A private directory; removed when dropped.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(crate) struct Workshop {
     pub(super) archive: PathBuf,
     pub(super) floor: PathBuf,
     pub(super) timer: Timer,
+    /// Removes the directory when this task is ended before it does.
+    _janitor: Janitor,
 }
 
 fn compile(source: &str, target: &Path) -> Result<(), String> {
@@ -56,13 +58,24 @@ impl Workshop {
         let (floor, program) = (directory.join("floor"), directory.join("measure"));
         fs::create_dir_all(&rootfs)
             .map_err(|error| format!("cannot make `{}`: {error}", rootfs.display()))?;
-        let workshop = Workshop { directory, stanza, rootfs, archive, floor, timer: Timer { program } };
+        let janitor = Janitor::engage(
+            "for try in 1 2 3 4 5; do rm -rf \"$@\" && break; sleep 1; done",
+            std::slice::from_ref(&directory),
+        )?;
+        let timer = Timer { program };
+        let workshop = Workshop { directory, stanza, rootfs, archive, floor, timer, _janitor: janitor };
         make_rootfs(&workshop.rootfs)?;
-        let (from, to) = (workshop.rootfs.display().to_string(), workshop.archive.display().to_string());
-        output(&["tar", "--numeric-owner", "--owner=0", "--group=0", "-C", &from, "-cf", &to, "."])?;
+        workshop.pack()?;
         compile("benches/floor/floor.c", &workshop.floor)?;
         compile("benches/measure/measure.c", &workshop.timer.program)?;
         Ok(workshop)
+    }
+
+    /// Makes the archive of the unpacked image, again when it was changed.
+    pub(super) fn pack(&self) -> Result<(), String> {
+        let (from, to) = (self.rootfs.display().to_string(), self.archive.display().to_string());
+        output(&["tar", "--numeric-owner", "--owner=0", "--group=0", "-C", &from, "-cf", &to, "."])
+            .map(|_| ())
     }
 
     /// The machine in one line, for the table's caption.

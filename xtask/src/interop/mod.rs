@@ -13,15 +13,13 @@ use std::time::Instant;
 
 use crate::bench::{built, make_rootfs};
 use crate::packages::{self, is_root};
+use crate::room::{self, Room};
 use crate::shell::{cargo, output, step};
 
 mod containerd;
 mod docker;
 mod podman;
-mod room;
 mod rootless;
-
-use room::Room;
 
 /// How long one step may take, in seconds.
 const PATIENCE: u64 = 60;

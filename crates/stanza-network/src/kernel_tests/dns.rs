@@ -556,46 +556,6 @@ fn dig_is_answered_by_udp_and_tcp() {
     }
 }
 
-/// Prints the figures; the bound is only there to catch a disaster.
-#[test]
-fn a_thousand_names_cost_no_more_than_one() {
-    let before = private_memory();
-    let Some(scene) = Scene::new(&[]) else { return };
-    scene.announce("one", 1, &["n0"], &["10.77.0.2"]);
-    assert_eq!(told(&scene.ask("n0.", RecordType::A)), set(["10.77.0.2"]));
-    report(&format!("a resolver that has answered: {} KiB, its test included", private_memory() - before));
-    let measure = |scene: &Scene, names: usize| {
-        let mut times: Vec<Duration> = scene.container.run(|| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
-            socket.connect((ADDRESS, 53)).unwrap();
-            socket.set_read_timeout(Some(PATIENCE)).unwrap();
-            let ask = |round: usize| {
-                let query = query(&format!("n{}.", round % names), RecordType::A, None);
-                let start = Instant::now();
-                socket.send(&query).unwrap();
-                let count = socket.recv(&mut [0; 512]).unwrap();
-                assert!(count > query.len());
-                start.elapsed()
-            };
-            (0..4_000).map(ask).collect()
-        });
-        times.sort_unstable();
-        let (median, late) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-        report(&format!("{names} names: p50 {median:?}, p99 {late:?}"));
-        median
-    };
-    let one = measure(&scene, 1);
-    let names = scene.names("one");
-    for number in 0..1_000_usize {
-        let id = ContainerId::from_random([u8::try_from(number % 251).unwrap(); 32]);
-        let [high, low] = u16::try_from(number).unwrap().to_be_bytes();
-        let address = IpAddr::from([10, 78, high, low]);
-        names.announce(&id, &[format!("n{number}")], &[address]).unwrap();
-    }
-    let thousand = measure(&scene, 1_000);
-    assert!(thousand < one * 3 + Duration::from_micros(100), "{one:?}, {thousand:?}");
-}
-
 /// All that a hostile container may send at once; the monitor has other duties between turns.
 #[test]
 fn a_flood_is_dealt_with_in_short_turns_and_refused_where_it_would_pile_up() {

@@ -307,10 +307,15 @@ fn choose_ports(plan: &UserModePlan) -> Result<Vec<PortMap>, UserModeError> {
         if let Some(what) = refused {
             return Err(UserModeError::NotPublishable { what, program: plan.driver.name() });
         }
-        let reserved = ports::reserve(port)?;
+        let mut port = port.clone();
+        if plan.driver == UserModeDriver::Slirp4netns {
+            // It listens on IPv4 addresses only.
+            port.host_ip = port.host_ip.or(Some(Ipv4Addr::UNSPECIFIED.into()));
+        }
+        let reserved = ports::reserve(&port)?;
         // Held until all are chosen, lest one is chosen twice.
         held.push(reserved.sockets);
-        chosen.push(PortMap { host_port: Some(reserved.number), ..port.clone() });
+        chosen.push(PortMap { host_port: Some(reserved.number), ..port });
     }
     Ok(chosen)
 }

@@ -24,6 +24,7 @@ mod room;
 mod tool;
 mod works;
 
+pub(super) use report::verdict;
 use room::Room;
 use tool::{TOOLS, Tool};
 

@@ -34,7 +34,7 @@ fn cpus(samples: &[Sample]) -> Vec<f64> {
 }
 
 /// Whether all that was to be reached is; in words.
-pub(super) fn verdict(goals: &[(String, bool)]) -> (String, String) {
+pub(in crate::bench) fn verdict(goals: &[(String, bool)]) -> (String, String) {
     let words: Vec<&str> = goals.iter().map(|(words, _)| words.as_str()).collect();
     let reached = match goals {
         [] => "",

@@ -1,4 +1,4 @@
-//! A room of its own for one caller: name spaces, cgroups and directories that end with it.
+//! A room of its own for one caller or contender: name spaces, cgroups and directories that end with it.
 //!
 //! The room's first process holds its mount, network, pid and cgroup name spaces and reaps what is orphaned inside; when it is
 //! killed, everything that runs in the room dies with it, and no mount is left. Every v1 hierarchy gets one cgroup below the one
@@ -16,6 +16,20 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::shell::Janitor;
+
+/// What a janitor does about cgroups, whose processes may still be dying.
+const REMOVE_CGROUPS: &str = r#"
+for try in 1 2 3 4 5 6 7 8 9 10; do
+  left=
+  for cgroup; do
+    [ ! -d "$cgroup" ] || { left=1; find "$cgroup" -depth -type d -exec rmdir {} \;; }
+  done
+  [ -n "$left" ] || break
+  sleep 0.2
+done
+"#;
+
 /// One v1 hierarchy.
 #[derive(Debug)]
 struct Hierarchy {
@@ -29,20 +43,22 @@ struct Hierarchy {
 
 /// A running room.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(crate) struct Room {
     holder: Child,
     /// The first process inside, by its pid outside.
     first: u32,
     hierarchies: Vec<Hierarchy>,
+    /// Removes the cgroups when this task is ended before it does.
+    _janitor: Janitor,
 }
 
 /// How a script ended.
 #[derive(Debug)]
-pub(super) struct Ending {
+pub(crate) struct Ending {
     /// The exit code; 124 when the time was up.
-    pub(super) code: i32,
+    pub(crate) code: i32,
     /// Standard output and standard error, as they came.
-    pub(super) output: String,
+    pub(crate) output: String,
 }
 
 /// The v1 hierarchies of this machine: what `/proc/self/cgroup` says beside where `/proc/mounts` has them.
@@ -83,7 +99,7 @@ fn here(name: &str) -> Vec<Hierarchy> {
 }
 
 /// Whether this machine has what a room is made of.
-pub(super) fn is_possible() -> bool {
+pub(crate) fn is_possible() -> bool {
     !here("").is_empty()
 }
 
@@ -104,7 +120,7 @@ fn make_cgroup(hierarchy: &Hierarchy) -> Result<(), String> {
 
 impl Room {
     /// Makes a room called `name`, unique on the machine.
-    pub(super) fn open(name: &str) -> Result<Room, String> {
+    pub(crate) fn open(name: &str) -> Result<Room, String> {
         let hierarchies = here(name);
         let mut inside = "set -e; ip link set lo up; mount -t tmpfs tmpfs /run; \
                           mount -t tmpfs tmpfs /dev/shm; umount -R /sys/fs/cgroup; \
@@ -124,6 +140,8 @@ impl Room {
         // Whoever ends this task in whatever way ends the room.
         outside += "exec setpriv --pdeathsig KILL unshare --net --mount --pid --cgroup --ipc --propagation private --fork --kill-child \
                     --mount-proc sh -c \"$1\"";
+        let cgroups: Vec<_> = hierarchies.iter().map(|hierarchy| hierarchy.cgroup.clone()).collect();
+        let janitor = Janitor::engage(REMOVE_CGROUPS, &cgroups)?;
         let made: Result<Vec<()>, String> = hierarchies.iter().map(make_cgroup).collect();
         let spawned = made.and_then(|_| {
             Command::new("sh")
@@ -148,7 +166,7 @@ impl Room {
         let first = fs::read_to_string(children).unwrap_or_default();
         let first = first.split_whitespace().next().and_then(|pid| pid.parse().ok()).unwrap_or_default();
         // From here on, dropping it clears up.
-        let room = Room { holder, first, hierarchies };
+        let room = Room { holder, first, hierarchies, _janitor: janitor };
         if line.trim() == "ready" && first != 0 {
             Ok(room)
         } else {
@@ -156,21 +174,33 @@ impl Room {
         }
     }
 
-    /// Runs a shell script inside, its output kept in the file `log`, for at most `seconds`.
-    pub(super) fn run(&self, script: &str, log: &Path, seconds: u64) -> Result<Ending, String> {
+    /// The first process inside, by its pid outside.
+    pub(crate) fn first(&self) -> u32 {
+        self.first
+    }
+
+    /// The words that lead inside: what follows them runs there.
+    pub(crate) fn enter(&self) -> Vec<String> {
         let mut outside = "set -e; ".to_owned();
         for hierarchy in &self.hierarchies {
             let _ = write!(outside, "echo 0 >{}/tasks; ", hierarchy.cgroup.display());
         }
         let _ = write!(
             outside,
-            "exec nsenter --target {} --net --mount --pid --cgroup --ipc -- timeout --kill-after 2 {seconds} bash -c \"$1\"",
+            "exec nsenter --target {} --net --mount --pid --cgroup --ipc -- \"$@\"",
             self.first
         );
+        ["sh", "-c", &outside, "sh"].map(str::to_owned).to_vec()
+    }
+
+    /// Runs a shell script inside, its output kept in the file `log`, for at most `seconds`.
+    pub(crate) fn run(&self, script: &str, log: &Path, seconds: u64) -> Result<Ending, String> {
+        let enter = self.enter();
         let tell = |error: std::io::Error| format!("cannot write `{}`: {error}", log.display());
         let output = File::create(log).map_err(tell)?;
-        let status = Command::new("sh")
-            .args(["-c", &outside, "sh", script])
+        let status = Command::new(&enter[0])
+            .args(&enter[1..])
+            .args(["timeout", "--kill-after", "2", &seconds.to_string(), "bash", "-c", script])
             .current_dir("/")
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(tell)?)
@@ -182,7 +212,7 @@ impl Room {
     }
 
     /// The cgroups that were left behind and have `part` in their paths, as seen from outside.
-    pub(super) fn leftovers(&self, part: &str) -> Vec<String> {
+    pub(crate) fn leftovers(&self, part: &str) -> Vec<String> {
         let mut found = Vec::new();
         for hierarchy in &self.hierarchies {
             let mut below = Vec::new();
