@@ -381,7 +381,13 @@ pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment,
     let netfilter = member.run(|| attach_here(&shared::inner(plan), &[], netns))??;
     let mut attachment =
         Attachment { ports: taken, sockets, targets, netfilter, proxy: None, shared: Some(member) };
-    attachment.serve_ports()?;
+    if let Err(error) = attachment.serve_ports() {
+        // Why it failed is told; what going back says would hide it.
+        let _ = attachment.withdraw(plan);
+        let _ = attachment
+            .at_bridges(|_| open_route(&plan.endpoints).map(|mut route| part(&mut route, &plan.endpoints)));
+        return Err(error);
+    }
     Ok(attachment)
 }
 

@@ -40,9 +40,12 @@ fn processes(stanza: &Stanza, name: &str) -> Vec<u32> {
         .collect()
 }
 
+/// What pasta is called once it has chosen the executable for this processor: `passt.avx2`, or pasta.
+const PASTA: &str = "pas";
+
 /// The processes that keep the shared name space and lead out of it.
 fn keepers(stanza: &Stanza) -> Vec<u32> {
-    ["stanza-network", "pasta"].iter().flat_map(|name| processes(stanza, name)).collect()
+    ["stanza-network", PASTA].iter().flat_map(|name| processes(stanza, name)).collect()
 }
 
 fn shared_directory(stanza: &Stanza) -> PathBuf {
@@ -97,6 +100,7 @@ fn containers_of_a_user_reach_each_other_by_name_and_address_both_ways() {
     assert_eq!(keepers(&stanza).len(), 2, "somebody is left");
     stanza.ok(&["rm", "-f", "two"]);
     assert_nothing_is_left(&stanza);
+    stanza.ok(&["network", "rm", "lan"]);
     stanza.assert_clean(&before);
 }
 
@@ -147,6 +151,7 @@ fn published_ports_are_reached_from_the_host_from_outside_and_from_a_neighbour()
     stanza.ok(&["rm", "-f", "one", "two"]);
     assert!(host.enter(|| TcpListener::bind("0.0.0.0:8080")).is_ok(), "the port is free again");
     assert_nothing_is_left(&stanza);
+    stanza.ok(&["network", "rm", "lan"]);
     stanza.assert_clean(&before);
 }
 
@@ -165,7 +170,8 @@ fn networks_of_a_user_are_walled_off_and_changed_while_containers_run() {
     stanza.ok(&["exec", "two", "ping", "-c", "1", "-W", "3", "one"]);
     stanza.ok(&["network", "disconnect", "lan", "two"]);
     assert!(ask_tcp(two, at(&first, 80)).is_err(), "it has left");
-    stanza.ok(&["network", "rm", "-f", "other"]);
+    stanza.ok(&["rm", "-f", "two"]);
+    stanza.ok(&["network", "rm", "other"]);
     let host = stanza.network().expect("it was wished for").pid();
     assert!(ask_tcp(host, at("127.0.0.1", 8080)).is_ok(), "the port is served still");
     assert!(!stanza.ok(&["network", "ls", "--format", "{{.Name}}"]).contains("other"));
@@ -207,6 +213,7 @@ fn monitors_that_are_killed_leave_nothing_and_the_others_go_on() {
     assert_nothing_is_left(&stanza);
     wait_until("no proxy is left", || processes(&stanza, "stanza-proxy").is_empty());
     stanza.ok(&["rm", "-f", "one", "two"]);
+    stanza.ok(&["network", "rm", "lan"]);
     stanza.assert_clean(&before);
 }
 
@@ -215,14 +222,14 @@ fn a_holder_or_a_way_out_that_is_killed_is_replaced_for_the_next_container() {
     let (stanza, outside) = world!();
     serve_tcp(outside.pid(), GATEWAY, 7000, "outside");
     let one = start(&stanza, "one", &[]);
-    let [way] = processes(&stanza, "pasta")[..] else { panic!("one way out") };
+    let [way] = processes(&stanza, PASTA)[..] else { panic!("one way out") };
     stanza.kill_9(way);
     wait_until("it is gone", || is_gone(way));
     start(&stanza, "two", &[]);
     assert_eq!(ask_tcp(one, at(GATEWAY, 7000)).expect("a new way out"), format!("outside {HOST}"));
     let [holder] = processes(&stanza, "stanza-network")[..] else { panic!("one holder") };
     stanza.kill_9(holder);
-    wait_until("its way out is gone", || processes(&stanza, "pasta").is_empty());
+    wait_until("its way out is gone", || processes(&stanza, PASTA).is_empty());
     let three = start(&stanza, "three", &[]);
     assert_eq!(ask_tcp(three, at(GATEWAY, 7000)).expect("an answer"), format!("outside {HOST}"));
     stanza.ok(&["exec", "one", "ping", "-c", "1", "-W", "3", "two"]);

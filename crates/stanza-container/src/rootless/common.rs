@@ -16,11 +16,12 @@
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, getpid};
+use rustix::io::Errno;
+use rustix::process::{Pid, geteuid, getpid};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use stanza_sys::{CloneFlags, process_start_time};
 
@@ -39,6 +40,10 @@ impl Common {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+        // In a run root below /tmp it may be somebody else's trap.
+        if fs::symlink_metadata(&directory)?.uid() != geteuid().as_raw() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -46,17 +51,21 @@ impl Common {
             .mode(0o600)
             .open(directory.join("lock"))?;
         while let Err(errno) = flock(&lock, FlockOperation::LockExclusive) {
-            if errno != rustix::io::Errno::INTR {
+            if errno != Errno::INTR {
                 return Err(errno.into());
             }
         }
         Ok(Common { directory, _lock: lock })
     }
 
-    /// Enters the namespace that somebody is in, with mounts of its own; `false` when nobody is in any.
+    /// Enters the namespace that somebody is in, with mounts of its own; `false` when nobody is in any, or not below the
+    /// caller's own.
     pub(super) fn join(&self) -> io::Result<bool> {
         let Some(namespace) = self.find()? else { return Ok(false) };
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User))?;
+        match move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User)) {
+            Err(Errno::PERM | Errno::INVAL) => return Ok(false),
+            entered => entered?,
+        }
         stanza_sys::unshare(CloneFlags::MOUNT)?;
         Ok(true)
     }
@@ -104,10 +113,11 @@ fn parse(name: &str) -> Option<(Pid, u64)> {
 /// # Errors
 /// When the note cannot be written.
 pub fn stay(runroot: &Path) -> io::Result<()> {
-    match File::create(directory(runroot).join(name(getpid())?)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result.map(drop),
+    let directory = directory(runroot);
+    if !directory.exists() {
+        return Ok(());
     }
+    File::create(directory.join(name(getpid())?)).map(drop)
 }
 
 /// Takes the note back, at the process's end.

@@ -4,7 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use rustix::net::sockopt::set_socket_reuseaddr;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, pidfd_send_signal, waitid};
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
+use stanza_spec::Protocol;
 use stanza_sys::{CloneFlags, Cloned, clone_process, keep_only};
 
 use crate::inside;
@@ -21,9 +24,12 @@ impl PortProxy {
     /// Starts serving the sockets from the name space `netns`; the caller must be single-threaded.
     pub(crate) fn start(ports: Vec<(OwnedFd, Forward)>, netns: BorrowedFd<'_>) -> io::Result<PortProxy> {
         for (socket, forward) in &ports {
-            // From here on clients wait instead of being refused.
-            if forward.protocol == stanza_spec::Protocol::Tcp {
+            if forward.protocol == Protocol::Tcp {
+                // From here on clients wait instead of being refused.
                 proxy::listen(socket.as_fd())?;
+                // Nobody else can take the port of a socket that listens. But its connections inherit this, and those that are
+                // in TIME_WAIT when the container ends do not keep the next one off the port.
+                set_socket_reuseaddr(socket, true)?;
             }
         }
         let (ours, theirs) = UnixStream::pair()?;
@@ -59,6 +65,10 @@ fn serve(
     }
     let _ = rustix::thread::set_name(c"stanza-proxy");
     inside::enter(netns)?;
+    // It carries bytes of strangers: from here on with no right that they could take.
+    rustix::thread::set_no_new_privs(true)?;
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })?;
     let mut kept: Vec<BorrowedFd<'_>> = ports.iter().map(|(socket, _)| socket.as_fd()).collect();
     kept.push(owner.as_fd());
     keep_only(3, &kept)?;
