@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use outside::{GATEWAY, HOST, ask_tcp, ask_udp, at, is_gone, outside, serve_tcp, serve_udp};
-use stanza_test::{Network, Stanza, fixture, skip, wait_until};
+use stanza_test::{Network, Stanza, fixture, skip, tool, wait_until};
 
 /// A container that runs, in the network `lan`.
 fn start(stanza: &Stanza, name: &str, options: &[&str]) -> u32 {
@@ -46,6 +46,24 @@ const PASTA: &str = "pas";
 /// The processes that keep the shared name space and lead out of it.
 fn keepers(stanza: &Stanza) -> Vec<u32> {
     ["stanza-network", PASTA].iter().flat_map(|name| processes(stanza, name)).collect()
+}
+
+/// The process that serves a container's ports: it is in the shared name space.
+fn proxy(stanza: &Stanza, name: &str) -> u32 {
+    let monitor = stanza.monitor(name);
+    let path = format!("/proc/{monitor}/task/{monitor}/children");
+    let children = fs::read_to_string(path).expect("it lives");
+    let mut pids = children.split_whitespace().map(|pid| pid.parse::<u32>().expect("a number"));
+    let comm = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    pids.find(|pid| comm(*pid).trim_end() == "stanza-proxy").expect("it serves ports")
+}
+
+/// How many bridges the shared name space has.
+fn bridges(stanza: &Stanza, name: &str) -> usize {
+    let proxy = proxy(stanza, name).to_string();
+    let listed = tool(&["nsenter", "-t", &proxy, "-n", "ip", "-o", "link", "show", "type", "bridge"]);
+    assert_eq!(listed.code, 0, "{}", listed.stderr);
+    listed.stdout.lines().count()
 }
 
 fn shared_directory(stanza: &Stanza) -> PathBuf {
@@ -171,7 +189,9 @@ fn networks_of_a_user_are_walled_off_and_changed_while_containers_run() {
     stanza.ok(&["network", "disconnect", "lan", "two"]);
     assert!(ask_tcp(two, at(&first, 80)).is_err(), "it has left");
     stanza.ok(&["rm", "-f", "two"]);
+    assert_eq!(bridges(&stanza, "one"), 2);
     stanza.ok(&["network", "rm", "other"]);
+    assert_eq!(bridges(&stanza, "one"), 1, "its bridge is gone");
     let host = stanza.network().expect("it was wished for").pid();
     assert!(ask_tcp(host, at("127.0.0.1", 8080)).is_ok(), "the port is served still");
     assert!(!stanza.ok(&["network", "ls", "--format", "{{.Name}}"]).contains("other"));
@@ -186,6 +206,63 @@ fn a_container_that_was_started_without_network_can_be_connected() {
     serve_tcp(one, "0.0.0.0", 80, "one");
     let answer = ask_tcp(stanza.pid("alone"), at(&address(&stanza, "one"), 80)).expect("an answer");
     assert_eq!(answer, format!("one {}", address(&stanza, "alone")));
+}
+
+#[test]
+fn rules_that_somebody_flushed_are_made_again_by_a_reload() {
+    let (stanza, outside) = world!();
+    serve_tcp(outside.pid(), GATEWAY, 7000, "outside");
+    let one = start(&stanza, "one", &["-p", "8080:80"]);
+    let nft = |words: &[&str]| {
+        let proxy = proxy(&stanza, "one").to_string();
+        let output = tool(&[&["nsenter", "-t", &proxy, "-n", "nft"], words].concat());
+        assert_eq!(output.code, 0, "{}", output.stderr);
+        output.stdout
+    };
+    let tables = nft(&["list", "tables"]);
+    assert_eq!(tables, "table inet stanza\ntable bridge stanza\n");
+    nft(&["flush", "ruleset"]);
+    assert_eq!(nft(&["list", "tables"]), "");
+    stanza.ok(&["network", "reload", "one"]);
+    assert_eq!(nft(&["list", "tables"]), tables);
+    assert_eq!(ask_tcp(one, at(GATEWAY, 7000)).expect("an answer"), format!("outside {HOST}"));
+    serve_tcp(one, "0.0.0.0", 80, "inside");
+    let answer = ask_tcp(outside.pid(), at(HOST, 8080)).expect("an answer");
+    assert!(answer.starts_with("inside "), "{answer}");
+}
+
+#[test]
+fn networks_of_a_user_have_ipv6() {
+    let (stanza, _outside) = world!();
+    stanza.ok(&["network", "create", "--ipv6", "six"]);
+    for name in ["one", "two"] {
+        let ports: &[&str] = if name == "one" { &["-p", "8080:80"] } else { &[] };
+        let words = ["run", "-d", "--name", name, "--network", "six"];
+        stanza.ok(&[&words[..], ports, &["busybox", "sleep", "1000"]].concat());
+    }
+    let address = |name: &str| {
+        let found = stanza.inspect(name);
+        let text = found["NetworkSettings"]["Networks"]["six"]["GlobalIPv6Address"].as_str();
+        text.expect("an address").to_owned()
+    };
+    serve_tcp(stanza.pid("one"), "::", 80, "six");
+    let answer = ask_tcp(stanza.pid("two"), at(&address("one"), 80)).expect("an answer");
+    assert_eq!(answer, format!("six {}", address("two")));
+    let host = stanza.network().expect("it was wished for").pid();
+    let answer = ask_tcp(host, at("::1", 8080)).expect("an answer");
+    assert!(answer.starts_with("six "), "{answer}");
+}
+
+#[test]
+fn ports_that_were_used_are_free_for_the_container_that_is_started_again_at_once() {
+    let (stanza, outside) = world!();
+    let one = start(&stanza, "one", &["-p", "8080-8089:80-89"]);
+    serve_tcp(one, "0.0.0.0", 89, "first");
+    assert!(ask_tcp(outside.pid(), at(HOST, 8089)).is_ok());
+    stanza.ok(&["restart", "-t", "0", "one"]);
+    serve_tcp(stanza.pid("one"), "0.0.0.0", 89, "second");
+    let answer = ask_tcp(outside.pid(), at(HOST, 8089)).expect("an answer");
+    assert!(answer.starts_with("second "), "{answer}");
 }
 
 #[test]

@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FlockOperation;
@@ -47,7 +48,7 @@ pub(super) fn live(plan: &SharedPlan, listener: &UnixListener, mut first: UnixSt
                 let text = serde_json::to_vec(&Answer { message, hint }).unwrap_or_default();
                 let _ = first.write_all(&text);
             }
-            clear(plan);
+            clear(&plan.directory);
         }
     }
     stanza_sys::exit_process(0)
@@ -69,11 +70,11 @@ fn way_out(plan: &SharedPlan) -> UserModePlan {
     }
 }
 
-/// Removes the files of a name space that is going.
-fn clear(plan: &SharedPlan) {
+/// Removes the files of a name space that is going, or gone.
+pub(super) fn clear(directory: &Path) {
     for name in [SOCKET, "netns", "slirp4netns.sock"] {
         // The next holder replaces what is left.
-        let _ = fs::remove_file(plan.directory.join(name));
+        let _ = fs::remove_file(directory.join(name));
     }
 }
 
@@ -134,7 +135,7 @@ impl Holder<'_> {
             return false;
         }
         self.way = None;
-        clear(self.plan);
+        clear(&self.plan.directory);
         true
     }
 }

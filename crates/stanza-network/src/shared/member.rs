@@ -1,6 +1,6 @@
 //! A member's side: finding the holder or starting it, and working in the name space.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read as _};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -91,7 +91,10 @@ fn connect(directory: &Path) -> Result<Option<Membership>, SharedError> {
     let opened = File::open(directory).map_err(file_failed("open", directory))?;
     match UnixStream::connect(through(&opened)) {
         Ok(stream) => receive(stream),
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            // The holder was killed.
+            holder::clear(directory);
             Ok(None)
         }
         Err(error) => Err(SharedError::Silent(error)),
@@ -101,12 +104,7 @@ fn connect(directory: &Path) -> Result<Option<Membership>, SharedError> {
 fn start(plan: &SharedPlan) -> Result<Membership, SharedError> {
     let directory = File::open(&plan.directory).map_err(file_failed("open", &plan.directory))?;
     let path = plan.directory.join(SOCKET);
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            return Err(file_failed("remove", &path)(error));
-        }
-        _ => {}
-    }
+    holder::clear(&plan.directory);
     let netns = make()?;
     let listener = UnixListener::bind(through(&directory)).map_err(file_failed("listen at", &path))?;
     let (ours, theirs) = UnixStream::pair().map_err(SharedError::Make)?;

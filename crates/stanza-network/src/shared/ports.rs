@@ -25,11 +25,12 @@ impl PortProxy {
     pub(crate) fn start(ports: Vec<(OwnedFd, Forward)>, netns: BorrowedFd<'_>) -> io::Result<PortProxy> {
         for (socket, forward) in &ports {
             if forward.protocol == Protocol::Tcp {
+                // Its connections inherit this, and those that are in TIME_WAIT when the container ends do not keep the next
+                // one off the port: nor does it mind those of the last one. Nobody else can take the port of a socket that
+                // listens.
+                set_socket_reuseaddr(socket, true)?;
                 // From here on clients wait instead of being refused.
                 proxy::listen(socket.as_fd())?;
-                // Nobody else can take the port of a socket that listens. But its connections inherit this, and those that are
-                // in TIME_WAIT when the container ends do not keep the next one off the port.
-                set_socket_reuseaddr(socket, true)?;
             }
         }
         let (ours, theirs) = UnixStream::pair()?;
