@@ -7,6 +7,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use outside::{GATEWAY, HOST, ask_tcp, ask_udp, at, is_gone, outside, serve_tcp, serve_udp};
 use stanza_test::{Network, Stanza, fixture, skip, tool, wait_until};
@@ -290,6 +291,49 @@ fn monitors_that_are_killed_leave_nothing_and_the_others_go_on() {
     assert_nothing_is_left(&stanza);
     wait_until("no proxy is left", || processes(&stanza, "stanza-proxy").is_empty());
     stanza.ok(&["rm", "-f", "one", "two"]);
+    stanza.ok(&["network", "rm", "lan"]);
+    stanza.assert_clean(&before);
+}
+
+#[test]
+fn a_door_that_is_killed_at_any_moment_of_a_start_leaves_nothing() {
+    let (stanza, _outside) = world!();
+    let before = stanza.leftovers();
+    for moment in 0..16 {
+        let name = format!("c{moment}");
+        let words =
+            ["run", "-d", "--name", &name, "--network", "lan", "-p", "8080:80", "busybox", "sleep", "1000"];
+        let mut door = stanza.command(&words).stdout(Stdio::null()).spawn().expect("it starts");
+        // From before it is in the user's namespace until after the container runs.
+        std::thread::sleep(Duration::from_millis(moment * 8));
+        door.kill().expect("it is a child");
+        door.wait().expect("it ends");
+        // A monitor that was sent its plan goes on without the door.
+        wait_until("nobody is at work on it", || {
+            stanza.output(&["rm", "-f", &name]).code == 0 || {
+                let listed = stanza.ok(&["ps", "-a", "--format", "{{.Names}}"]);
+                !listed.lines().any(|line| line == name)
+            }
+        });
+    }
+    assert_nothing_is_left(&stanza);
+    start(&stanza, "last", &["-p", "8080:80"]);
+    stanza.ok(&["rm", "-f", "last"]);
+    assert_nothing_is_left(&stanza);
+    stanza.ok(&["network", "rm", "lan"]);
+    stanza.ok(&["system", "check", "--repair"]);
+    stanza.assert_clean(&before);
+}
+
+#[test]
+fn a_container_that_is_removed_at_its_end_lets_go_of_the_name_space() {
+    let (stanza, _outside) = world!();
+    let before = stanza.leftovers();
+    let text = stanza.ok(&["run", "--rm", "--network", "lan", "busybox", "cat", "/etc/resolv.conf"]);
+    assert!(text.contains("nameserver 127.0.0.11"), "{text}");
+    stanza.ok(&["run", "-d", "--rm", "--network", "lan", "busybox", "true"]);
+    assert_nothing_is_left(&stanza);
+    wait_until("it is removed", || stanza.ok(&["ps", "-aq"]).is_empty());
     stanza.ok(&["network", "rm", "lan"]);
     stanza.assert_clean(&before);
 }
