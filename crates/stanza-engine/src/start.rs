@@ -302,6 +302,7 @@ impl Engine {
             path: run_dirs,
             source,
         })?;
+        self.check_shared_way_out(record)?;
         let network = match self.user_mode_plan(record)? {
             Some(plan) => NetworkPlan::UserMode(plan),
             None => self.network_plan(record)?,

@@ -47,6 +47,7 @@ mod plan;
 mod ports;
 pub mod proxy;
 mod rules;
+mod shared;
 mod subnet;
 mod user_mode;
 
@@ -67,6 +68,7 @@ pub use plan::{
     Bridge, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, IpvlanMode, MacvlanMode, Network, NetworkPlan,
     NetworkSubnet, PortMap, Publish, device_of, endpoint_of, mac_of,
 };
+pub use shared::{SharedError, SharedPlan, within_shared};
 pub use subnet::{Subnet, SubnetError};
 pub use user_mode::{
     OptionError, UserMode, UserModeDriver, UserModeError, UserModePlan, choose_user_mode, parse_options,

@@ -52,6 +52,13 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Where a proxy that leads everything has to lead what comes to the socket: to an address of its family, or else the other's.
+    pub(crate) fn target(&self, targets: Targets) -> Option<SocketAddr> {
+        let address = self.address?.ip();
+        let target = targets.like(address).or(targets.unlike(address))?;
+        Some(SocketAddr::new(target, self.container_port))
+    }
+
     /// Where a proxy has to lead what comes to the socket; `None` when the kernel leads all of it.
     pub(crate) fn proxied(&self, targets: Targets) -> Option<SocketAddr> {
         let address = self.address?.ip();

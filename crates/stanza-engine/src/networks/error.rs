@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use stanza_network::{ChooseError, DetachError, Subnet};
+use stanza_network::{ChooseError, DetachError, SharedError, Subnet};
 use stanza_spec::{Classify, ErrorKind};
 
 use crate::database::{DatabaseError, Refusal, StoreRefusal};
@@ -68,6 +68,9 @@ pub enum NetworkError {
     /// The network's device.
     #[error(transparent)]
     Device(#[from] DetachError),
+    /// The network name space of the user's bridges.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// The container's state cannot be read.
     #[error(transparent)]
     Status(#[from] stanza_sandbox::StatusError),
@@ -229,6 +232,7 @@ impl Classify for NetworkError {
             NetworkError::Find(error) => error.kind(),
             NetworkError::Change { source, .. } => source.kind(),
             NetworkError::Device(error) => error.kind(),
+            NetworkError::Shared(error) => error.kind(),
             NetworkError::Status(error) => error.kind(),
             NetworkError::Settings(error) => error.kind(),
             NetworkError::Database(error) => error.kind(),
@@ -251,6 +255,7 @@ impl Classify for NetworkError {
             NetworkError::Find(error) => error.hint(),
             NetworkError::Change { source, .. } => source.hint(),
             NetworkError::Device(error) => error.hint(),
+            NetworkError::Shared(error) => error.hint(),
             NetworkError::Status(error) => error.hint(),
             NetworkError::Settings(error) => error.hint(),
             NetworkError::Database(error) => error.hint(),

@@ -135,7 +135,9 @@ impl Engine {
                 } else {
                     let resolver = self.resolver_plan(&record.config, &places)?;
                     let container = record.id.clone();
-                    NetworkPlan::Endpoints(EndpointsPlan { container, endpoints, ports, publish, resolver })
+                    let shared = self.shared_plan();
+                    let plan = EndpointsPlan { container, endpoints, ports, publish, resolver, shared };
+                    NetworkPlan::Endpoints(plan)
                 })
             }
             // A helper's plan is the start's: nothing of it is left to be undone.

@@ -26,6 +26,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
@@ -64,6 +65,10 @@ pub fn monitor_main() -> i32 {
     let Ok((state, effects)) = next(state, event) else { return 1 };
     let Some((door, plan, start_lock)) = received else { return 0 };
     release_stdin();
+    // The door is gone before the container is: from here on this process holds the user's namespace.
+    let runroot = plan.run_dir.ancestors().nth(2).map(Path::to_owned).unwrap_or_default();
+    // Without the note others make a namespace of their own, and find this container's networks closed.
+    let _ = stanza_container::rootless::stay(&runroot);
     let mut monitor = Monitor {
         plan,
         state,
@@ -87,7 +92,7 @@ pub fn monitor_main() -> i32 {
     };
     monitor.perform(effects);
     monitor.live();
-    monitor.end()
+    monitor.end(&runroot)
 }
 
 /// The door's socket lives on under another number: the standard descriptors are nobody's.
@@ -198,13 +203,14 @@ impl Monitor {
     }
 
     /// Delivers what clients have not read yet, then becomes the engine's clean-up where that was asked for.
-    fn end(mut self) -> i32 {
+    fn end(mut self, runroot: &Path) -> i32 {
         let told = self.clients.flush_all();
         // The kernel removes the link with the network namespace, unless somebody outside holds that. This takes some time,
         // but nobody waits for it any more.
         if let NetworkPlan::Endpoints(plan) = &self.plan.network {
             let _ = stanza_network::detach(plan, self.attachment.take());
         }
+        stanza_container::rootless::leave(runroot);
         let Some(argv) = self.plan.on_exit.take().filter(|argv| !argv.is_empty()) else { return 0 };
         // A starting door that is still there cleans up itself.
         if self.running.is_none() || (self.plan.attached && told) {
