@@ -303,6 +303,10 @@ impl Attachment {
     /// When a socket cannot listen or be copied: `EMFILE`.
     pub fn proxied(&mut self) -> io::Result<Vec<Proxied>> {
         let mut found = Vec::new();
+        if self.shared.is_some() {
+            // A proxy of their own serves all of them.
+            return Ok(found);
+        }
         for held in &mut self.sockets {
             let proxied = held.address.zip(held.proxied(self.targets));
             held.set_listening(proxied.is_some())?;
