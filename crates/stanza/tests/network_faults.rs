@@ -185,13 +185,58 @@ fn a_kill_at_any_moment_of_a_networks_verb_leaves_nothing() {
         assert_eq!(again.code, 0, "{told}: {}", again.stderr);
     }
     assert_eq!(stanza.ok(&["network", "prune", "-f"]), "Deleted Networks:\nlan\nwan\n");
-    assert_eq!(on(host, &["ip", "-o", "link"]).lines().count(), 1, "only loopback");
+    assert_no_networks(&stanza, host);
+}
+
+/// No bridge, no device, no element of a set, no directory of names.
+fn assert_no_networks(stanza: &Stanza, host: &Network) {
+    wait_until("only loopback is left", || on(host, &["ip", "-o", "link"]).lines().count() == 1);
     if stanza_test::have("nft") {
         let rules = on(host, &["nft", "list", "ruleset"]);
         assert!(!rules.contains("elements"), "{rules}");
     }
     let names = stanza.runroot().join("networks");
     assert_eq!(std::fs::read_dir(&names).into_iter().flatten().count(), 0, "{names:?}");
+}
+
+#[test]
+fn a_network_whose_making_or_removal_was_killed_is_there_or_gone_and_its_subnet_is_had_again() {
+    let stanza = fixture!(PrivateNetwork);
+    let host = stanza.network().unwrap();
+    let create = ["network", "create", "--subnet=10.236.0.0/24", "lan"];
+    let remove = ["network", "rm", "lan"];
+    let use_it = || stanza.ok(&["run", "--rm", "--network", "lan", "busybox", "true"]);
+    let mut lengths = Vec::new();
+    for verb in [&create[..], &remove] {
+        let begin = Instant::now();
+        stanza.ok(verb);
+        lengths.push(u64::try_from(begin.elapsed().as_micros()).expect("a short time"));
+    }
+    let mut random = Random::new();
+    let seed = random.0;
+    for kill in 0..number("STANZA_KILLS", 10) {
+        let is_removal = kill % 2 == 1;
+        let verb = if is_removal { &remove[..] } else { &create };
+        if is_removal {
+            stanza.ok(&create);
+            use_it();
+        }
+        let moment = random.below(lengths[usize::from(is_removal)] * 11 / 10);
+        let told = format!("seed {seed}, kill {kill} of {verb:?} after {moment} µs");
+        let door = stanza.spawn(verb);
+        thread::sleep(Duration::from_micros(moment));
+        stanza.kill_9(door.pid());
+        drop(door);
+        stanza.ok(&["system", "check", "--repair"]);
+        if stanza.output(&["network", "exists", "lan"]).code != 0 {
+            assert_no_networks(&stanza, host);
+            let again = stanza.output(&create);
+            assert_eq!(again.code, 0, "{told}: {}", again.stderr);
+        }
+        use_it();
+        stanza.ok(&remove);
+        assert_no_networks(&stanza, host);
+    }
 }
 
 /// Whether what `from` sends with another address than its own arrives at `to`, who always hears what is honest.
@@ -466,7 +511,6 @@ fn many_containers_live_on_one_network_and_the_last_start_is_as_quick_as_the_ten
         part[part.len() / 2]
     };
     let (early, late) = (median(&times[..many.min(20)]), median(&times[many.saturating_sub(20)..]));
-    eprintln!("{many} containers: a start took {early:?}, and {late:?} at the end");
     let last = format!("c{}", many - 1);
     let server = serve_tcp(&stanza, &last, 7000);
     let to = (stanza.address(&last, "lan"), 7000).into();
