@@ -16,7 +16,7 @@
 use stanza_network::NetworkPlan;
 use stanza_sandbox::{ExitRecord, Status, StatusError};
 use stanza_snapshot::remove_tree;
-use stanza_spec::Instant;
+use stanza_spec::{Instant, NetworkMode};
 
 use crate::Engine;
 use crate::container::State;
@@ -104,7 +104,12 @@ impl Engine {
 
     /// Clears what a dead monitor left of a container: processes, cgroup, network, files of the run directory.
     pub(crate) fn clear_lost(&mut self, record: &Record, _lock: &Lock) -> Option<ExitRecord> {
-        let network = self.network_plan(record).unwrap_or(NetworkPlan::None);
+        let network = match self.network_mode(&record.config) {
+            NetworkMode::Cni(_) => self
+                .recorded_cni(&record.id)
+                .map_or(NetworkPlan::None, |plan| NetworkPlan::Cni(Box::new(plan))),
+            _ => self.network_plan(record).unwrap_or(NetworkPlan::None),
+        };
         let spec = stanza_spec::oci::runtime::Spec::default();
         let cgroup = self.cgroup_plan(record, &spec, &mut Vec::new()).ok().flatten();
         let id = record.id.as_str();
@@ -128,6 +133,8 @@ impl Engine {
             .filter(|volume| volumes && volume.anonymous)
             .map(|volume| volume.name.clone())
             .collect();
+        // What plugins refuse to delete stays on record, and `system check` tries again.
+        self.clear_cni(&record.id);
         let id = record.id.as_str();
         self.erase_files(id);
         for name in &anonymous {

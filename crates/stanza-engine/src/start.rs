@@ -239,6 +239,8 @@ impl Engine {
         if record.config.auto_remove {
             let _ = self.erase(record, true);
         } else {
+            // The monitor did it, unless it was killed.
+            self.clear_cni(&record.id);
             let phase = if phase == Phase::Started { Phase::Created } else { phase };
             if let Ok(database) = self.database() {
                 let _ = database.set_unstarted(record.id.as_str(), phase, exit.as_deref());
