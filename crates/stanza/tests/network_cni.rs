@@ -28,7 +28,7 @@ impl Room {
         }
         let room = Room { stanza };
         for name in ["chains", "plugins"] {
-            fs::create_dir(room.path(name)).unwrap();
+            fs::create_dir(room.path(name)).expect("the directory is made");
         }
         let (chains, plugins) = (room.path("chains"), room.path("plugins"));
         let text =
@@ -44,7 +44,8 @@ impl Room {
     /// A chain in a file of its own.
     fn chain(&self, name: &str, plugins: &[Value]) {
         let text = json!({"cniVersion": "1.0.0", "name": name, "plugins": plugins});
-        fs::write(self.path(&format!("chains/{name}.conflist")), text.to_string()).unwrap();
+        fs::write(self.path(&format!("chains/{name}.conflist")), text.to_string())
+            .expect("the file is written");
     }
 
     /// A bridge with addresses of a range, whose leases are in the fixture's directory.
@@ -58,10 +59,10 @@ impl Room {
     /// A plugin that runs `body`, and then is the real plugin `tuning`, which changes nothing.
     fn script(&self, name: &str, body: &str) {
         let (new, path) = (self.path("new"), self.path("plugins").join(name));
-        fs::write(&new, format!("#!/bin/sh\n{body}\nexec {REAL}/tuning\n")).unwrap();
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&new, format!("#!/bin/sh\n{body}\nexec {REAL}/tuning\n")).expect("the file is written");
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("the mode is set");
         // A file that is open for writing cannot be executed.
-        fs::rename(new, path).unwrap();
+        fs::rename(new, path).expect("the file is named");
     }
 
     fn spawn(&self, args: &[&str]) -> Running {
@@ -98,10 +99,10 @@ impl Room {
 
     /// Addresses given out, attachments on record, devices of containers on the host, and rules of iptables that publish ports.
     fn held(&self) -> [usize; 4] {
-        let host = self.stanza.network().unwrap();
+        let host = self.stanza.network().expect("it was wished for");
         let leases = self.names_in("leases/lan");
         let records = self.names_in("root/cni/lan");
-        let links = fs::read_to_string(format!("/proc/{}/net/dev", host.pid())).unwrap();
+        let links = fs::read_to_string(format!("/proc/{}/net/dev", host.pid())).expect("it is readable");
         let rules = host.run(&["iptables-save"]).stdout;
         [
             leases.iter().filter(|name| name.starts_with("10.88.")).count(),
@@ -115,6 +116,15 @@ impl Room {
     fn assert_nothing_held(&self) {
         wait_until("nothing is left", || self.held() == [0; 4]);
     }
+}
+
+/// `kill -9`, and the wait until the process is dead: before that nothing is left by it.
+fn kill(stanza: &Stanza, pid: u32) {
+    stanza.kill_9(pid);
+    wait_until("it is dead", || {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_none_or(|rest| rest.is_empty() || rest.starts_with(" Z"))
+    });
 }
 
 macro_rules! room {
@@ -138,8 +148,10 @@ fn a_chain_carries_traffic_both_ways_and_leaves_nothing_after_stop_restart_and_r
     host.connect("wire", "192.0.2.1/24", &outside, "192.0.2.2/24");
     room.chain("lan", &[room.bridge(), portmap()]);
     // The first to be in it makes what stays: the bridge, chains of iptables, a directory.
-    room.start("first", &[]);
-    room.ok(&["rm", "-f", "first"]);
+    let first =
+        room.ok(&["run", "--rm", "--network", "cni:lan", "busybox", "ip", "-o", "addr", "show", "eth0"]);
+    assert!(first.contains("inet 10.88.0.2/24"), "{first}");
+    room.assert_nothing_held();
     let before = room.stanza.leftovers();
     room.start("c1", &["-p", "8080:80", "--hostname", "box", "--add-host", "gate:host-gateway"]);
     let listener = outside.enter(|| TcpListener::bind("192.0.2.2:7000").unwrap());
@@ -199,7 +211,7 @@ fn what_a_killed_monitor_left_is_deleted_also_when_the_configuration_is_gone() {
     room.chain("lan", &[room.bridge(), portmap()]);
     for look in [["ps", "-a"].as_slice(), &["rm", "-f", "c1"], &["start", "c1"]] {
         room.start("c1", &["-p", "8080:80"]);
-        room.stanza.kill_9(room.stanza.monitor("c1"));
+        kill(&room.stanza, room.stanza.monitor("c1"));
         fs::remove_file(room.path("chains/lan.conflist")).unwrap();
         let code = room.output(look).code;
         assert_eq!(code == 0, look[0] != "start", "{look:?}");
@@ -214,8 +226,8 @@ fn monitor_in_add(room: &Room) -> u32 {
     let text = wait_for("the plugin runs", || {
         fs::read_to_string(room.path("monitor")).ok().filter(|text| text.ends_with('\n'))
     });
-    fs::remove_file(room.path("monitor")).unwrap();
-    text.trim().parse().unwrap()
+    fs::remove_file(room.path("monitor")).expect("it is there");
+    text.trim().parse().expect("a process id")
 }
 
 #[test]
@@ -244,8 +256,8 @@ fn nothing_is_left_of_a_monitor_that_is_killed_while_plugins_add() {
         room.output(&["create", "--name", "c1", "--network", "cni:lan", "busybox", "sleep", "1000"]);
         let door = room.spawn(&["start", "c1"]);
         let monitor = monitor_in_add(&room);
-        room.stanza.kill_9(door.pid());
-        room.stanza.kill_9(monitor);
+        kill(&room.stanza, door.pid());
+        kill(&room.stanza, monitor);
         assert_eq!(room.held()[..2], [1, 1]);
         room.ok(last);
         room.assert_nothing_held();
@@ -291,10 +303,51 @@ fn prune_and_repair_leave_running_containers_alone() {
         assert_eq!(room.held()[..3], [1, 1, 1], "{verb:?}");
     }
     // A record that nobody owns goes with `prune` as well.
-    room.stanza.kill_9(room.stanza.monitor("c1"));
+    kill(&room.stanza, room.stanza.monitor("c1"));
     room.ok(&["network", "prune", "-f"]);
     room.assert_nothing_held();
     room.ok(&["rm", "-f", "c1"]);
+}
+
+#[test]
+fn plugins_are_told_who_lives_in_networks_that_were_used_and_asked_whether_they_are_ready() {
+    let room = room!();
+    let (log, tired) = (room.path("log"), room.path("tired"));
+    let body = format!(
+        "case $CNI_COMMAND in\n\
+         ADD) cat > {0}.add; echo '{{\"cniVersion\": \"1.1.0\", \"ips\": []}}';;\n\
+         STATUS) [ ! -e {1} ] || {{ echo '{{\"code\": 50, \"msg\": \"too tired\"}}'; exit 1; }};;\n\
+         GC) cat >> {0}; echo >> {0};;\nesac\nexit 0",
+        log.display(),
+        tired.display()
+    );
+    room.script("odd", &body);
+    for name in ["lan", "unused"] {
+        let text = json!({"cniVersion": "1.1.0", "name": name, "plugins": [{"type": "odd"}]});
+        fs::write(room.path(&format!("chains/{name}.conflist")), text.to_string()).unwrap();
+    }
+    room.start("c1", &[]);
+    let id = room.ok(&["inspect", "-f", "{{.Id}}", "c1"]);
+    let told = || -> Vec<Value> {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        let _ = fs::remove_file(&log);
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    room.output(&["system", "check"]);
+    assert!(told().is_empty());
+    for verb in [["system", "check", "--repair"].as_slice(), &["network", "prune", "-f"]] {
+        room.output(verb);
+        let told = told();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(told[0]["name"], "lan");
+        assert_eq!(told[0]["cni.dev/valid-attachments"], json!([{"containerID": id, "ifname": "eth0"}]));
+    }
+    assert!(!room.output(&["system", "check"]).stdout.contains("too tired"));
+    fs::write(&tired, "").unwrap();
+    assert!(room.output(&["system", "check"]).stdout.contains("too tired"));
+    room.ok(&["rm", "-f", "c1"]);
+    room.ok(&["network", "prune", "-f"]);
+    assert_eq!(told()[0]["cni.dev/valid-attachments"], json!([]));
 }
 
 #[test]
@@ -316,6 +369,20 @@ fn addresses_and_name_servers_are_those_asked_for_else_those_of_the_plugins() {
     room.ok(&["rm", "-f", "c1"]);
     room.start("c1", &["--dns", "192.0.2.53", "--dns-search", "b.example"]);
     let text = room.ok(&file);
+    let ids = [
+        "run",
+        "--rm",
+        "--userns",
+        "private",
+        "--network",
+        "cni:lan",
+        "busybox",
+        "tail",
+        "-n1",
+        "/etc/hosts",
+    ];
+    let hosts = room.ok(&ids);
+    assert!(hosts.starts_with("10.88.0."), "{hosts}");
     assert!(text.starts_with("nameserver 192.0.2.53\n") && text.contains("search b.example"), "{text}");
     assert!(!text.contains("10.88.0.53"), "{text}");
     room.ok(&["rm", "-f", "c1"]);

@@ -153,7 +153,7 @@ impl Engine {
     pub(crate) fn clear_cni(&self, container: &ContainerId) -> Vec<CniError> {
         let recorded = cni::recorded(&self.cni_results(), container);
         // A monitor that lives deletes what it added.
-        if recorded.is_empty() || self.is_monitored(container) {
+        if recorded.is_empty() || !self.outlives_monitor(container) {
             return Vec::new();
         }
         recorded.iter().flat_map(|(plan, _)| cni::del(plan)).collect()
