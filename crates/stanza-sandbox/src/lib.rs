@@ -46,5 +46,5 @@ pub use plan::{ExitRecord, LogPlan, NetworkChange, Running, SandboxPlan};
 pub use proxy::proxy_main;
 pub use spawn::{Spawned, Started, spawn_monitor};
 pub use stanza_container::View;
-pub use status::{Status, signal, status, wait};
+pub use status::{Status, is_monitored, signal, status, wait};
 pub use visit::{VisitError, VisitPlace, Visitor, visit};

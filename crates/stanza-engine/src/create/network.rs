@@ -51,7 +51,13 @@ impl Engine {
                 }
                 return self.check_user_mode(&mode);
             }
-            NetworkMode::Cni(_) => return Err(unsupported("`--network cni:NAME`", "")),
+            NetworkMode::Cni(chain) if self.options.rootless => {
+                return Err(unsupported(
+                    &format!("`--network {}` without root", networks::cni_name(chain)),
+                    "use `--network pasta`, `slirp4netns`, `host` or `none`",
+                ));
+            }
+            NetworkMode::Cni(chain) => return Ok(self.check_cni(chain, config)?),
             NetworkMode::None | NetworkMode::Host => {}
         }
         let word = if mode == NetworkMode::Host { "host" } else { "none" };

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use stanza_network::cni::{CniConfigError, CniError};
 use stanza_network::{ChooseError, DetachError, SharedError, Subnet};
 use stanza_spec::{Classify, ErrorKind};
 
@@ -77,6 +78,12 @@ pub enum NetworkError {
     /// The configuration file.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The configuration of a chain of CNI plugins.
+    #[error(transparent)]
+    CniConfig(#[from] CniConfigError),
+    /// A chain of CNI plugins.
+    #[error(transparent)]
+    Cni(Box<CniError>),
     /// The database.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -235,6 +242,8 @@ impl Classify for NetworkError {
             NetworkError::Shared(error) => error.kind(),
             NetworkError::Status(error) => error.kind(),
             NetworkError::Settings(error) => error.kind(),
+            NetworkError::CniConfig(error) => error.kind(),
+            NetworkError::Cni(error) => error.kind(),
             NetworkError::Database(error) => error.kind(),
         }
     }
@@ -258,6 +267,8 @@ impl Classify for NetworkError {
             NetworkError::Shared(error) => error.hint(),
             NetworkError::Status(error) => error.hint(),
             NetworkError::Settings(error) => error.hint(),
+            NetworkError::CniConfig(error) => error.hint(),
+            NetworkError::Cni(error) => error.hint(),
             NetworkError::Database(error) => error.hint(),
         }
     }
@@ -340,6 +351,12 @@ impl Classify for NetworkRequestError {
             NetworkRequestError::Option { .. } => Some("docs/networks.md tells every option".to_owned()),
             _ => None,
         }
+    }
+}
+
+impl From<CniError> for NetworkError {
+    fn from(error: CniError) -> NetworkError {
+        NetworkError::Cni(Box::new(error))
     }
 }
 

@@ -142,9 +142,7 @@ impl Engine {
             }
             // A helper's plan is the start's: nothing of it is left to be undone.
             NetworkMode::Pasta(_) | NetworkMode::Slirp4netns(_) => Ok(NetworkPlan::None),
-            NetworkMode::Cni(_) => {
-                Err(NetworkError::Refused("this kind of network is not built yet".to_owned()))
-            }
+            NetworkMode::Cni(chain) => Ok(NetworkPlan::Cni(Box::new(self.cni_plan(&chain, record)?))),
         }
     }
 

@@ -3,7 +3,7 @@
 use stanza_network::{DetachError, Network, forget_network, is_own_bridge, remove_network, within_shared};
 use stanza_spec::{ContainerConfig, NetworkMode};
 
-use super::find::Found;
+use super::find::{Found, not_permitted};
 use super::plan::requests;
 use super::{DEFAULT, NetworkError};
 use crate::Engine;
@@ -19,6 +19,7 @@ impl Engine {
         };
         let network = match self.find_network(name)? {
             Found::Predefined(name) => return Err(predefined(name)),
+            Found::Cni(chain) => return Err(not_permitted(&chain)),
             Found::Network(record) if record.network.name == DEFAULT => return Err(predefined(DEFAULT)),
             Found::Network(record) => record.network,
         };

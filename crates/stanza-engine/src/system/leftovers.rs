@@ -14,7 +14,7 @@ use super::check::{Finding, FindingStatus};
 use crate::database::{DatabaseError, Phase};
 use crate::{Engine, size};
 
-fn leftover(what: String, repaired: bool) -> Finding {
+pub(super) fn leftover(what: String, repaired: bool) -> Finding {
     let advice = if repaired { "cleared" } else { "run `stanza system check --repair`" };
     let status = if repaired { FindingStatus::Repaired } else { FindingStatus::Leftover };
     Finding { area: "leftovers", status, what, advice: Some(advice.to_owned()) }
@@ -215,6 +215,7 @@ impl Engine {
                 .push(leftover(format!("{bytes} of blobs that belong to no image, or are not whole"), done));
         }
         self.stray_networks(repair, findings);
+        self.check_chains(repair, findings);
         if repair {
             self.clear_networks();
         }

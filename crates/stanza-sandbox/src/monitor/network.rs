@@ -54,7 +54,7 @@ impl Attendant for NetworkAttendant<'_> {
             }
             NetworkPlan::Cni(plan) => {
                 let added = cni::add(plan, namespace()?);
-                *self.cni = Some(added.map_err(|error| chain(&error))?);
+                *self.cni = Some(added.map_err(|error| with_hint(&error))?);
             }
             NetworkPlan::None | NetworkPlan::Host | NetworkPlan::Join { .. } => {}
         }
