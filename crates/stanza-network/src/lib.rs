@@ -22,7 +22,8 @@
 //!   is run, but for the plugins of [`cni`].
 //!
 //! It does not know containers by name, keeps no leases, does not watch the host's firewall (see the module
-//! `rules`), starts no [`proxy`] for the ports that need one, and needs `CAP_NET_ADMIN` over the host's network.
+//! `rules`), starts no [`proxy`] for the ports that need one but those of the shared name space, and needs `CAP_NET_ADMIN` over
+//! the host's network, or over the name space that stands for it without root (module `shared`).
 
 #![forbid(unsafe_code)]
 

@@ -359,6 +359,16 @@ fn a_holder_or_a_way_out_that_is_killed_is_replaced_for_the_next_container() {
 }
 
 #[test]
+fn a_holder_whose_directory_somebody_removed_ends_with_its_last_member() {
+    let (stanza, _outside) = world!();
+    start(&stanza, "one", &[]);
+    fs::remove_dir_all(shared_directory(&stanza)).expect("it was there");
+    assert_eq!(keepers(&stanza).len(), 2);
+    stanza.ok(&["rm", "-f", "one"]);
+    assert_nothing_is_left(&stanza);
+}
+
+#[test]
 fn containers_that_start_at_once_find_one_name_space() {
     let (stanza, _outside) = world!();
     let names = ["one", "two", "three", "four"];

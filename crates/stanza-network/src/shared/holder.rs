@@ -7,7 +7,7 @@
 //! ```
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -128,8 +128,13 @@ impl Holder<'_> {
 
     /// Ends, unless somebody looks for the holder right now: he has the lock, or waits for an answer.
     fn may_end(&mut self) -> bool {
-        let Ok(_lock) = member::lock(&self.plan.directory, FlockOperation::NonBlockingLockExclusive) else {
-            return false;
+        let _lock = match member::lock(&self.plan.directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(lock) => lock,
+            Err(SharedError::File { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => {
+                return false;
+            }
+            // The directory is gone: nobody finds the holder any more.
+            Err(_) => return true,
         };
         if is_readable(self.listener.as_fd()) {
             return false;
