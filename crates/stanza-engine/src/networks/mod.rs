@@ -4,6 +4,7 @@
 //!   NetworkRequest ── options.rs, subnets.rs ──▶ create.rs ──▶ table `networks`
 //!   EndpointRequest ─ find.rs ─▶ wishes ─▶ table `leases`, in the transaction of the container's creation or start
 //!                              └▶ plan.rs ─▶ NetworkPlan ─▶ the monitor, which makes bridge, veth, rules
+//!   `cni:NAME` ─ cni.rs ─▶ the plan of a chain of plugins, which make and name everything themselves
 //!   connect.rs, disconnect.rs, reload.rs ── record first, then a message to the monitor of a container that runs
 //! ```
 //!
