@@ -102,15 +102,13 @@ impl Engine {
             (Some(record), true) => Ok(Found::Network(Box::new(record))),
             (Some(_), false) => Err(NetworkError::Ambiguous(name.to_owned())),
             (None, _) => {
-                let is = |fixed: &str| network_id(fixed, &self.options.root) == name;
-                if let Some(fixed) = ["host", "none"].into_iter().find(|fixed| is(fixed)) {
-                    return Ok(Found::Predefined(fixed));
-                }
                 let (chains, _) = self.cni_networks()?;
                 let root = &self.options.root;
-                let by_id = |chain: &CniNetwork| {
-                    name.len() >= 4 && network_id(&cni::full_name(&chain.name), root).starts_with(name)
-                };
+                let by_id = |of: &str| name.len() >= 4 && network_id(of, root).starts_with(name);
+                if let Some(fixed) = ["host", "none"].into_iter().find(|fixed| by_id(fixed)) {
+                    return Ok(Found::Predefined(fixed));
+                }
+                let by_id = |chain: &CniNetwork| by_id(&cni::full_name(&chain.name));
                 let chain = chains.into_iter().find(by_id).map(Box::new).map(Found::Cni);
                 chain.ok_or_else(|| NetworkError::NotFound(name.to_owned()))
             }
