@@ -180,10 +180,11 @@ pub(crate) fn enter(words: &[OsString]) -> u8 {
 
 fn dispatch(globals: &Globals, entry: &'static Entry, words: &[OsString]) -> Outcome {
     let uid = rustix::process::geteuid().as_raw();
+    let mut options = Options::resolve(globals.root.clone(), globals.runroot.clone(), uid);
     // A failure waits until the words are parsed: `--help` must work wherever it is asked for.
     let namespace = match entry.needs {
         Needs::Nothing | Needs::Records | Needs::Entering => Ok(()),
-        Needs::Engine | Needs::Monitor => stanza_container::rootless::enter(),
+        Needs::Engine | Needs::Monitor => stanza_container::rootless::enter(&options.runroot),
     };
     let monitor = (entry.needs == Needs::Monitor && namespace.is_ok()).then(spawn_monitor);
     let entering = (entry.needs == Needs::Entering && namespace.is_ok()).then(spawn_enter);
@@ -192,10 +193,14 @@ fn dispatch(globals: &Globals, entry: &'static Entry, words: &[OsString]) -> Out
         Parsed::Help(text) => return output::data(&text).map(|()| 0),
     };
     namespace?;
-    let mut options = Options::resolve(globals.root.clone(), globals.runroot.clone(), uid)
-        .with_storage_driver(globals.storage_driver.as_deref())?;
+    options = options.with_storage_driver(globals.storage_driver.as_deref())?;
     options.config.clone_from(&globals.config);
-    (entry.run)(&mut Door { options, monitor, entering }, &matches)
+    let runroot = options.runroot.clone();
+    let outcome = (entry.run)(&mut Door { options, monitor, entering }, &matches);
+    if uid != 0 {
+        stanza_container::rootless::leave(&runroot);
+    }
+    outcome
 }
 
 #[cfg(test)]

@@ -15,10 +15,11 @@
 //! ports. An access that the kernel does not know is an error, unless `"disableBestEffort": false` asks for what can be had.
 
 use std::collections::HashMap;
+use std::io;
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, NetPort, PathBeneath, PathFd,
-    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError,
+    Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use serde::Deserialize;
 
@@ -187,6 +188,26 @@ impl Landlock {
     }
 }
 
+/// Leaves this process what is open, and TCP connections to those ports: no files, no other TCP, no abstract sockets or signals
+/// of others, and no new rights; as far as the kernel knows how.
+///
+/// # Errors
+/// When the kernel knows Landlock, and refuses.
+pub fn confine_to_connections(ports: impl IntoIterator<Item = u16>) -> io::Result<()> {
+    let confine = || -> Result<(), RulesetError> {
+        let mut created = Ruleset::default()
+            .handle_access(AccessFs::from_all(NEWEST))?
+            .handle_access(AccessNet::from_all(NEWEST))?
+            .scope(Scope::from_all(NEWEST))?
+            .create()?;
+        for port in ports {
+            created = created.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+        }
+        created.restrict_self().map(drop)
+    };
+    confine().map_err(io::Error::other)
+}
+
 fn refused(error: &RulesetError) -> Failure {
     Failure::configuration(format!("restrict by landlock: {}", chain(error)))
 }
@@ -239,5 +260,35 @@ mod tests {
         for bad in ["", "{}", &good.replace("read_file", "fly"), &good.replace("paths", "path")] {
             assert!(of(bad).unwrap_err().to_string().contains(LANDLOCK_ANNOTATION), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_confined_thread_connects_to_its_ports_and_does_nothing_else() {
+        use std::net::{TcpListener, TcpStream};
+        if Ruleset::default()
+            .set_compatibility(CompatLevel::HardRequirement)
+            .handle_access(AccessNet::ConnectTcp)
+            .is_err()
+        {
+            return; // A kernel without it, or before 6.7.
+        }
+        let listen = || {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            (listener, address)
+        };
+        let ((_allowed, allowed), (_denied, denied)) = (listen(), listen());
+        let confined = move || {
+            confine_to_connections([allowed.port()]).unwrap();
+            TcpStream::connect(allowed).unwrap();
+            let refused = [
+                TcpStream::connect(denied).map(drop),
+                TcpListener::bind("127.0.0.1:0").map(drop),
+                std::fs::File::open("/proc/self/status").map(drop),
+            ];
+            refused.map(|result| result.unwrap_err().kind())
+        };
+        let refused = std::thread::spawn(confined).join().unwrap();
+        assert_eq!(refused, [io::ErrorKind::PermissionDenied; 3]);
     }
 }

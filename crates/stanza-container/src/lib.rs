@@ -44,7 +44,7 @@ pub use executable::{protected_executable, run_protected};
 pub use gate::{Gate, open_gate};
 pub use hooks::{HookError, run_hooks};
 pub use idmap::maps_owners;
-pub use landlock::{LANDLOCK_ANNOTATION, Landlock};
+pub use landlock::{LANDLOCK_ANNOTATION, Landlock, confine_to_connections};
 pub use launch::{Attendant, Init, Launch, Manner, Stdio, launch};
 pub use live_mounts::{AddedMount, MountTarget, add_mounts, ensure_mount_points, remove_mounts};
 pub use mount_options::mount_option_words;

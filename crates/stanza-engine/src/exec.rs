@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use stanza_sandbox::ExecPlan;
 use stanza_spec::{Classify, ContainerId, ErrorKind, Security};
 
+use crate::Engine;
 use crate::container::State;
 use crate::database::DatabaseError;
 use crate::find::FindError;
 use crate::reconcile::SettleError;
 use crate::seccomp::SeccompError;
 use crate::spec::{self, SpecError};
-use crate::{Engine, machine};
 
 /// A command to run in a running container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -134,7 +134,7 @@ impl Engine {
             let every = Security { privileged: true, ..Security::default() };
             let own_namespace =
                 planned.spec.linux().as_ref().is_some_and(|linux| linux.uid_mappings().is_some());
-            let available = if own_namespace { u64::MAX } else { machine::available_capabilities() };
+            let available = if own_namespace { u64::MAX } else { self.available_capabilities() };
             planned.capabilities = spec::capabilities::choose(&every, available)?.0;
             process.set_capabilities(Some(spec::process::capability_sets(&planned.capabilities)));
         }

@@ -198,7 +198,10 @@ impl Engine {
         let mounts = self.mount_points(&record);
         let network = self.network_mode(&record.config);
         Container {
-            endpoints: known.entries(&record, &network, &state),
+            endpoints: match &network {
+                NetworkMode::Cni(chain) => vec![self.cni_endpoint(chain, &record, &state)],
+                _ => known.entries(&record, &network, &state),
+            },
             network,
             log_path: (record.config.log.driver == LogDriver::JsonFile)
                 .then(|| state_dir.join("log/container.log")),

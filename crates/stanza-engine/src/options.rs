@@ -70,6 +70,11 @@ impl Options {
         self.runroot.join("networks")
     }
 
+    /// The network name space that a user's containers share.
+    pub(crate) fn shared_network_dir(&self) -> PathBuf {
+        self.runroot.join("rootless-netns")
+    }
+
     pub(crate) fn volumes_dir(&self) -> PathBuf {
         self.root.join("volumes")
     }

@@ -13,10 +13,12 @@
 //!
 //! Whoever looks settles what it finds: a crash needs no daemon to notice it.
 
+use std::time::Duration;
+
 use stanza_network::NetworkPlan;
 use stanza_sandbox::{ExitRecord, Status, StatusError};
 use stanza_snapshot::remove_tree;
-use stanza_spec::Instant;
+use stanza_spec::{ContainerId, Instant, NetworkMode};
 
 use crate::Engine;
 use crate::container::State;
@@ -27,6 +29,9 @@ use crate::engine::Lock;
 const REBOOTED: i32 = 255;
 /// The exit code of a container whose monitor was killed, and it with it.
 const KILLED: i32 = 137;
+
+/// How long a killed process may take to die on a busy machine.
+const DYING: Duration = Duration::from_secs(2);
 
 /// Why a container's state could not be told.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +109,13 @@ impl Engine {
 
     /// Clears what a dead monitor left of a container: processes, cgroup, network, files of the run directory.
     pub(crate) fn clear_lost(&mut self, record: &Record, _lock: &Lock) -> Option<ExitRecord> {
-        let network = self.network_plan(record).unwrap_or(NetworkPlan::None);
+        let network = match self.network_mode(&record.config) {
+            NetworkMode::Cni(_) => self
+                .recorded_cni(&record.id)
+                .map_or(NetworkPlan::None, |plan| NetworkPlan::Cni(Box::new(plan))),
+            _ => self.network_plan(record).unwrap_or(NetworkPlan::None),
+        };
+        self.outlives_monitor(&record.id);
         let spec = stanza_spec::oci::runtime::Spec::default();
         let cgroup = self.cgroup_plan(record, &spec, &mut Vec::new()).ok().flatten();
         let id = record.id.as_str();
@@ -118,6 +129,21 @@ impl Engine {
         exit
     }
 
+    /// Waits a moment for the end of a monitor that is being killed: the kernel closes its descriptors one by one, so its lock may
+    /// still be held when the socket, or the container's lock, tells already that it is gone. Whether it has ended.
+    pub(crate) fn outlives_monitor(&self, id: &ContainerId) -> bool {
+        let run_dir = self.options.run_dir(id.as_str());
+        let end = std::time::Instant::now() + DYING;
+        // A lock that cannot be looked at is not called free.
+        while stanza_sandbox::is_monitored(&run_dir).unwrap_or(true) {
+            if std::time::Instant::now() > end {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        true
+    }
+
     /// Removes a container that does not run: its files first, then the record. When this is interrupted the record is
     /// still there, so that the removal can be asked for again.
     pub(crate) fn erase(&mut self, record: &Record, volumes: bool) -> Result<(), DatabaseError> {
@@ -128,6 +154,10 @@ impl Engine {
             .filter(|volume| volumes && volume.anonymous)
             .map(|volume| volume.name.clone())
             .collect();
+        // What plugins refuse to delete stays on record, and `system check` tries again.
+        if matches!(record.config.network, Some(NetworkMode::Cni(_))) {
+            self.clear_cni(&record.id);
+        }
         let id = record.id.as_str();
         self.erase_files(id);
         for name in &anonymous {

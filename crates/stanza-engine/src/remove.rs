@@ -105,6 +105,7 @@ impl Engine {
             Err(FindError::Database(DatabaseError::Record { .. })) if force => {
                 // Nothing is known of it but its id: its files go, and `system check` finds the rest by looking.
                 let _ = self.end(id, 9, Some(AFTER_KILL));
+                self.clear_cni(id);
                 self.database()?.delete(id.as_str())?;
                 self.erase_files(id.as_str());
                 return Ok(());

@@ -54,6 +54,23 @@ pub struct NetworkSettings {
     pub dns_search: Vec<String>,
     /// Options of the resolver; empty is the host's.
     pub dns_options: Vec<String>,
+    /// Where configurations of CNI networks are, in the order of their weight; empty is `/etc/cni/net.d`.
+    #[serde(deserialize_with = "directories")]
+    pub cni_config_dirs: Vec<PathBuf>,
+    /// Where CNI plugins are, in the order of their weight; empty is where distributions put them.
+    #[serde(deserialize_with = "directories")]
+    pub cni_plugin_dirs: Vec<PathBuf>,
+}
+
+/// Paths that mean the same from everywhere.
+fn directories<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    let paths = Vec::<PathBuf>::deserialize(deserializer)?;
+    match paths.iter().find(|path| !path.is_absolute()) {
+        Some(path) => {
+            Err(D::Error::custom(format!("`{}` is no absolute path of a directory", path.display())))
+        }
+        None => Ok(paths),
+    }
 }
 
 /// A pool as it is written.
@@ -311,7 +328,8 @@ mod tests {
     fn the_networks_settings_are_read() {
         let text = "[network]\ndefault-address-pools = [{base = \"10.9.0.0/16\", size = 24}]\n\
                     default-subnet = \"10.8.0.0/16\"\ndefault-bridge = \"lan0\"\nmtu = 1400\npublish = \"open\"\n\
-                    dns = [\"9.9.9.9\", \"fd00::1\"]\ndns-search = [\"lan\"]\ndns-options = [\"ndots:2\"]\n";
+                    dns = [\"9.9.9.9\", \"fd00::1\"]\ndns-search = [\"lan\"]\ndns-options = [\"ndots:2\"]\n\
+                    cni-config-dirs = [\"/c\"]\ncni-plugin-dirs = [\"/p\", \"/q\"]\n";
         let expected = NetworkSettings {
             default_address_pools: vec![Pool { base: "10.9.0.0/16".parse().unwrap(), size: 24 }],
             default_subnet: Some("10.8.0.0/16".parse().unwrap()),
@@ -321,6 +339,8 @@ mod tests {
             dns: vec![[9, 9, 9, 9].into(), "fd00::1".parse().unwrap()],
             dns_search: vec!["lan".to_owned()],
             dns_options: vec!["ndots:2".to_owned()],
+            cni_config_dirs: vec!["/c".into()],
+            cni_plugin_dirs: vec!["/p".into(), "/q".into()],
         };
         assert_eq!(parse(text).unwrap().network, expected);
         assert_eq!(parse("").unwrap().network.publish, Publish::RespectFirewall);
@@ -340,6 +360,7 @@ mod tests {
             ("[network]\ndefault-subnet = \"fd00::/64\"", 2, "fd00::/64", "IPv4"),
             ("[network]\ndefault-bridge = \"a b\"", 2, "a b", "15 bytes"),
             ("[network]\npublish = \"always\"", 2, "always", "open"),
+            ("[network]\ncni-config-dirs = [\"net.d\"]", 2, "net.d", "absolute"),
             ("a = \n", 1, "", ""),
         ] {
             let error = parse(text).unwrap_err();

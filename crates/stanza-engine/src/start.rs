@@ -13,7 +13,7 @@ use stanza_container::CopyUp;
 use stanza_network::NetworkPlan;
 use stanza_sandbox::{LogPlan, SandboxPlan, Spawned, Started, Status};
 use stanza_spec::oci::runtime::Spec;
-use stanza_spec::{Classify, ContainerId, ErrorKind, Rootfs};
+use stanza_spec::{Classify, ContainerId, ErrorKind, NetworkMode, Rootfs};
 
 use crate::Engine;
 use crate::create::UnpackError;
@@ -279,6 +279,10 @@ impl Engine {
         if record.config.auto_remove {
             let _ = self.erase(record, true);
         } else {
+            // The monitor did it, unless it was killed.
+            if matches!(record.config.network, Some(NetworkMode::Cni(_))) {
+                self.clear_cni(&record.id);
+            }
             let phase = if phase == Phase::Started { Phase::Created } else { phase };
             if let Ok(database) = self.database() {
                 let _ = database.set_unstarted(record.id.as_str(), phase, exit.as_deref());
@@ -302,6 +306,7 @@ impl Engine {
             path: run_dirs,
             source,
         })?;
+        self.check_shared_way_out(record)?;
         let network = match self.user_mode_plan(record)? {
             Some(plan) => NetworkPlan::UserMode(plan),
             None => self.network_plan(record)?,

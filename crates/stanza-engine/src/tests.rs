@@ -7,7 +7,7 @@ use std::path::Path;
 use stanza_image::Silent;
 use stanza_spec::{
     Classify, ContainerConfig, ContainerId, ErrorKind, Instant, Isolation, MountKind, MountRequest,
-    NetworkMode, PullPolicy,
+    NetworkMode, PortRequest, Protocol, PullPolicy,
 };
 
 use crate::database::{Insert, Phase, Record};
@@ -147,7 +147,17 @@ fn refused_creations_leave_nothing() {
     assert_eq!(refused(&|config| config.name = Some("x".into())).kind(), ErrorKind::InvalidArgument);
     assert_eq!(refused(&|config| config.image = "nope".into()).kind(), ErrorKind::NotFound);
     assert_eq!(refused(&|config| config.isolation = Isolation::Vm).kind(), ErrorKind::Unsupported);
-    assert_eq!(refused(&|config| config.network = Some(NetworkMode::Bridge)).kind(), ErrorKind::Unsupported);
+    let sctp = refused(&|config| {
+        config.network = Some(NetworkMode::Bridge);
+        config.ports = vec![PortRequest {
+            host_ip: None,
+            host_port: Some(80),
+            host_range: None,
+            container_port: 80,
+            protocol: Protocol::Sctp,
+        }];
+    });
+    assert_eq!(sctp.kind(), ErrorKind::Unsupported);
     assert_eq!(refused(&|config| config.resources.memory = Some(1)).kind(), ErrorKind::InvalidArgument);
     let missing = refused(&|config| {
         config.mounts = vec![MountRequest {

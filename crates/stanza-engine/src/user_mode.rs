@@ -1,7 +1,12 @@
-//! The network of a container without root: a helper of the user's, pasta or slirp4netns, leads out of its namespace.
+//! The network of a container without root: a helper of the user's, pasta or slirp4netns, leads out of its namespace, or out of
+//! the one that has the bridges of all the user's containers.
+
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
+use std::path::PathBuf;
 
 use stanza_network::{
-    UserModeDriver, UserModeError, UserModePlan, choose_user_mode, parse_options, user_mode_resolv_conf,
+    SharedPlan, UserModeDriver, UserModeError, UserModePlan, choose_user_mode, parse_options,
+    user_mode_resolv_conf,
 };
 use stanza_spec::NetworkMode;
 
@@ -36,7 +41,34 @@ pub(crate) fn resolv_conf(plan: &UserModePlan, host: &str) -> String {
     user_mode_resolv_conf(plan.driver, host)
 }
 
+/// The host as it is reached through a helper whose addresses are none of the host's: by the address that its own way out has.
+pub(crate) fn host_address() -> Option<IpAddr> {
+    // Nothing is sent: the kernel only looks for the way. The address is one for documents (RFC 5737).
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_unspecified())
+}
+
 impl Engine {
+    /// Where the bridges of a user without root are; `None` as root: on the host.
+    pub(crate) fn shared_plan(&self) -> Option<SharedPlan> {
+        if !self.options.rootless {
+            return None;
+        }
+        // Where no helper is installed a start says so before it comes to this.
+        let (driver, program) = choose_user_mode(None, &path())
+            .unwrap_or_else(|_| (UserModeDriver::Pasta, PathBuf::from(UserModeDriver::Pasta.name())));
+        Some(SharedPlan { directory: self.options.shared_network_dir(), driver, program })
+    }
+
+    /// Refuses a container on bridges that nothing leads out of.
+    pub(crate) fn check_shared_way_out(&self, record: &Record) -> Result<(), UserModeError> {
+        if self.options.rootless && self.network_mode(&record.config) == NetworkMode::Bridge {
+            choose_user_mode(None, &path())?;
+        }
+        Ok(())
+    }
+
     /// Refuses options that a helper does not have, and helpers where they are of no use.
     pub(crate) fn check_user_mode(&self, mode: &NetworkMode) -> Result<(), CreateError> {
         let Some((driver, options)) = driver_of(mode) else { return Ok(()) };

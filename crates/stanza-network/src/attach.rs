@@ -11,7 +11,9 @@ use stanza_spec::{Classify, ErrorKind, Protocol};
 use crate::netlink::route::{self, Device};
 use crate::netlink::{Conversation, Family, NetlinkError, conntrack};
 use crate::ports::Held;
+use crate::proxy::Forward;
 use crate::rules::Targets;
+use crate::shared::{self, Membership, PortProxy, SharedError};
 use crate::{
     Driver, Endpoint, EndpointsPlan, InsideError, PortMap, Publish, bridge, card, firewall, inside, ports,
     rules,
@@ -142,6 +144,9 @@ pub enum AttachError {
         #[source]
         source: Box<crate::DetachError>,
     },
+    /// The user's shared name space cannot be used.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// The rules cannot be changed.
     #[error("cannot set up the nft tables `{}` and `{}`", rules::HOST, rules::GUARD)]
     Rules {
@@ -186,6 +191,7 @@ impl Classify for AttachError {
             AttachError::Inside { source, .. } => source.kind(),
             AttachError::NoCard { .. } => ErrorKind::NotFound,
             AttachError::Leave { source } => source.kind(),
+            AttachError::Shared(source) => source.kind(),
             AttachError::Card { source, .. } => source.kind(),
         }
     }
@@ -232,6 +238,7 @@ impl Classify for AttachError {
             )),
             AttachError::Rules { source } => source.hint(),
             AttachError::Inside { source, .. } => source.hint(),
+            AttachError::Shared(source) => source.hint(),
             AttachError::Port { .. } | AttachError::Plan { .. } | AttachError::Leave { .. } => None,
         }
     }
@@ -249,6 +256,11 @@ pub struct Attachment {
     /// Kept for the ports' end. Closing such a socket waits for everything that any transaction of the name space
     /// has deleted to be freed (`nft_rcv_nl_event`), some 10 ms: nothing to do while a container starts or ends.
     netfilter: Conversation,
+    /// Its rules are gone.
+    withdrawn: bool,
+    /// Without root: serves the ports. Before the membership, lest it is in a name space that nobody keeps.
+    proxy: Option<PortProxy>,
+    shared: Option<Membership>,
 }
 
 /// A published port that the kernel cannot lead to the container: somebody has to carry the data.
@@ -281,22 +293,24 @@ impl Attachment {
     }
 
     /// The published ports that a proxy has to serve: those of `::1`, and those of one family when the container has only
-    /// an address of the other. Until this is called, their clients are refused.
+    /// an address of the other. Until this is called, their clients are refused; then they wait.
     ///
-    /// The sockets are copies. After a change of the networks it is asked for again, and the earlier answer is void.
+    /// The sockets are copies. After a change of the networks it is asked for again, and the earlier answer is void: clients of
+    /// ports that nobody is to serve any more are refused.
     ///
     /// # Errors
     ///
     /// When a socket cannot listen or be copied: `EMFILE`.
-    pub fn proxied(&self) -> io::Result<Vec<Proxied>> {
-        /// What the kernel allows by default (`net.core.somaxconn`).
-        const BACKLOG: i32 = 4096;
+    pub fn proxied(&mut self) -> io::Result<Vec<Proxied>> {
         let mut found = Vec::new();
-        for held in &self.sockets {
-            let Some((address, target)) = held.address.zip(held.proxied(self.targets)) else { continue };
-            if held.protocol == Protocol::Tcp {
-                rustix::net::listen(&held.socket, BACKLOG)?;
-            }
+        if self.shared.is_some() {
+            // A proxy of their own serves all of them.
+            return Ok(found);
+        }
+        for held in &mut self.sockets {
+            let proxied = held.address.zip(held.proxied(self.targets));
+            held.set_listening(proxied.is_some())?;
+            let Some((address, target)) = proxied else { continue };
             let socket = held.socket.try_clone()?;
             found.push(Proxied { socket, address, target, protocol: held.protocol });
         }
@@ -310,23 +324,60 @@ impl Attachment {
             (self.ports, self.sockets) = take_ports(plan, targets)?;
         }
         self.targets = targets;
+        self.serve_ports()
+    }
+
+    /// Has a proxy lead the ports into the shared name space; on the host itself the rules do.
+    fn serve_ports(&mut self) -> Result<(), AttachError> {
+        let Some(shared) = &self.shared else { return Ok(()) };
+        self.proxy = None;
+        let mut ports = Vec::with_capacity(self.sockets.len());
+        for held in &self.sockets {
+            let Some(target) = held.target(self.targets) else { continue };
+            let socket = held.socket.try_clone().map_err(SharedError::Proxy)?;
+            ports.push((socket, Forward { protocol: held.protocol, target }));
+        }
+        if !ports.is_empty() {
+            self.proxy = Some(PortProxy::start(ports, shared.netns()).map_err(SharedError::Proxy)?);
+        }
         Ok(())
+    }
+
+    /// Does what is done in the name space of the bridges.
+    pub(crate) fn at_bridges<T: Send>(
+        &mut self,
+        action: impl FnOnce(&mut Conversation) -> T + Send,
+    ) -> Result<T, SharedError> {
+        let netfilter = &mut self.netfilter;
+        match &self.shared {
+            Some(shared) => shared.run(|| action(netfilter)),
+            None => Ok(action(netfilter)),
+        }
+    }
+
+    /// The ports that the rules lead to the container: none where a proxy does.
+    pub(crate) fn led_by_rules(&self) -> &[PortMap] {
+        if self.shared.is_some() { &[] } else { &self.ports }
     }
 
     /// Takes the rules for the container away, then sets the ports free; twice does no harm.
     ///
     /// The sockets are closed last: while they are open nobody else can have taken the ports.
     pub(crate) fn withdraw(&mut self, plan: &EndpointsPlan) -> Result<(), NetlinkError> {
-        let ports = std::mem::take(&mut self.ports);
+        // A transaction that finds nothing is aborted, for which the kernel waits until nobody reads the rules (RCU): 10 ms.
+        if self.withdrawn {
+            return Ok(());
+        }
+        self.proxy = None;
+        let mut ports = std::mem::take(&mut self.ports);
+        if self.shared.is_some() {
+            ports.clear();
+        }
         let result = rules::withdraw(&mut self.netfilter, plan, &ports)
             .and_then(|()| forget_flows(&mut self.netfilter, &ports));
         self.sockets.clear();
+        self.withdrawn = result.is_ok();
         result
-    }
-
-    /// The socket for changes of the rules.
-    pub(crate) fn netfilter(&mut self) -> &mut Conversation {
-        &mut self.netfilter
     }
 }
 
@@ -345,11 +396,52 @@ pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment,
     plan.endpoints.iter().try_for_each(check)?;
     let targets = Targets::of(plan);
     let (taken, sockets) = take_ports(plan, targets)?;
+    let Some(shared) = &plan.shared else {
+        let (netfilter, made_rules) = attach_here(plan, &taken, netns)?;
+        return Ok(Attachment {
+            ports: taken,
+            sockets,
+            targets,
+            made_rules,
+            netfilter,
+            withdrawn: false,
+            proxy: None,
+            shared: None,
+        });
+    };
+    let member = Membership::join(shared)?;
+    let (netfilter, made_rules) = member.run(|| attach_here(&shared::inner(plan), &[], netns))??;
+    let mut attachment = Attachment {
+        ports: taken,
+        sockets,
+        targets,
+        made_rules,
+        netfilter,
+        withdrawn: false,
+        proxy: None,
+        shared: Some(member),
+    };
+    if let Err(error) = attachment.serve_ports() {
+        // Why it failed is told; what going back says would hide it.
+        let _ = attachment.withdraw(plan);
+        let _ = attachment
+            .at_bridges(|_| open_route(&plan.endpoints).map(|mut route| part(&mut route, &plan.endpoints)));
+        return Err(error);
+    }
+    Ok(attachment)
+}
+
+/// The part that is done in the name space of the bridges, which the calling thread is in.
+fn attach_here(
+    plan: &EndpointsPlan,
+    taken: &[PortMap],
+    netns: BorrowedFd<'_>,
+) -> Result<(Conversation, bool), AttachError> {
     let mut route = open_route(&plan.endpoints)?;
     let (netfilter, made_rules) = join(&mut route, &plan.endpoints, netns)
-        .and_then(|()| publish(plan, &taken))
+        .and_then(|()| publish(plan, taken))
         .inspect_err(|_| part(&mut route, &plan.endpoints))?;
-    Ok(Attachment { ports: taken, sockets, targets, made_rules, netfilter })
+    Ok((netfilter, made_rules))
 }
 
 /// Takes the plan's ports. As with Docker, in a network that nothing enters there is nothing to publish.
@@ -357,7 +449,7 @@ fn take_ports(plan: &EndpointsPlan, targets: Targets) -> Result<(Vec<PortMap>, V
     let wanted = if targets.is_empty() { &[][..] } else { &plan.ports };
     let mut taken = Vec::with_capacity(wanted.len());
     let mut sockets = Vec::with_capacity(wanted.len());
-    for port in wanted {
+    for port in wanted.iter().filter(|port| plan.shared.is_none() || shared::can_publish(port.protocol)) {
         let reserved = ports::reserve(port)?;
         sockets.extend(reserved.sockets);
         taken.push(PortMap { host_port: Some(reserved.number), ..port.clone() });

@@ -4,6 +4,7 @@ use std::os::fd::BorrowedFd;
 
 use crate::attach::{attach_endpoint, forget_flows, lead_out_by, respect_firewall};
 use crate::detach::detach_endpoint;
+use crate::netlink::Conversation;
 use crate::{AttachError, Attachment, Endpoint, EndpointsPlan, bridge, rules};
 
 /// Takes the container in `netns` from the networks of `old` to those of `new`; the published ports stay the same, and lead
@@ -22,6 +23,27 @@ pub fn change(
     anew: bool,
     netns: BorrowedFd<'_>,
 ) -> Result<(), AttachError> {
+    attachment.at_bridges(|netfilter| change_devices(netfilter, old, new, anew, netns))??;
+    let had_ports = !attachment.ports().is_empty();
+    attachment.retarget(new)?;
+    let ports = attachment.led_by_rules().to_vec();
+    let changed = attachment.at_bridges(|netfilter| {
+        if anew || !had_ports {
+            respect_firewall(netfilter, new, &ports)?;
+        }
+        rules::change(netfilter, old, new, &ports, anew).and_then(|()| forget_flows(netfilter, &ports))
+    })?;
+    changed.map_err(|source| AttachError::Rules { source })
+}
+
+/// The devices of both plans and what they may send, in the name space of the bridges.
+fn change_devices(
+    netfilter: &mut Conversation,
+    old: &EndpointsPlan,
+    new: &EndpointsPlan,
+    anew: bool,
+    netns: BorrowedFd<'_>,
+) -> Result<(), AttachError> {
     let lost = if anew { lost_devices(new)? } else { Vec::new() };
     let is_in = |endpoint: &Endpoint, plan: &EndpointsPlan| {
         !lost.contains(&endpoint.device) && plan.endpoints.iter().any(|other| is_same_place(endpoint, other))
@@ -29,7 +51,7 @@ pub fn change(
     let rules_failed = |source| AttachError::Rules { source };
     // Known before it can send anything.
     for endpoint in new.endpoints.iter().filter(|endpoint| !is_in(endpoint, old)) {
-        rules::announce(attachment.netfilter(), endpoint).map_err(rules_failed)?;
+        rules::announce(netfilter, endpoint).map_err(rules_failed)?;
     }
     for endpoint in old.endpoints.iter().filter(|endpoint| !is_in(endpoint, new)) {
         detach_endpoint(endpoint).map_err(|error| AttachError::Leave { source: Box::new(error) })?;
@@ -52,15 +74,7 @@ pub fn change(
             .collect();
         lead_out_by(&out, &others, netns)?;
     }
-    let had_ports = !attachment.ports().is_empty();
-    attachment.retarget(new)?;
-    let ports = attachment.ports().to_vec();
-    if anew || !had_ports {
-        respect_firewall(attachment.netfilter(), new, &ports).map_err(rules_failed)?;
-    }
-    rules::change(attachment.netfilter(), old, new, &ports, anew)
-        .and_then(|()| forget_flows(attachment.netfilter(), &ports))
-        .map_err(rules_failed)
+    Ok(())
 }
 
 /// The devices of a plan that are to be made again: all on cards, and those of bridges that are not up in their bridge. Bridges

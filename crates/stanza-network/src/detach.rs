@@ -9,6 +9,7 @@ use stanza_spec::{Classify, ErrorKind};
 use crate::netlink::route::{self, Device};
 use crate::netlink::{Conversation, Family, NetlinkError, conntrack};
 use crate::plan::DEVICE_PREFIX;
+use crate::shared::{self, within_shared};
 use crate::{Attachment, Endpoint, EndpointsPlan, Network, bridge, card, rules};
 
 /// What could not be taken down.
@@ -69,6 +70,21 @@ impl Classify for DetachError {
 /// The kernel makes whoever deletes a veth wait for it, some 40 ms in all. An owner who sees the container's name space die
 /// may be content with [`withdraw_ports`].
 pub fn detach(plan: &EndpointsPlan, attachment: Option<Attachment>) -> Vec<DetachError> {
+    let Some(shared) = &plan.shared else { return detach_here(plan, attachment) };
+    let inner = shared::inner(plan);
+    let outcome = match attachment {
+        Some(mut attachment) => {
+            let withdrawn = withdraw_ports(plan, &mut attachment);
+            let parted = attachment.at_bridges(|_| part(plan));
+            parted.map(|errors| Some(withdrawn.err().into_iter().chain(errors).collect()))
+        }
+        None => within_shared(&shared.directory, || detach_here(&inner, None)),
+    };
+    // Who may not enter it leaves what is there to the name space's own end, or to whoever uses the same names again.
+    outcome.ok().flatten().unwrap_or_default()
+}
+
+fn detach_here(plan: &EndpointsPlan, attachment: Option<Attachment>) -> Vec<DetachError> {
     let is_ours =
         |address| plan.endpoints.iter().any(|endpoint| endpoint.addresses().any(|own| own == address));
     let withdrawn = match attachment {
@@ -77,8 +93,13 @@ pub fn detach(plan: &EndpointsPlan, attachment: Option<Attachment>) -> Vec<Detac
             .map_err(|source| DetachError::Ports { source }),
     };
     let mut errors: Vec<DetachError> = withdrawn.err().into_iter().collect();
-    errors.extend(plan.endpoints.iter().filter_map(|endpoint| detach_endpoint(endpoint).err()));
+    errors.extend(part(plan));
     errors
+}
+
+/// Removes the devices.
+fn part(plan: &EndpointsPlan) -> Vec<DetachError> {
+    plan.endpoints.iter().filter_map(|endpoint| detach_endpoint(endpoint).err()).collect()
 }
 
 /// Takes a container that runs, or is gone, out of one network; published ports are not its business. A device that is gone

@@ -184,19 +184,35 @@ fn set_ipv6(endpoint: &Endpoint) -> Result<(), InsideError> {
     Ok(())
 }
 
-/// Does `action` with the calling thread in the name space `netns`.
+/// Does `action` in the name space `netns`: on the calling thread, or on one of its own where that would not get back.
 pub(crate) fn within(
     netns: BorrowedFd<'_>,
-    action: impl FnOnce() -> Result<(), InsideError>,
+    action: impl FnOnce() -> Result<(), InsideError> + Send,
 ) -> Result<(), InsideError> {
     let failed = |step| move |source| InsideError::NameSpace { step, source };
     let home = File::open("/proc/thread-self/ns/net").map_err(failed("leave"))?;
+    // Root of a user name space may not enter the host's, in which it is.
+    if enter(home.as_fd()).is_err() {
+        return aside(netns, action)?;
+    }
     enter(netns).map_err(failed("enter"))?;
     let result = action();
     enter(home.as_fd()).map_err(failed("leave"))?;
     result
 }
 
-fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
+/// Does `action` in the name space `netns` on a thread that ends with it.
+pub(crate) fn aside<T: Send>(
+    netns: BorrowedFd<'_>,
+    action: impl FnOnce() -> T + Send,
+) -> Result<T, InsideError> {
+    let failed = |source| InsideError::NameSpace { step: "enter", source };
+    let work = || enter(netns).map(|()| action()).map_err(failed);
+    let ended = std::thread::scope(|scope| scope.spawn(work).join());
+    ended.unwrap_or_else(|_| Err(failed(io::ErrorKind::Other.into())))
+}
+
+/// Puts the calling thread into a name space.
+pub(crate) fn enter(netns: BorrowedFd<'_>) -> io::Result<()> {
     Ok(move_into_link_name_space(netns, Some(LinkNameSpaceType::Network))?)
 }

@@ -22,7 +22,8 @@
 //!   is run, but for the plugins of [`cni`].
 //!
 //! It does not know containers by name, keeps no leases, does not watch the host's firewall (see the module
-//! `rules`), publishes nothing on IPv6 addresses, and needs `CAP_NET_ADMIN` over the host's network.
+//! `rules`), starts no [`proxy`] for the ports that need one but those of the shared name space, and needs `CAP_NET_ADMIN` over
+//! the host's network, or over the name space that stands for it without root (module `shared`).
 
 #![forbid(unsafe_code)]
 
@@ -47,6 +48,7 @@ mod plan;
 mod ports;
 pub mod proxy;
 mod rules;
+mod shared;
 mod subnet;
 mod user_mode;
 
@@ -68,6 +70,7 @@ pub use plan::{
     Bridge, DEFAULT_BRIDGE, Driver, Endpoint, EndpointsPlan, IpvlanMode, MacvlanMode, Network, NetworkPlan,
     NetworkSubnet, PortMap, Publish, device_of, endpoint_of, mac_of,
 };
+pub use shared::{SharedError, SharedPlan, within_shared};
 pub use subnet::{Subnet, SubnetError};
 pub use user_mode::{
     OptionError, UserMode, UserModeDriver, UserModeError, UserModePlan, choose_user_mode, parse_options,

@@ -9,7 +9,7 @@ use stanza_spec::{ContainerId, PortRequest, Protocol};
 
 use crate::cni::CniPlan;
 use crate::dns::ResolverPlan;
-use crate::{Subnet, UserModePlan};
+use crate::{SharedPlan, Subnet, UserModePlan};
 
 /// The bridge of the default network.
 pub const DEFAULT_BRIDGE: &str = "stanza0";
@@ -145,6 +145,9 @@ pub struct EndpointsPlan {
     /// What its resolver tells; `None` in a container that asks the host's servers itself.
     #[serde(default)]
     pub resolver: Option<ResolverPlan>,
+    /// The name space that has the bridges in the place of the host's: without root.
+    #[serde(default)]
+    pub shared: Option<SharedPlan>,
 }
 
 /// What becomes of published ports on a host whose firewall drops what is not allowed.

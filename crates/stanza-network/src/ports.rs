@@ -19,6 +19,7 @@
 //! A kernel without SCTP sockets has no SCTP program that a port could be taken from. A name in the network name space
 //! (an abstract Unix socket) keeps two containers off the same one, on whatever addresses.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -26,9 +27,9 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType, ipproto, sockopt};
 use stanza_spec::Protocol;
 
-use crate::PortMap;
 use crate::attach::AttachError;
 use crate::rules::{Targets, addresses};
+use crate::{PortMap, proxy};
 
 /// A port of the host that is taken.
 #[derive(Debug)]
@@ -46,9 +47,18 @@ pub(crate) struct Held {
     /// What it is bound to; `None` is a mere name.
     pub(crate) address: Option<SocketAddr>,
     pub(crate) container_port: u16,
+    /// TCP clients wait in it instead of being refused.
+    listens: bool,
 }
 
 impl Held {
+    /// Where a proxy that leads everything has to lead what comes to the socket: to an address of its family, or else the other's.
+    pub(crate) fn target(&self, targets: Targets) -> Option<SocketAddr> {
+        let address = self.address?.ip();
+        let target = targets.like(address).or(targets.unlike(address))?;
+        Some(SocketAddr::new(target, self.container_port))
+    }
+
     /// Where a proxy has to lead what comes to the socket; `None` when the kernel leads all of it.
     pub(crate) fn proxied(&self, targets: Targets) -> Option<SocketAddr> {
         let address = self.address?.ip();
@@ -60,6 +70,20 @@ impl Held {
             _ => targets.unlike(address),
         };
         target.filter(|_| self.protocol != Protocol::Sctp).map(|ip| SocketAddr::new(ip, self.container_port))
+    }
+
+    /// Lets TCP clients wait for a proxy, or refuses them from now on, also those that wait.
+    pub(crate) fn set_listening(&mut self, listens: bool) -> io::Result<()> {
+        if self.protocol != Protocol::Tcp || self.listens == listens {
+            return Ok(());
+        }
+        if listens {
+            proxy::listen(self.socket.as_fd())?;
+        } else {
+            rustix::net::shutdown(&self.socket, Shutdown::Read)?;
+        }
+        self.listens = listens;
+        Ok(())
     }
 }
 
@@ -123,8 +147,8 @@ fn reserve_number(port: &PortMap, mut number: u16) -> Result<Reserved, AttachErr
 fn take(port: &PortMap, wanted: SocketAddr) -> Result<(Option<Held>, u16), AttachError> {
     let failed = |error: Errno| refuse(error, wanted, port.protocol);
     let held = |socket, address: Option<SocketAddr>, number| {
-        let held = Held { socket, protocol: port.protocol, address, container_port: port.container_port };
-        (Some(held), number)
+        let (protocol, container_port) = (port.protocol, port.container_port);
+        (Some(Held { socket, protocol, address, container_port, listens: false }), number)
     };
     match bind(port.protocol, wanted) {
         Ok(socket) => {

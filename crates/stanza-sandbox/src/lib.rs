@@ -5,6 +5,7 @@
 //!    │        plan (JSON)     │  holds: stdio or pty, log, published ports, monitor.lock
 //!    │◀───── started ─────────│  serves: attach.sock (stdin, stdout, stderr, resize, signal)
 //!    │◀── output … exit ──────│  ends: tears down, writes exit.json, removes the run directory
+//!                             └──exec──▶ proxy, from the first client on of a port that the kernel cannot lead
 //! ```
 //!
 //! Invariants: a container runs only while its monitor holds the write lock on `monitor.lock`; `exit.json` appears by
@@ -26,6 +27,7 @@ mod monitor;
 mod paths;
 mod pause;
 mod plan;
+mod proxy;
 mod spawn;
 mod status;
 mod visit;
@@ -41,7 +43,8 @@ pub use monitor::monitor_main;
 pub use paths::MONITOR_LOCK;
 pub use pause::{PauseError, Paused, pause};
 pub use plan::{ExitRecord, LogPlan, NetworkChange, Running, SandboxPlan};
+pub use proxy::proxy_main;
 pub use spawn::{Spawned, Started, spawn_monitor};
 pub use stanza_container::View;
-pub use status::{Status, signal, status, wait};
+pub use status::{Status, is_monitored, signal, status, wait};
 pub use visit::{VisitError, VisitPlace, Visitor, visit};

@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use stanza_container::protected_executable;
 use stanza_network::PortMap;
@@ -18,6 +18,8 @@ use crate::plan::{Running, SandboxPlan};
 
 /// The name that a monitor is started by (`argv[0]`).
 pub(crate) const MONITOR: &str = "stanza-monitor";
+/// The name of a proxy of published ports.
+pub(crate) const PROXY: &str = "stanza-proxy";
 /// The name of a process that enters a container.
 pub(crate) const ENTER: &str = "stanza-enter";
 
@@ -42,16 +44,24 @@ pub struct Started {
 
 /// Starts this program under another name, with one end of a socket as its standard input.
 pub(crate) fn spawn_self(name: &str) -> io::Result<UnixStream> {
-    let (ours, theirs) = UnixStream::pair()?;
     let program = protected_executable()?;
-    Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()))
-        .arg0(name)
-        .env_clear()
-        .stdin(OwnedFd::from(theirs))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
+    let (mut command, ours) = self_as(name, &format!("/proc/self/fd/{}", program.as_raw_fd()))?;
+    command.spawn()?;
     Ok(ours)
+}
+
+/// The same for a process that ends with this one and never enters a container: its executable is this one's, protected or
+/// not.
+pub(crate) fn spawn_helper(name: &str) -> io::Result<(Child, UnixStream)> {
+    let (mut command, ours) = self_as(name, "/proc/self/exe")?;
+    Ok((stanza_sys::as_helper(&mut command).spawn()?, ours))
+}
+
+fn self_as(name: &str, program: &str) -> io::Result<(Command, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut command = Command::new(program);
+    command.arg0(name).env_clear().stdin(OwnedFd::from(theirs)).stdout(Stdio::null()).stderr(Stdio::null());
+    Ok((command, ours))
 }
 
 /// The started side: takes the socket off standard input, and closes whatever else the door had inherited and was not

@@ -40,8 +40,11 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StatusError> {
     }
 }
 
-/// Whether a monitor holds its lock.
-pub(crate) fn is_monitored(run_dir: &Path) -> Result<bool, StatusError> {
+/// Whether a monitor holds its lock: from before it makes anything for the container until all is taken down.
+///
+/// # Errors
+/// When the lock cannot be looked at.
+pub fn is_monitored(run_dir: &Path) -> Result<bool, StatusError> {
     let path = paths::monitor_lock(run_dir);
     match File::open(&path) {
         Ok(file) => is_locked(&file).map_err(|source| StatusError::Read { path, source }),

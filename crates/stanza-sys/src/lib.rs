@@ -37,7 +37,7 @@ pub use loop_device::attach_loop;
 pub use loopback::bring_up_loopback;
 pub use mount::{MountAttributes, mount_set_attributes};
 pub use pages::release_program_pages;
-pub use pass::{receive_descriptors, send_descriptors};
+pub use pass::{DESCRIPTORS_AT_ONCE, receive_descriptors, send_descriptors};
 pub use proc::read_proc;
 pub use scheduling::{
     SchedulingAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduling,

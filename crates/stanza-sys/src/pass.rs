@@ -9,15 +9,15 @@ use rustix::net::{
     SendFlags, recvmsg, sendmsg,
 };
 
-/// The most descriptors that travel at once: standard input, output and error.
-const MAX: usize = 3;
+/// The most descriptors that travel at once; the kernel's own limit is 253.
+pub const DESCRIPTORS_AT_ONCE: usize = 64;
 
-/// Sends at most three descriptors together with the bytes `with` (at least one).
+/// Sends at most [`DESCRIPTORS_AT_ONCE`] descriptors together with the bytes `with` (at least one).
 ///
 /// # Errors
 /// When the peer has gone.
 pub fn send_descriptors(socket: impl AsFd, with: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_AT_ONCE))];
     let mut ancillary = SendAncillaryBuffer::new(&mut space);
     if !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
         return Err(io::ErrorKind::InvalidInput.into());
@@ -35,7 +35,7 @@ pub fn receive_descriptors(
     buffer: &mut [u8],
     descriptors: &mut Vec<OwnedFd>,
 ) -> io::Result<usize> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_AT_ONCE))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut parts = [IoSliceMut::new(buffer)];
     let received = loop {

@@ -130,14 +130,18 @@ impl Leftovers {
             .map(|name| root.join(name));
         let skip = |path: &Path| {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            name.starts_with("stanza.db") || name.ends_with("lock") || kept.iter().any(|kept| path == kept)
+            // Notes of dead processes are whoever's that looks next.
+            let notes = stanza.runroot().join("userns");
+            let is_kept = path == notes || kept.iter().any(|kept| path == kept);
+            name.starts_with("stanza.db") || name.ends_with("lock") || is_kept
         };
         let mut files = BTreeSet::new();
         walk(root, &skip, &mut files);
         walk(stanza.runroot(), &skip, &mut files);
         let frame = ["containers", "images", "images/ingest", "layers", "layers/ingest", "volumes"]
             .map(|name| root.join(name));
-        let frame_at_run = ["containers", "networks"].map(|name| stanza.runroot().join(name));
+        let frame_at_run =
+            ["containers", "networks", "rootless-netns"].map(|name| stanza.runroot().join(name));
         files.retain(|path| !frame.contains(path) && !frame_at_run.contains(path));
         Leftovers {
             mounts: mountinfo.lines().filter(|line| line.contains(&text)).map(str::to_owned).collect(),

@@ -167,7 +167,9 @@ impl Stanza {
         }
         words.extend(args.map(|word| (*word).to_owned()));
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).current_dir("/");
+        // The machine's own CNI networks are no part of a test.
+        let chains = self.directory().join("net.d");
+        command.args(&words[1..]).current_dir("/").env("NETCONFPATH", chains);
         if self.account.is_some() {
             command
                 .env("HOME", self.directory().join("home"))

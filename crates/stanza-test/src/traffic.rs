@@ -76,7 +76,8 @@ pub fn reaches(from: u32, to: SocketAddr) -> bool {
 /// When there is no answer within 3 seconds.
 pub fn ask_udp(from: u32, to: SocketAddr) -> std::io::Result<String> {
     in_network_of(from, || {
-        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = UdpSocket::bind(any)?;
         socket.set_read_timeout(Some(Duration::from_millis(500)))?;
         socket.connect(to)?;
         let mut buffer = [0; 100];

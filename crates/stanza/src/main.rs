@@ -1,8 +1,8 @@
 //! stanza: containers and virtual machines from the same images, without a daemon.
 //!
-//! One program, four roles, told apart by the name it is started by or its first word: the command line; the OCI runtime
-//! (`stanza oci …`, or a link `stanza-oci`); the monitor that owns a running container; the process that enters one for
-//! `exec`.
+//! One program, five roles, told apart by the name it is started by or its first word: the command line; the OCI runtime
+//! (`stanza oci …`, or a link `stanza-oci`); the monitor that owns a running container; the proxy that serves some ports of
+//! one; the process that enters one for `exec`.
 
 #![forbid(unsafe_code)]
 
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let name = name.as_deref().map(Path::new);
     match name.and_then(Path::to_str) {
         Some("stanza-monitor") => return exit_code(stanza_sandbox::monitor_main()),
+        Some("stanza-proxy") => return exit_code(stanza_sandbox::proxy_main()),
         Some("stanza-enter") => return exit_code(stanza_sandbox::enter_main()),
         _ => {}
     }

@@ -147,7 +147,7 @@ fn a_port_of_no_address_is_published_in_both_families_as_shown() {
     assert_eq!(stanza.ok(&["ps", "--format", "{{.Ports}}"]), "0.0.0.0:8080->80/tcp, [::]:8080->80/tcp");
     assert_eq!(stanza.ok(&["port", "c1", "80"]), "0.0.0.0:8080\n[::]:8080");
     let _server = serve_tcp(&stanza, "c1", 80);
-    for to in ["127.0.0.1:8080", "192.0.2.1:8080", "[2001:db8::1]:8080"] {
+    for to in ["127.0.0.1:8080", "192.0.2.1:8080", "[2001:db8::1]:8080", "[::1]:8080"] {
         let asked = ask_tcp(host.pid(), to.parse().unwrap());
         asked.unwrap_or_else(|error| panic!("{to}: {error}"));
     }

@@ -108,3 +108,15 @@ fn stats_count_traffic_time_memory_and_processes() {
     assert_eq!(table.lines().count(), 3);
     assert!(stanza.fails(1, &["stats", "--no-stream", "nope"]).contains("No such container: nope"));
 }
+
+#[test]
+fn a_listed_id_names_its_network() {
+    let stanza = fixture!(PrivateNetwork);
+    stanza.ok(&["network", "create", "lan"]);
+    let ids = stanza.ok(&["network", "ls", "-q"]);
+    let ids: Vec<&str> = ids.lines().collect();
+    let names = stanza.ok(&[&["network", "inspect", "--format", "{{.Name}}"], &ids[..]].concat());
+    let mut names: Vec<&str> = names.lines().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["bridge", "host", "lan", "none"]);
+}

@@ -84,7 +84,7 @@ fn tree(door: &mut Door, given: &ArgMatches, wanted: Option<&str>) -> Outcome {
         Some(_) => return Err(Failure::usage("--format is not yet supported with --tree, but for `json`")),
     };
     // Unlike a listing, this looks into files of other owners.
-    stanza_container::rootless::enter()?;
+    stanza_container::rootless::enter(&door.options().runroot)?;
     let mut engine = door.engine()?;
     let mut images = engine.images(&filters(given)?)?;
     if let Some(wanted) = wanted {

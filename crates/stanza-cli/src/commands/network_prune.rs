@@ -12,7 +12,7 @@ pub(super) const ENTRY: &Entry = &Entry {
     paths: &["network prune"],
     group: Group::Network,
     about: "Remove networks that no container is in",
-    needs: Needs::Records,
+    needs: Needs::Engine,
     faults: Faults::Plain,
     build,
     run,

@@ -52,6 +52,10 @@ pub(crate) fn network(text: &str) -> Result<Choice, FlagError> {
             Err(FlagError::new(OPTION, format!("`{text}`: expected `{name}:NAME`")))
         }
         ("container", Some(other)) => Ok(Choice::Mode(NetworkMode::Container(other.to_owned()))),
+        ("cni", Some(chain)) if chain.contains(':') => {
+            Err(FlagError::new(OPTION, format!("`{text}`: `cni:NAME` takes no options"))
+                .hint("`--ip`, `--ip6`, `--mac-address` and `--network-alias` hold for it"))
+        }
         ("cni", Some(chain)) => Ok(Choice::Mode(NetworkMode::Cni(chain.to_owned()))),
         ("pasta", _) => Ok(Choice::Mode(NetworkMode::Pasta(words()))),
         ("slirp4netns", _) => Ok(Choice::Mode(NetworkMode::Slirp4netns(words()))),
@@ -219,13 +223,13 @@ pub(crate) fn apply<'a>(
             Choice::Mode(mode) => {
                 let is_other = config.network.as_ref().is_some_and(|known| *known != mode);
                 if is_other {
-                    return Err(FlagError::new(OPTION, MIXED));
+                    return Err(mixed(config, text));
                 }
                 config.network = Some(mode);
             }
             Choice::Join(requests) => {
                 if !matches!(config.network, None | Some(NetworkMode::Bridge)) {
-                    return Err(FlagError::new(OPTION, MIXED));
+                    return Err(mixed(config, text));
                 }
                 config.network = Some(NetworkMode::Bridge);
                 config.networks.extend(requests);
@@ -233,6 +237,25 @@ pub(crate) fn apply<'a>(
         }
     }
     apply_first(first, config)
+}
+
+/// `text` names a network that cannot be joined besides those that are named already.
+fn mixed(config: &ContainerConfig, text: &str) -> FlagError {
+    let chain = match &config.network {
+        Some(NetworkMode::Cni(chain)) => Some((format!("cni:{chain}"), text.to_owned())),
+        _ if text.starts_with("cni:") => {
+            let other = config.networks.first().map(|request| request.network.clone());
+            other.map(|other| (text.to_owned(), other))
+        }
+        _ => None,
+    };
+    match chain {
+        Some((chain, other)) => FlagError::new(
+            OPTION,
+            format!("a container in the network `{chain}` is in no other one: `{other}`"),
+        ),
+        None => FlagError::new(OPTION, MIXED),
+    }
 }
 
 fn apply_first(first: &First<'_>, config: &mut ContainerConfig) -> Result<(), FlagError> {
@@ -243,13 +266,18 @@ fn apply_first(first: &First<'_>, config: &mut ContainerConfig) -> Result<(), Fl
         ("--network-alias", !first.aliases.is_empty()),
     ];
     let Some((option, _)) = given.into_iter().find(|(_, given)| *given) else { return Ok(()) };
-    if !matches!(config.network, None | Some(NetworkMode::Bridge)) {
-        return Err(FlagError::new(option, "the container joins no network of its own")
-            .hint("name the network: `--network NAME`"));
-    }
-    config.network = Some(NetworkMode::Bridge);
+    let network = match &config.network {
+        None | Some(NetworkMode::Bridge) => "bridge".to_owned(),
+        // Its place there has the name that no other network can have.
+        Some(NetworkMode::Cni(chain)) => format!("cni:{chain}"),
+        Some(_) => {
+            return Err(FlagError::new(option, "the container joins no network of its own")
+                .hint("name the network: `--network NAME`"));
+        }
+    };
+    config.network.get_or_insert(NetworkMode::Bridge);
     if config.networks.is_empty() {
-        config.networks.push(named("bridge"));
+        config.networks.push(named(&network));
     }
     let Some(request) = config.networks.first_mut() else { return Ok(()) };
     let twice = |option: &'static str, what: &str| {

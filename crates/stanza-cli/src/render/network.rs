@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use stanza_engine::{EndpointEntry, NetworkEntry};
+use stanza_network::cni::CniNetwork;
 use stanza_network::{Driver, NetworkSubnet, endpoint_of};
 
 use super::container_network::mac;
@@ -62,7 +63,7 @@ pub(crate) fn inspect(entry: &NetworkEntry) -> Json {
     let created = if entry.created_at.is_empty() { NEVER } else { &entry.created_at };
     let (running, resting): (Vec<_>, Vec<_>) = entry.endpoints.iter().partition(|one| one.running);
     let (device, isolated) = match &network.driver {
-        _ if matches!(entry.driver, "host" | "null") => ("", false),
+        _ if matches!(entry.driver, "host" | "null" | "cni") => ("", false),
         Driver::Bridge(bridge) => (bridge.device.as_str(), !bridge.peers),
         Driver::Macvlan { parent, .. } | Driver::Ipvlan { parent, .. } => (parent.as_str(), false),
     };
@@ -101,6 +102,18 @@ pub(crate) fn inspect(entry: &NetworkEntry) -> Json {
         ("NameServers", list_or_null(&servers)),
         ("NamesDisabled", entry.disable_dns.into()),
         ("NotRunning", list_or_null(&resting)),
+        ("Cni", entry.cni.as_ref().map_or(Json::NULL, chain)),
+    ])
+}
+
+/// The configuration of a chain of CNI plugins, as it is read, and the file that it is in.
+fn chain(network: &CniNetwork) -> Json {
+    Json::object([
+        ("File", network.file.to_string_lossy().into_owned().into()),
+        ("cniVersion", network.version.as_str().into()),
+        ("disableCheck", network.disable_check.into()),
+        ("disableGC", network.disable_gc.into()),
+        ("plugins", Json::List(network.plugins.iter().cloned().map(Json::from).collect())),
     ])
 }
 

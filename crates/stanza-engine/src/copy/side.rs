@@ -117,9 +117,11 @@ impl Visits {
         }
         if !standing.is_empty() {
             // Now that no running container is to be entered any more, which only their maker outside may.
-            stanza_container::rootless::enter().map_err(|error| CopyError::Prepare {
-                action: "become root in a user namespace",
-                source: io::Error::other(error),
+            stanza_container::rootless::enter(&engine.options.runroot).map_err(|error| {
+                CopyError::Prepare {
+                    action: "become root in a user namespace",
+                    source: io::Error::other(error),
+                }
             })?;
         }
         for record in standing {

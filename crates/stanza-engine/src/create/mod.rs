@@ -332,12 +332,18 @@ impl Engine {
             volumes_dir: &volumes_dir,
             rootless: self.options.rootless,
             mappings,
-            available_capabilities: machine::available_capabilities(),
+            available_capabilities: self.available_capabilities(),
             apparmor_profile: machine::apparmor_profile(),
             cpus: if config.resources.nano_cpus.is_some() { machine::cpus() } else { 1 },
             hard_limit: &|name| if raise { None } else { machine::hard_limit(name) },
             host_devices: if config.security.privileged { machine::host_devices() } else { Vec::new() },
         })
+    }
+
+    /// The bits of the capabilities that containers may have: without root all, in the user's namespace, whether this process is
+    /// in it already or not.
+    pub(crate) fn available_capabilities(&self) -> u64 {
+        if self.options.rootless { u64::MAX } else { machine::available_capabilities() }
     }
 
     /// The name inside: the user's, the machine's where that is shared, else the short id.

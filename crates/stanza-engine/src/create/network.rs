@@ -1,6 +1,6 @@
 //! What of a wish is about networks: checked, and names made those on record.
 
-use stanza_spec::{ContainerConfig, NetworkMode};
+use stanza_spec::{ContainerConfig, NetworkMode, Protocol};
 
 use super::CreateError;
 use crate::Engine;
@@ -35,10 +35,8 @@ impl Engine {
         let unsupported = |what: &str, reason| CreateError::Unsupported { what: what.to_owned(), reason };
         match &mode {
             NetworkMode::Bridge if self.options.rootless => {
-                return Err(unsupported(
-                    "`--network bridge` without root",
-                    "use `--network pasta`, `slirp4netns`, `host` or `none`",
-                ));
+                self.check_endpoints(config)?;
+                return self.check_shared_network(config);
             }
             NetworkMode::Bridge => return self.check_endpoints(config),
             NetworkMode::Container(name) => {
@@ -53,7 +51,13 @@ impl Engine {
                 }
                 return self.check_user_mode(&mode);
             }
-            NetworkMode::Cni(_) => return Err(unsupported("`--network cni:NAME`", "")),
+            NetworkMode::Cni(chain) if self.options.rootless => {
+                return Err(unsupported(
+                    &format!("`--network {}` without root", networks::cni_name(chain)),
+                    "use `--network pasta`, `slirp4netns`, `host` or `none`",
+                ));
+            }
+            NetworkMode::Cni(chain) => return Ok(self.check_cni(chain, config)?),
             NetworkMode::None | NetworkMode::Host => {}
         }
         let word = if mode == NetworkMode::Host { "host" } else { "none" };
@@ -64,6 +68,23 @@ impl Engine {
             warnings.push(format!("Published ports are discarded when using {word} network mode"));
             config.ports.clear();
             config.publish_all = false;
+        }
+        Ok(())
+    }
+
+    /// What the bridges of a user without root do not have.
+    fn check_shared_network(&mut self, config: &ContainerConfig) -> Result<(), CreateError> {
+        let unsupported = |what: String, reason| Err(CreateError::Unsupported { what, reason });
+        let places = self.places(config)?;
+        if let Some((_, record)) = places.iter().find(|(_, record)| record.network.bridge().is_none()) {
+            let name = &record.network.name;
+            return unsupported(
+                format!("`--network {name}` without root"),
+                "a network on a card of the host needs root; use one of the driver `bridge`",
+            );
+        }
+        if config.ports.iter().any(|port| port.protocol == Protocol::Sctp) {
+            return unsupported("publishing SCTP ports without root".to_owned(), "publish TCP or UDP ports");
         }
         Ok(())
     }

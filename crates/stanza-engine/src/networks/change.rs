@@ -94,6 +94,7 @@ impl Engine {
                 ports: plan::ports(record),
                 publish: self.settings()?.network.publish,
                 resolver: None,
+                shared: self.shared_plan(),
             },
         };
         let failed = |source: ChangeError| NetworkError::Change {

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use stanza_network::{ChooseError, DetachError, Subnet};
+use stanza_network::cni::{CniConfigError, CniError};
+use stanza_network::{ChooseError, DetachError, SharedError, Subnet};
 use stanza_spec::{Classify, ErrorKind};
 
 use crate::database::{DatabaseError, Refusal, StoreRefusal};
@@ -68,12 +69,21 @@ pub enum NetworkError {
     /// The network's device.
     #[error(transparent)]
     Device(#[from] DetachError),
+    /// The network name space of the user's bridges.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
     /// The container's state cannot be read.
     #[error(transparent)]
     Status(#[from] stanza_sandbox::StatusError),
     /// The configuration file.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The configuration of a chain of CNI plugins.
+    #[error(transparent)]
+    CniConfig(#[from] CniConfigError),
+    /// A chain of CNI plugins.
+    #[error(transparent)]
+    Cni(Box<CniError>),
     /// The database.
     #[error(transparent)]
     Database(#[from] DatabaseError),
@@ -229,8 +239,11 @@ impl Classify for NetworkError {
             NetworkError::Find(error) => error.kind(),
             NetworkError::Change { source, .. } => source.kind(),
             NetworkError::Device(error) => error.kind(),
+            NetworkError::Shared(error) => error.kind(),
             NetworkError::Status(error) => error.kind(),
             NetworkError::Settings(error) => error.kind(),
+            NetworkError::CniConfig(error) => error.kind(),
+            NetworkError::Cni(error) => error.kind(),
             NetworkError::Database(error) => error.kind(),
         }
     }
@@ -251,8 +264,11 @@ impl Classify for NetworkError {
             NetworkError::Find(error) => error.hint(),
             NetworkError::Change { source, .. } => source.hint(),
             NetworkError::Device(error) => error.hint(),
+            NetworkError::Shared(error) => error.hint(),
             NetworkError::Status(error) => error.hint(),
             NetworkError::Settings(error) => error.hint(),
+            NetworkError::CniConfig(error) => error.hint(),
+            NetworkError::Cni(error) => error.hint(),
             NetworkError::Database(error) => error.hint(),
         }
     }
@@ -335,6 +351,12 @@ impl Classify for NetworkRequestError {
             NetworkRequestError::Option { .. } => Some("docs/networks.md tells every option".to_owned()),
             _ => None,
         }
+    }
+}
+
+impl From<CniError> for NetworkError {
+    fn from(error: CniError) -> NetworkError {
+        NetworkError::Cni(Box::new(error))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::IpAddr;
 
-use stanza_network::{Endpoint, NetworkPlan, files};
+use stanza_network::{Endpoint, NetworkPlan, SharedPlan, files};
 use stanza_spec::{ContainerConfig, NetworkMode};
 
 use super::{DEFAULT, NetworkError};
@@ -52,6 +52,11 @@ impl Engine {
         if *network == NetworkPlan::Host && config == files::Resolver::default() {
             return Ok(host);
         }
+        // A resolver on the host's loopback is reached by the helper's own.
+        let host = match shared(network) {
+            Some(shared) => stanza_network::user_mode_resolv_conf(shared.driver, &host),
+            None => host,
+        };
         let ipv6 = addresses(network).iter().any(IpAddr::is_ipv6);
         let reachable = files::Reachable { loopback: *network == NetworkPlan::Host, ipv6 };
         let text = files::resolv_conf(&host, None, &[], reachable, &config);
@@ -113,6 +118,13 @@ fn endpoints(network: &NetworkPlan) -> &[Endpoint] {
     }
 }
 
+fn shared(network: &NetworkPlan) -> Option<&SharedPlan> {
+    match network {
+        NetworkPlan::Endpoints(plan) => plan.shared.as_ref(),
+        _ => None,
+    }
+}
+
 fn addresses(network: &NetworkPlan) -> Vec<IpAddr> {
     match network {
         NetworkPlan::UserMode(plan) => plan.address().into_iter().collect(),
@@ -124,6 +136,9 @@ fn addresses(network: &NetworkPlan) -> Vec<IpAddr> {
 fn gateway(network: &NetworkPlan) -> Option<IpAddr> {
     if *network == NetworkPlan::Host {
         return Some(IpAddr::from([127, 0, 0, 1]));
+    }
+    if shared(network).is_some() {
+        return user_mode::host_address();
     }
     let of = |endpoint: &Endpoint| endpoint.placed().find_map(|(_, place)| place.gateway);
     let endpoints = endpoints(network);

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use sha2::{Digest as _, Sha256};
+use stanza_network::cni::CniNetwork;
 use stanza_network::{Bridge, DEFAULT_BRIDGE, Driver, Network, NetworkSubnet, choose_subnet};
 use stanza_spec::Digest;
 
-use super::{DEFAULT, NetworkError};
+use super::{DEFAULT, NetworkError, cni};
 use crate::Engine;
 use crate::database::NetworkRecord;
 
@@ -17,6 +18,17 @@ pub(super) enum Found {
     Network(Box<NetworkRecord>),
     /// `host` or `none`.
     Predefined(&'static str),
+    /// A chain of CNI plugins.
+    Cni(Box<CniNetwork>),
+}
+
+/// Verbs that change networks do not change what plugins make.
+pub(super) fn not_permitted(chain: &CniNetwork) -> NetworkError {
+    NetworkError::Refused(format!(
+        "operation is not permitted on the CNI network {}: it is what the file `{}` says",
+        cni::full_name(&chain.name),
+        chain.file.display()
+    ))
 }
 
 /// The bridge of an engine. Engines with other roots have their own leases, so they need their own bridge.
@@ -82,14 +94,23 @@ impl Engine {
             "none" => return Ok(Found::Predefined("none")),
             _ => {}
         }
+        if let Some(chain) = name.strip_prefix(cni::PREFIX) {
+            return self.cni_network(chain).map(Box::new).map(Found::Cni);
+        }
         let mut found = self.database()?.networks_like(name)?;
         match (found.pop(), found.is_empty()) {
             (Some(record), true) => Ok(Found::Network(Box::new(record))),
             (Some(_), false) => Err(NetworkError::Ambiguous(name.to_owned())),
             (None, _) => {
-                let is = |fixed: &str| network_id(fixed, &self.options.root) == name;
-                let fixed = ["host", "none"].into_iter().find(|fixed| is(fixed));
-                fixed.map(Found::Predefined).ok_or_else(|| NetworkError::NotFound(name.to_owned()))
+                let (chains, _) = self.cni_networks()?;
+                let root = &self.options.root;
+                let by_id = |of: &str| name.len() >= 4 && network_id(of, root).starts_with(name);
+                if let Some(fixed) = ["host", "none"].into_iter().find(|fixed| by_id(fixed)) {
+                    return Ok(Found::Predefined(fixed));
+                }
+                let by_id = |chain: &CniNetwork| by_id(&cni::full_name(&chain.name));
+                let chain = chains.into_iter().find(by_id).map(Box::new).map(Found::Cni);
+                chain.ok_or_else(|| NetworkError::NotFound(name.to_owned()))
             }
         }
     }
@@ -106,6 +127,7 @@ impl Engine {
             Found::Predefined(name) => {
                 Err(NetworkError::Refused(format!("operation is not permitted on predefined {name} network")))
             }
+            Found::Cni(chain) => Err(not_permitted(&chain)),
         }
     }
 }

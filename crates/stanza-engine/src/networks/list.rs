@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
+use stanza_network::cni::CniNetwork;
 use stanza_network::{Driver, Network};
 use stanza_spec::NetworkMode;
 
 use super::find::{Found, network_id};
 use super::plan::{endpoints, requests};
-use super::{DEFAULT, EndpointEntry, NetworkEntry, NetworkError};
+use super::{DEFAULT, EndpointEntry, NetworkEntry, NetworkError, cni};
 use crate::container::State;
 use crate::database::{DatabaseError, NetworkRecord, Record};
 use crate::filters::{FilterError, Filters};
@@ -112,6 +113,9 @@ impl Engine {
         let records = self.database()?.networks()?;
         let mut entries: Vec<NetworkEntry> = records.into_iter().map(NetworkEntry::of).collect();
         entries.extend(["host", "none"].map(|name| self.predefined(name)));
+        // A configuration file that is wrong hides no networks of stanza's own; who joins a chain hears of it.
+        let (chains, _) = self.cni_networks().unwrap_or_default();
+        entries.extend(chains.into_iter().map(|chain| self.cni_entry(chain)));
         entries.sort_by(|one, two| one.network.name.cmp(&two.network.name));
         self.fill(&mut entries)?;
         entries.retain(|entry| {
@@ -136,6 +140,7 @@ impl Engine {
         let entry = match self.find_network(name)? {
             Found::Network(record) => NetworkEntry::of(*record),
             Found::Predefined(name) => self.predefined(name),
+            Found::Cni(chain) => self.cni_entry(*chain),
         };
         let mut entries = [entry];
         self.fill(&mut entries).map_err(NetworkError::of_list)?;
@@ -184,6 +189,12 @@ impl Engine {
         Ok(())
     }
 
+    fn cni_entry(&self, chain: CniNetwork) -> NetworkEntry {
+        let name = cni::full_name(&chain.name);
+        let network = Network { id: network_id(&name, &self.options.root), ..nowhere(&name) };
+        NetworkEntry { driver: "cni", cni: Some(chain), ..NetworkEntry::of(NetworkRecord::new(network)) }
+    }
+
     fn predefined(&self, name: &'static str) -> NetworkEntry {
         let network = Network { id: network_id(name, &self.options.root), ..nowhere(name) };
         let driver = if name == "host" { "host" } else { "null" };
@@ -212,6 +223,7 @@ impl NetworkEntry {
                 Driver::Macvlan { .. } => "macvlan",
                 Driver::Ipvlan { .. } => "ipvlan",
             },
+            cni: None,
             network: record.network,
             labels: record.labels,
             options: record.options,
@@ -222,10 +234,10 @@ impl NetworkEntry {
         }
     }
 
-    /// It is always there, and cannot be removed.
+    /// It is not made by `network create`, and cannot be removed.
     #[must_use]
     pub fn is_predefined(&self) -> bool {
-        self.network.name == DEFAULT || matches!(self.driver, "host" | "null")
+        self.network.name == DEFAULT || matches!(self.driver, "host" | "null" | "cni")
     }
 
     /// It has IPv6 addresses.

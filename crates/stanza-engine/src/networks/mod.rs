@@ -4,6 +4,7 @@
 //!   NetworkRequest ── options.rs, subnets.rs ──▶ create.rs ──▶ table `networks`
 //!   EndpointRequest ─ find.rs ─▶ wishes ─▶ table `leases`, in the transaction of the container's creation or start
 //!                              └▶ plan.rs ─▶ NetworkPlan ─▶ the monitor, which makes bridge, veth, rules
+//!   `cni:NAME` ─ cni.rs ─▶ the plan of a chain of plugins, which make and name everything themselves
 //!   connect.rs, disconnect.rs, reload.rs ── record first, then a message to the monitor of a container that runs
 //! ```
 //!
@@ -16,6 +17,7 @@
 //! * A network that a container names is not removed.
 
 mod change;
+mod cni;
 mod connect;
 mod counters;
 mod create;
@@ -38,6 +40,7 @@ mod update;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use stanza_network::cni::CniNetwork;
 use stanza_network::{Network, PortMap, Subnet};
 use stanza_spec::ContainerId;
 
@@ -46,6 +49,7 @@ pub use error::{AddressError, NetworkError, NetworkRequestError};
 pub use graph::{GraphContainer, NetworkGraph};
 pub use update::NetworkUpdate;
 
+pub(crate) use cni::full_name as cni_name;
 pub(crate) use list::Known;
 pub(crate) use options::is_device_name;
 pub(crate) use plan::ports;
@@ -102,10 +106,12 @@ pub struct SubnetRequest {
 /// A network as listings and `inspect` see it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkEntry {
-    /// What containers join. Of `host` and `none` only id and name mean something.
+    /// What containers join. Of `host`, `none` and a chain of CNI plugins only id and name mean something.
     pub network: Network,
-    /// Docker's word for the driver: `bridge`, `macvlan`, `ipvlan`, `host` or `null`.
+    /// Docker's word for the driver: `bridge`, `macvlan`, `ipvlan`, `host` or `null`; `cni` for a chain of CNI plugins.
     pub driver: &'static str,
+    /// The chain's configuration.
+    pub cni: Option<CniNetwork>,
     /// The user's labels.
     pub labels: BTreeMap<String, String>,
     /// The options it was created with, as they were typed.

@@ -135,14 +135,14 @@ impl Engine {
                 } else {
                     let resolver = self.resolver_plan(&record.config, &places)?;
                     let container = record.id.clone();
-                    NetworkPlan::Endpoints(EndpointsPlan { container, endpoints, ports, publish, resolver })
+                    let shared = self.shared_plan();
+                    let plan = EndpointsPlan { container, endpoints, ports, publish, resolver, shared };
+                    NetworkPlan::Endpoints(plan)
                 })
             }
             // A helper's plan is the start's: nothing of it is left to be undone.
             NetworkMode::Pasta(_) | NetworkMode::Slirp4netns(_) => Ok(NetworkPlan::None),
-            NetworkMode::Cni(_) => {
-                Err(NetworkError::Refused("this kind of network is not built yet".to_owned()))
-            }
+            NetworkMode::Cni(chain) => Ok(NetworkPlan::Cni(Box::new(self.cni_plan(&chain, record)?))),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::filters::{FilterError, Filters};
 
 impl Engine {
     /// Removes the networks that no container, running or not, is in; gives their names. The filters are `label`, `label!` and
-    /// `until`, a time or an age.
+    /// `until`, a time or an age. In chains of CNI plugins what belongs to no container any more is given up, whatever the filters.
     ///
     /// # Errors
     /// When a filter is wrong, or the database not to be read.
@@ -21,6 +21,8 @@ impl Engine {
             until = Some(Instant::parse(value, Instant::now()).map_err(|_| wrong())?);
         }
         self.clear_removed_networks();
+        // What plugins refuse stays on record, and `system check` tells of it.
+        let _ = self.collect_cni();
         let mut removed = Vec::new();
         for record in self.database()?.networks()? {
             let is_young = until.as_ref().is_some_and(|until| {

@@ -1,9 +1,9 @@
 //! `network rm`: the record first, then the device. What a crash leaves between the two is noted in the database.
 
-use stanza_network::{DetachError, Network, forget_network, is_own_bridge, remove_network};
+use stanza_network::{DetachError, Network, forget_network, is_own_bridge, remove_network, within_shared};
 use stanza_spec::{ContainerConfig, NetworkMode};
 
-use super::find::Found;
+use super::find::{Found, not_permitted};
 use super::plan::requests;
 use super::{DEFAULT, NetworkError};
 use crate::Engine;
@@ -19,6 +19,7 @@ impl Engine {
         };
         let network = match self.find_network(name)? {
             Found::Predefined(name) => return Err(predefined(name)),
+            Found::Cni(chain) => return Err(not_permitted(&chain)),
             Found::Network(record) if record.network.name == DEFAULT => return Err(predefined(DEFAULT)),
             Found::Network(record) => record.network,
         };
@@ -56,12 +57,13 @@ impl Engine {
 
     /// Takes the device of a network that is forgotten away.
     pub(super) fn clear_network_device(&mut self, network: &Network) -> Result<(), NetworkError> {
+        let is_shared = self.shares_device(network)?;
         if self.options.rootless {
-            // It has none.
-        } else if self.owns_device(network)? {
-            remove_network(network)?;
+            // With nobody in it there is no name space, and no device.
+            let directory = self.options.shared_network_dir();
+            within_shared(&directory, || remove_device(network, is_shared))?.transpose()?;
         } else {
-            forget_network(network)?;
+            remove_device(network, is_shared)?;
         }
         let names = self.options.network_dir(&network.id);
         // What is left of it is found by `system check`.
@@ -69,16 +71,12 @@ impl Engine {
         Ok(self.database()?.forget_removed(&network.id)?)
     }
 
-    /// Whether the network's device was made for it, and not for another one since.
-    fn owns_device(&mut self, network: &Network) -> Result<bool, NetworkError> {
-        let Some(bridge) = network.bridge() else { return Ok(true) };
+    /// Whether the network's bridge is another one's since.
+    fn shares_device(&mut self, network: &Network) -> Result<bool, NetworkError> {
+        let Some(bridge) = network.bridge() else { return Ok(false) };
         let others = self.database()?.networks()?;
         let has_it = |other: &Network| other.bridge().is_some_and(|other| other.device == bridge.device);
-        if others.iter().any(|other| has_it(&other.network)) {
-            return Ok(false);
-        }
-        is_own_bridge(network)
-            .map_err(|source| DetachError::Network { network: network.name.clone(), source }.into())
+        Ok(others.iter().any(|other| has_it(&other.network)))
     }
 
     /// Takes the devices of networks away whose removal was cut short; gives their names.
@@ -86,5 +84,17 @@ impl Engine {
         let removed = self.database().and_then(|database| database.removed_networks()).unwrap_or_default();
         let cleared = removed.into_iter().filter(|network| self.clear_network_device(network).is_ok());
         cleared.map(|network| network.name).collect()
+    }
+}
+
+/// Takes the device away where it was made for the network, and what the rules know of it.
+fn remove_device(network: &Network, is_shared: bool) -> Result<(), DetachError> {
+    let looked = || {
+        let is_own = network.bridge().is_none() || is_own_bridge(network)?;
+        Ok(!is_shared && is_own)
+    };
+    match looked().map_err(|source| DetachError::Network { network: network.name.clone(), source })? {
+        true => remove_network(network),
+        false => forget_network(network),
     }
 }

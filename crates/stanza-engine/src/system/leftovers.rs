@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use stanza_network::names::Names;
-use stanza_network::{Live, Network, clear_leftovers, device_of};
+use stanza_network::{Live, Network, clear_leftovers, device_of, within_shared};
 use stanza_snapshot::remove_tree;
 use stanza_spec::ContainerId;
 
@@ -14,7 +14,7 @@ use super::check::{Finding, FindingStatus};
 use crate::database::{DatabaseError, Phase};
 use crate::{Engine, size};
 
-fn leftover(what: String, repaired: bool) -> Finding {
+pub(super) fn leftover(what: String, repaired: bool) -> Finding {
     let advice = if repaired { "cleared" } else { "run `stanza system check --repair`" };
     let status = if repaired { FindingStatus::Repaired } else { FindingStatus::Leftover };
     Finding { area: "leftovers", status, what, advice: Some(advice.to_owned()) }
@@ -215,7 +215,8 @@ impl Engine {
                 .push(leftover(format!("{bytes} of blobs that belong to no image, or are not whole"), done));
         }
         self.stray_networks(repair, findings);
-        if repair && !self.options.rootless {
+        self.check_chains(repair, findings);
+        if repair {
             self.clear_networks();
         }
     }
@@ -245,7 +246,14 @@ impl Engine {
         let networks = self.database().and_then(|database| database.networks()).unwrap_or_default();
         for record in networks {
             // What cannot be cleared needs rights that the findings about the machine tell of.
-            let _ = clear_leftovers(&record.network, || self.live_in(&record.network));
+            if self.options.rootless {
+                let directory = self.options.shared_network_dir();
+                let _ = within_shared(&directory, || {
+                    clear_leftovers(&record.network, || self.live_in(&record.network))
+                });
+            } else {
+                let _ = clear_leftovers(&record.network, || self.live_in(&record.network));
+            }
             if let Ok(Some(names)) = Names::open(&self.options.network_dir(&record.network.id)) {
                 names.clear(|container| self.has_lease(container, &record.network));
             }

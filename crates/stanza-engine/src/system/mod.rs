@@ -1,6 +1,7 @@
 //! What concerns the whole engine: facts about it and its machine, disk usage, pruning, checking.
 
 mod check;
+mod cni;
 mod df;
 mod facts;
 mod leftovers;

@@ -59,6 +59,7 @@ impl Netns {
 /// The whole chain is deleted then. When that fails too the record is kept, for [`del`] and [`collect`] to try again.
 pub fn add(plan: &CniPlan, netns: File) -> Result<CniAttachment, CniError> {
     plan.verify()?;
+    Caller::new(&plan.network, &plan.places).require_all()?;
     let netns = Netns(netns);
     let mut sockets = Vec::new();
     let mut plan = plan.clone();

@@ -40,11 +40,15 @@ pub enum CniError {
         /// What is wrong.
         what: String,
     },
-    /// Ports are to be published, and no plugin declares that it can.
-    #[error("the CNI network `{network}` publishes no ports: none of its plugins declares `portMappings`")]
-    NoPorts {
+    /// Something is asked for that no plugin declares to be able to do.
+    #[error("the CNI network `{network}` {what}: none of its plugins declares `{capability}`")]
+    Incapable {
         /// The network.
         network: String,
+        /// What it does not do.
+        what: &'static str,
+        /// The capability.
+        capability: &'static str,
     },
     /// A port of the host.
     #[error(transparent)]
@@ -118,7 +122,7 @@ pub enum CniError {
 impl Classify for CniError {
     fn kind(&self) -> ErrorKind {
         match self {
-            CniError::Argument { .. } | CniError::NoPorts { .. } => ErrorKind::InvalidArgument,
+            CniError::Argument { .. } | CniError::Incapable { .. } => ErrorKind::InvalidArgument,
             CniError::Port(error) => error.kind(),
             CniError::NoPlugin { .. } | CniError::NotAttached { .. } => ErrorKind::NotFound,
             CniError::Run { source, .. } | CniError::Record { source, .. } => ErrorKind::of_io(source),
@@ -138,10 +142,15 @@ impl Classify for CniError {
     fn hint(&self) -> Option<String> {
         match self {
             CniError::Port(error) => error.hint(),
-            CniError::NoPorts { .. } => Some(
-                "add `{\"type\": \"portmap\", \"capabilities\": {\"portMappings\": true}}` to its `plugins`"
-                    .to_owned(),
-            ),
+            CniError::Incapable { capability, .. } => Some(match *capability {
+                "portMappings" => {
+                    "add `{\"type\": \"portmap\", \"capabilities\": {\"portMappings\": true}}` to its `plugins`"
+                        .to_owned()
+                }
+                capability => format!(
+                    "add `\"capabilities\": {{\"{capability}\": true}}` to a plugin that can do it, if there is one"
+                ),
+            }),
             CniError::NoPlugin { call, dirs } => {
                 let dirs: Vec<String> = dirs.iter().map(|dir| format!("`{}`", dir.display())).collect();
                 Some(format!(

@@ -113,7 +113,11 @@ pub struct CniFiles {
     pub hosts: Option<PathBuf>,
     /// The container's own names there.
     pub names: Vec<String>,
-    /// `/etc/resolv.conf`, for when the plugins name servers; `None` when the user said which.
+    /// Names of the host there: they get the address of the first gateway, and are left out without one.
+    #[serde(default)]
+    pub gateway_names: Vec<String>,
+    /// `/etc/resolv.conf`, for when the plugins name servers; `None` when the user said which. What [`CniRequest::dns`] says
+    /// of search domains and options counts before the plugins' word.
     pub resolv_conf: Option<PathBuf>,
 }
 
@@ -170,6 +174,28 @@ impl CniNetwork {
     #[must_use]
     pub fn can(&self, capability: &str) -> bool {
         self.plugins.iter().any(|plugin| declares(plugin, capability))
+    }
+
+    /// Refuses a request that no plugin would heed: what is not declared is not told to plugins. Name servers are not looked
+    /// at, since the container's own file has them in any case.
+    ///
+    /// # Errors
+    /// [`CniError::Incapable`], with the first capability that is missing.
+    pub fn require(&self, request: &CniRequest) -> Result<(), CniError> {
+        let wanted = [
+            ("portMappings", "publishes no ports", !request.ports.is_empty()),
+            ("ips", "gives no addresses that are asked for", !request.ips.is_empty()),
+            ("mac", "gives no hardware address that is asked for", request.mac.is_some()),
+            ("aliases", "has no names for containers", !request.aliases.is_empty()),
+            ("bandwidth", "has no limits of bandwidth", request.bandwidth.is_some()),
+        ];
+        let missing = wanted.into_iter().find(|(capability, _, wanted)| *wanted && !self.can(capability));
+        match missing {
+            Some((capability, what, _)) => {
+                Err(CniError::Incapable { network: self.name.clone(), what, capability })
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -244,10 +270,7 @@ impl CniPlan {
                 return wrong(format!("`{}` is no argument `NAME=VALUE` without `;`", name.escape_debug()));
             }
         }
-        if !self.request.ports.is_empty() && !self.network.can("portMappings") {
-            return Err(CniError::NoPorts { network: self.network.name.clone() });
-        }
-        Ok(())
+        self.network.require(&self.request)
     }
 }
 

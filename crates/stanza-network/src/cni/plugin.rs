@@ -144,10 +144,8 @@ impl<'a> Caller<'a> {
         input: Map<String, Value>,
         mut environment: Vec<(&str, String)>,
     ) -> Result<Vec<u8>, CniError> {
+        let program = self.program(verb, plugin)?;
         let call = self.name(verb, plugin);
-        let Some(program) = self.find(&call.plugin) else {
-            return Err(CniError::NoPlugin { call, dirs: self.places.plugin_dirs.clone() });
-        };
         let path = std::env::var("PATH").ok().filter(|path| !path.is_empty());
         let dirs: Vec<_> = self.places.plugin_dirs.iter().map(|dir| dir.to_string_lossy()).collect();
         environment.extend([
@@ -185,6 +183,17 @@ impl<'a> Caller<'a> {
         let ask = error.code == 1 && verb != Verb::Version;
         let supported = if ask { self.versions(plugin).unwrap_or_default() } else { Vec::new() };
         Err(CniError::Failed { call, code: error.code, message, supported })
+    }
+
+    /// Refuses a chain with a plugin that is not there, before any of it runs: it could not be deleted either.
+    pub(super) fn require_all(&self) -> Result<(), CniError> {
+        self.network.plugins.iter().try_for_each(|plugin| self.program(Verb::Add, plugin).map(drop))
+    }
+
+    fn program(&self, verb: Verb, plugin: &Map<String, Value>) -> Result<PathBuf, CniError> {
+        let call = self.name(verb, plugin);
+        let found = self.find(&call.plugin);
+        found.ok_or_else(|| CniError::NoPlugin { call, dirs: self.places.plugin_dirs.clone() })
     }
 
     /// The plugin's program: an executable file of that name in the first directory that has one.

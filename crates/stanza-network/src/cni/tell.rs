@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use super::plan::CniPlan;
-use super::{CniError, CniResult};
+use super::{CniDns, CniError, CniResult};
 
 /// Debian's address for a name that has no other: what `hosts` has until there is one.
 const NO_ADDRESS: &str = "127.0.1.1";
@@ -16,10 +16,18 @@ pub(super) fn tell(plan: &CniPlan, result: &CniResult) -> Result<(), CniError> {
     let files = &plan.files;
     if let Some(path) = &files.hosts {
         let addresses = result.inside().map(|ip| ip.address.to_string());
-        rewrite(path, |text| hosts(text, &files.names, addresses))?;
+        let gateway = result.inside().find_map(|ip| ip.gateway);
+        rewrite(path, |text| {
+            let mut text = hosts(text, &files.names, addresses);
+            for (name, gateway) in files.gateway_names.iter().zip(gateway.into_iter().cycle()) {
+                // Writing to a string cannot fail.
+                let _ = writeln!(text, "{gateway}\t{name}");
+            }
+            text
+        })?;
     }
     if let Some(path) = files.resolv_conf.as_ref().filter(|_| !result.dns.nameservers.is_empty()) {
-        rewrite(path, |_| resolv_conf(result))?;
+        rewrite(path, |_| resolv_conf(&result.dns, plan.request.dns.as_ref()))?;
     }
     Ok(())
 }
@@ -43,16 +51,19 @@ fn hosts(text: &str, names: &[String], addresses: impl Iterator<Item = String>) 
     text
 }
 
-fn resolv_conf(result: &CniResult) -> String {
-    let dns = &result.dns;
+/// The plugins' servers, with the search domains and options of `said`, else the plugins'. A search domain `.` is none.
+fn resolv_conf(dns: &CniDns, said: Option<&CniDns>) -> String {
     let mut text: String = dns.nameservers.iter().map(|server| format!("nameserver {server}\n")).collect();
-    let search: Vec<&str> = if dns.search.is_empty() && !dns.domain.is_empty() {
-        vec![&dns.domain]
-    } else {
-        dns.search.iter().map(String::as_str).collect()
+    let none = CniDns::default();
+    let said = said.unwrap_or(&none);
+    let domain: &[String] = if dns.domain.is_empty() { &[] } else { std::slice::from_ref(&dns.domain) };
+    let first = |lists: [&[String]; 3]| {
+        let list = lists.into_iter().find(|list| !list.is_empty()).unwrap_or_default();
+        list.iter().filter(|word| *word != ".").cloned().collect::<Vec<_>>()
     };
-    for (word, values) in [("search", search), ("options", dns.options.iter().map(String::as_str).collect())]
-    {
+    let search = first([&said.search, &dns.search, domain]);
+    let options = first([&said.options, &dns.options, &[]]);
+    for (word, values) in [("search", search), ("options", options)] {
         if !values.is_empty() {
             let _ = writeln!(text, "{word} {}", values.join(" "));
         }
@@ -79,11 +90,15 @@ mod tests {
 
     #[test]
     fn resolv_conf_has_what_the_plugins_say() {
-        let result = |dns| CniResult::read(&json!({"dns": dns})).unwrap();
+        let result = |dns| CniResult::read(&json!({"dns": dns})).unwrap().dns;
         let all = json!({"nameservers": ["10.1.0.1", "fd00::1"], "domain": "d", "search": ["a", "b"], "options": ["ndots:5"]});
         let text = "nameserver 10.1.0.1\nnameserver fd00::1\nsearch a b\noptions ndots:5\n";
-        assert_eq!(resolv_conf(&result(all)), text);
+        assert_eq!(resolv_conf(&result(all.clone()), None), text);
+        let said =
+            CniDns { search: vec![".".to_owned()], options: vec!["edns0".to_owned()], ..CniDns::default() };
+        let text = "nameserver 10.1.0.1\nnameserver fd00::1\noptions edns0\n";
+        assert_eq!(resolv_conf(&result(all), Some(&said)), text);
         let domain = json!({"nameservers": ["10.1.0.1"], "domain": "d"});
-        assert_eq!(resolv_conf(&result(domain)), "nameserver 10.1.0.1\nsearch d\n");
+        assert_eq!(resolv_conf(&result(domain), None), "nameserver 10.1.0.1\nsearch d\n");
     }
 }

@@ -164,7 +164,12 @@ fn a_chain_of_real_plugins_gives_addresses_and_ports_and_leaves_nothing() {
     }];
     let hosts = stage.path("hosts");
     fs::write(&hosts, "127.0.1.1\tbox\n").unwrap();
-    plan.files = CniFiles { hosts: Some(hosts.clone()), names: vec!["box".to_owned()], resolv_conf: None };
+    plan.files = CniFiles {
+        hosts: Some(hosts.clone()),
+        names: vec!["box".to_owned()],
+        gateway_names: vec!["host".to_owned()],
+        resolv_conf: None,
+    };
     let space = Space::new().unwrap();
     let before = stage.iptables();
     let attachment = stage.world.host.run(|| add(&plan, holder_of(&space))).unwrap();
@@ -173,7 +178,7 @@ fn a_chain_of_real_plugins_gives_addresses_and_ports_and_leaves_nothing() {
     assert_eq!(shown, [(address.into(), 24, Some(Ipv4Addr::new(10, 88, 0, 1).into()))]);
     let ip = attachment.result().inside().next().unwrap();
     assert_eq!(attachment.result().interface_of(ip).unwrap().mac, Some([2, 1, 1, 1, 1, 1]));
-    assert_eq!(fs::read_to_string(hosts).unwrap(), "10.88.0.2\tbox\n");
+    assert_eq!(fs::read_to_string(hosts).unwrap(), "10.88.0.2\tbox\n10.88.0.1\thost\n");
     // Both ways, and by the published port with the client's own address.
     let port = attachment.ports()[0].host_port.unwrap();
     assert_eq!(talk(&space, &stage.world.outside, (HOST, port)), IpAddr::from(OUTSIDE));

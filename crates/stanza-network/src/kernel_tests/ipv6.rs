@@ -78,7 +78,7 @@ fn a_port_published_on_one_ipv6_address_is_reached_through_that_one_only() {
 fn what_the_kernel_cannot_lead_is_told_with_its_sockets_and_targets() {
     let Some(world) = World::new() else { return };
     let told = |plan: EndpointsPlan| {
-        let container = world.start(plan);
+        let mut container = world.start(plan);
         let proxied = container.attachment.proxied().unwrap();
         proxied.into_iter().map(|one| (one.address.to_string(), one.target.to_string())).collect::<Vec<_>>()
     };
@@ -115,7 +115,7 @@ fn what_the_kernel_cannot_lead_is_told_with_its_sockets_and_targets() {
 #[test]
 fn a_proxied_port_is_refused_until_somebody_serves_it_and_only_then_heard() {
     let Some(world) = World::new() else { return };
-    let container = world.container(2, &[tcp(None, 8080, 80)]);
+    let mut container = world.container(2, &[tcp(None, 8080, 80)]);
     let refused = ask_tcp(&world.host, Ipv6Addr::LOCALHOST, 8080).unwrap_err();
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     let proxied = container.attachment.proxied().unwrap().remove(0);

@@ -275,6 +275,7 @@ fn plan_in(network: Network, address: Ipv4Addr, ports: &[PortMap]) -> EndpointsP
         ports: ports.to_vec(),
         publish: Publish::Open,
         resolver: None,
+        shared: None,
     }
 }
 

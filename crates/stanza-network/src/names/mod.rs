@@ -220,8 +220,10 @@ impl Names {
             return Ok(None);
         }
         found.sort_unstable();
-        let first = usize::from(random()) % found.len();
-        found.rotate_left(first);
+        if found.len() > 1 {
+            let first = usize::from(random()) % found.len();
+            found.rotate_left(first);
+        }
         let addresses = |(_, text): &(String, String)| {
             text.split(',').filter_map(|address| address.parse().ok()).collect::<Vec<IpAddr>>()
         };

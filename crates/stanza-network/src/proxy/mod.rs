@@ -15,7 +15,7 @@
 //!
 //! * Bytes are not copied, and not read before the other side takes them: at most one pipe waits in each direction.
 //! * The end of one direction does not end the other; a broken connection is broken on the other side too (RST).
-//! * At most [`Limits::connections`] TCP connections and [`Limits::flows`] UDP flows: then new clients wait in the
+//! * At most `Limits::connections` TCP connections and `Limits::flows` UDP flows: then new clients wait in the
 //!   kernel's queue, and the flow that has been quiet longest is given up.
 //! * It ends when its owner's socket does.
 //!
@@ -38,6 +38,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
+use rustix::net::sockopt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 use stanza_spec::Protocol;
@@ -75,15 +76,25 @@ const CONNECTION_DESCRIPTORS: usize = 6;
 const OTHER_DESCRIPTORS: usize = 64;
 /// How long connections wait when something ran out, and how exact the end of a flow is.
 const TICK: Duration = Duration::from_secs(1);
-/// Connections that wait in the kernel.
-const BACKLOG: i32 = 1024;
+/// Connections that wait in the kernel: what it allows by default (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
 
 /// Starts listening on a bound TCP socket, before there is anybody to serve it; twice does no harm.
 ///
 /// # Errors
 /// When somebody else listens on the port.
 pub fn listen(socket: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(rustix::net::listen(socket, BACKLOG)?)
+    match rustix::net::listen(socket, BACKLOG) {
+        // It is refused while connections of an earlier time are in TIME_WAIT, unless both sides allow it; what is accepted
+        // here does.
+        Err(Errno::ADDRINUSE) => {
+            sockopt::set_socket_reuseaddr(socket, true)?;
+            let listens = rustix::net::listen(socket, BACKLOG);
+            sockopt::set_socket_reuseaddr(socket, false)?;
+            Ok(listens?)
+        }
+        other => Ok(other?),
+    }
 }
 
 /// Serves the bound sockets until `owner` can be read from, or has no other end any more.

@@ -71,7 +71,10 @@ pub(super) struct Connection {
 }
 
 pub(super) fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
-    rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+    let client = rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    // In TIME_WAIT it would keep everybody from the port for a minute, also the container when it starts again.
+    let _ = sockopt::set_socket_reuseaddr(&client, true);
+    Ok(client)
 }
 
 /// A close of this socket is a reset.

@@ -13,6 +13,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use stanza_network::dns::Resolver;
 
 use super::output::Streams;
+use super::ports::ProxiedPorts;
 use crate::frame::{self, Kind};
 use crate::log::Stream;
 use crate::paths;
@@ -170,6 +171,7 @@ enum Source {
     Output(usize),
     Input,
     Resolver,
+    Ports,
     Client(usize),
 }
 
@@ -178,6 +180,8 @@ enum Source {
 pub(super) struct Turn {
     /// The first process has ended.
     pub(super) ended: bool,
+    /// Something is to be done about the ports that are for a proxy.
+    pub(super) ports: bool,
     /// Changes of the networks: the number of the client who waits for an answer, and a [`crate::NetworkChange`] as JSON.
     pub(super) networks: Vec<(u64, Vec<u8>)>,
 }
@@ -187,9 +191,10 @@ pub(super) fn turn(
     clients: &mut Clients,
     streams: &mut Streams,
     resolver: &mut Option<Resolver>,
+    ports: Option<&ProxiedPorts>,
     pidfd: &OwnedFd,
 ) -> Turn {
-    let ready = wait(clients, streams, resolver.as_ref(), pidfd);
+    let ready = wait(clients, streams, resolver.as_ref(), ports, pidfd);
     let mut turn = Turn::default();
     let mut finished = Vec::new();
     let mut gone = Vec::new();
@@ -208,6 +213,7 @@ pub(super) fn turn(
                     resolver.turn();
                 }
             }
+            Source::Ports => turn.ports = true,
             Source::Client(index) => {
                 let readable = flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
                 if readable && !clients.clients[index].receive() {
@@ -230,6 +236,7 @@ fn wait(
     clients: &Clients,
     streams: &Streams,
     resolver: Option<&Resolver>,
+    ports: Option<&ProxiedPorts>,
     pidfd: &OwnedFd,
 ) -> Vec<(Source, PollFlags)> {
     let mut sources = vec![Source::Init];
@@ -253,6 +260,10 @@ fn wait(
         sources.push(Source::Resolver);
         fds.push(PollFd::new(resolver, PollFlags::IN));
     }
+    if let Some(ports) = ports.and_then(ProxiedPorts::descriptor) {
+        sources.push(Source::Ports);
+        fds.push(PollFd::from_borrowed_fd(ports, PollFlags::IN));
+    }
     for (index, client) in clients.clients.iter().enumerate() {
         let mut flags = PollFlags::empty();
         if streams.takes_input() {
@@ -264,7 +275,7 @@ fn wait(
         sources.push(Source::Client(index));
         fds.push(PollFd::new(&client.stream, flags));
     }
-    if poll(&mut fds, None).is_err() {
+    if poll(&mut fds, ports.and_then(ProxiedPorts::patience).as_ref()).is_err() {
         return Vec::new();
     }
     let ready = sources.into_iter().zip(fds.iter().map(PollFd::revents));

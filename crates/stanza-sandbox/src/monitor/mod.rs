@@ -7,8 +7,9 @@
 //!  pidfd of the first process ─┐
 //!  output pipes or terminal ───┤          ┌─▶ log
 //!  listener, clients ──────────┼─▶ poll ──┼─▶ clients
-//!  the container's resolver ───┘          ├─▶ standard input of the container
-//!                                         └─▶ who is called what in its networks
+//!  the container's resolver ───┤          ├─▶ standard input of the container
+//!  ports for a proxy, or it ───┘          ├─▶ who is called what in its networks
+//!                                         └─▶ a proxy, from the first client on
 //! ```
 //!
 //! What it holds dies with it: the lock that says the container runs, the bound sockets of published ports, and by
@@ -17,6 +18,7 @@
 mod clients;
 mod network;
 mod output;
+mod ports;
 mod teardown;
 
 use std::fs::{self, OpenOptions};
@@ -24,6 +26,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
@@ -42,6 +45,7 @@ use crate::plan::{ExitRecord, Running, SandboxPlan};
 use clients::Clients;
 use network::NetworkAttendant;
 use output::Streams;
+use ports::ProxiedPorts;
 
 /// Signals that must not end a monitor: a terminal's, and those that a careless `killall` sends.
 const BLOCKED: [i32; 5] = [1, 2, 3, 13, 15];
@@ -61,6 +65,10 @@ pub fn monitor_main() -> i32 {
     let Ok((state, effects)) = next(state, event) else { return 1 };
     let Some((door, plan, start_lock)) = received else { return 0 };
     release_stdin();
+    // The door is gone before the container is: from here on this process holds the user's namespace.
+    let runroot = plan.run_dir.ancestors().nth(2).map(Path::to_owned).unwrap_or_default();
+    // Without the note others make a namespace of their own, and find this container's networks closed.
+    let _ = stanza_container::rootless::stay(&runroot);
     let mut monitor = Monitor {
         plan,
         state,
@@ -68,6 +76,7 @@ pub fn monitor_main() -> i32 {
         start_lock,
         cgroup: None,
         attachment: None,
+        proxied: None,
         resolver: None,
         user_mode: None,
         cni: None,
@@ -84,7 +93,7 @@ pub fn monitor_main() -> i32 {
     };
     monitor.perform(effects);
     monitor.live();
-    monitor.end()
+    monitor.end(&runroot)
 }
 
 /// The door's socket lives on under another number: the standard descriptors are nobody's.
@@ -116,6 +125,8 @@ struct Monitor {
     start_lock: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     attachment: Option<Attachment>,
+    /// Ports that the kernel cannot lead to the container.
+    proxied: Option<ProxiedPorts>,
     /// Tells the container who is called what, where its networks have names.
     resolver: Option<Resolver>,
     /// The program that leads out of the network namespace.
@@ -178,8 +189,10 @@ impl Monitor {
     fn live(&mut self) {
         while self.state == State::Running {
             let (Some(init), Some(streams)) = (&self.init, &mut self.streams) else { return };
-            let turn = clients::turn(&mut self.clients, streams, &mut self.resolver, &init.pidfd);
+            let ports = self.proxied.as_ref();
+            let turn = clients::turn(&mut self.clients, streams, &mut self.resolver, ports, &init.pidfd);
             let ended = if turn.ended { reap(init) } else { None };
+            self.serve_ports(turn.ports);
             for (client, change) in turn.networks {
                 self.change_networks(client, &change);
             }
@@ -193,13 +206,14 @@ impl Monitor {
     }
 
     /// Delivers what clients have not read yet, then becomes the engine's clean-up where that was asked for.
-    fn end(mut self) -> i32 {
+    fn end(mut self, runroot: &Path) -> i32 {
         let told = self.clients.flush_all();
         // The kernel removes the link with the network namespace, unless somebody outside holds that. This takes some time,
         // but nobody waits for it any more. By now the container may run again, with devices and rules of the same names:
         // those are not this one's.
         let _ = stanza_network::remove_devices(&self.devices);
         self.attachment = None;
+        stanza_container::rootless::leave(runroot);
         let Some(argv) = self.plan.on_exit.take().filter(|argv| !argv.is_empty()) else { return 0 };
         // A starting door that is still there cleans up itself.
         if self.running.is_none() || (self.plan.attached && told) {
@@ -237,6 +251,7 @@ impl Monitor {
         let mut attendant = NetworkAttendant {
             network: &self.plan.network,
             attachment: &mut self.attachment,
+            proxied: &mut self.proxied,
             resolver: &mut self.resolver,
             user_mode: &mut self.user_mode,
             cni: &mut self.cni,

@@ -1,6 +1,7 @@
 //! The container's network, on the monitor's side: when it starts, and when it is to change.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::AsFd;
 
 use rustix::process::Pid;
@@ -13,14 +14,19 @@ use stanza_spec::oci::runtime::LinuxNamespaceType;
 use stanza_sys::process_start_time;
 
 use super::Monitor;
+use super::ports::ProxiedPorts;
 use crate::error::chain;
 use crate::frame::{Kind, Refusal};
 use crate::plan::NetworkChange;
+
+/// What did not work, when it was about ports that need a proxy.
+const UNSERVED: &str = "failed to serve the published ports that the kernel cannot lead";
 
 /// Gives the container its network, once the namespace exists.
 pub(super) struct NetworkAttendant<'a> {
     pub(super) network: &'a NetworkPlan,
     pub(super) attachment: &'a mut Option<Attachment>,
+    pub(super) proxied: &'a mut Option<ProxiedPorts>,
     pub(super) resolver: &'a mut Option<Resolver>,
     pub(super) user_mode: &'a mut Option<UserMode>,
     pub(super) cni: &'a mut Option<CniAttachment>,
@@ -33,7 +39,8 @@ impl Attendant for NetworkAttendant<'_> {
             NetworkPlan::Endpoints(plan) => {
                 let namespace = namespace()?;
                 let attached = stanza_network::attach(plan, namespace.as_fd());
-                *self.attachment = Some(attached.map_err(|error| with_hint(&error))?);
+                let attachment = self.attachment.insert(attached.map_err(|error| with_hint(&error))?);
+                *self.proxied = ProxiedPorts::renew(None, attachment).map_err(|error| unserved(&error))?;
                 if let Some(resolver) = &plan.resolver {
                     let opened = Resolver::open(resolver, namespace.as_fd());
                     *self.resolver = Some(opened.map_err(|error| chain(&error))?);
@@ -47,7 +54,7 @@ impl Attendant for NetworkAttendant<'_> {
             }
             NetworkPlan::Cni(plan) => {
                 let added = cni::add(plan, namespace()?);
-                *self.cni = Some(added.map_err(|error| chain(&error))?);
+                *self.cni = Some(added.map_err(|error| with_hint(&error))?);
             }
             NetworkPlan::None | NetworkPlan::Host | NetworkPlan::Join { .. } => {}
         }
@@ -71,6 +78,10 @@ fn adapt(
         (None, None) => {}
     }
     Ok(())
+}
+
+fn unserved(error: &io::Error) -> String {
+    format!("{UNSERVED}: {error}")
 }
 
 fn namespace_of(pid: i32) -> Result<File, String> {
@@ -127,6 +138,15 @@ impl Monitor {
         }
     }
 
+    /// Deals with clients of ports that the kernel cannot lead, and with the proxy's end.
+    pub(super) fn serve_ports(&mut self, ready: bool) {
+        if let (Some(proxied), Some(attachment)) = (&mut self.proxied, &mut self.attachment)
+            && let Err(error) = proxied.turn(ready, attachment)
+        {
+            self.error.get_or_insert_with(|| unserved(&error));
+        }
+    }
+
     /// Changes the networks as a client asks, and answers it.
     pub(super) fn change_networks(&mut self, client: u64, change: &[u8]) {
         match self.try_change_networks(change) {
@@ -158,8 +178,13 @@ impl Monitor {
         else {
             return Err(conflict("the container is in no network that can be changed".to_owned()));
         };
-        stanza_network::change(attachment, old, &change.plan, change.anew, namespace.as_fd())
-            .map_err(|error| Refusal::of(&error))?;
+        let changed = stanza_network::change(attachment, old, &change.plan, change.anew, namespace.as_fd());
+        // Where the ports lead may have changed before it failed.
+        let served = ProxiedPorts::renew(self.proxied.take(), attachment)
+            .map(|proxied| self.proxied = proxied)
+            .map_err(|error| Refusal::of_io(UNSERVED, &error));
+        changed.map_err(|error| Refusal::of(&error))?;
+        served?;
         let errors = dns::withdraw_changed(old, &change.plan);
         old.endpoints = change.plan.endpoints;
         old.resolver = change.plan.resolver;

@@ -47,6 +47,7 @@ impl Monitor {
         self.oom_killed = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0);
         let mut errors = self.withdraw_names();
         self.user_mode = None;
+        self.proxied = None;
         // The veth goes with the network namespace, which has just lost its last process: deleting it by hand would
         // wait 35 ms for the kernel, which needs nobody to wait for it.
         if let (NetworkPlan::Endpoints(plan), Some(attachment)) = (&self.plan.network, &mut self.attachment) {

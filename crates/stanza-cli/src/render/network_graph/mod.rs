@@ -124,6 +124,7 @@ mod tests {
     fn network(name: &str, subnet: &str, endpoints: Vec<EndpointEntry>) -> NetworkEntry {
         let subnet = subnet.parse().unwrap();
         NetworkEntry {
+            cni: None,
             network: Network {
                 id: "5".repeat(64),
                 name: name.to_owned(),

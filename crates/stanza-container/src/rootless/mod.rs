@@ -1,9 +1,13 @@
 //! Root without root: a user namespace in which the calling user is 0 and owns a range of further ids
-//! (/etc/subuid, /etc/subgid, mapped by the set-user-id programs newuidmap and newgidmap).
+//! (/etc/subuid, /etc/subgid, mapped by the set-user-id programs newuidmap and newgidmap). One for all that the user's
+//! engine does, for as long as any of it runs (`common.rs`).
+
+mod common;
 
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::process::{Gid, Uid, getegid, geteuid, getpid};
@@ -11,6 +15,9 @@ use stanza_spec::{Classify, ErrorKind};
 use stanza_sys::{CloneFlags, Cloned, clone_process};
 
 use crate::launch::reap;
+use common::Common;
+
+pub use common::{leave, stay};
 
 /// Why a user namespace could not be entered.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +31,15 @@ pub enum RootlessError {
     /// The ids could not be mapped.
     #[error("failed to map user ids")]
     Map,
+    /// The user's other processes cannot be looked for, or their namespace not be entered.
+    #[error("failed to look for the user namespace of the user's containers in `{}`", path.display())]
+    Common {
+        /// The run root.
+        path: std::path::PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// A step inside the namespace failed.
     #[error("failed to become root in the user namespace")]
     Become(#[source] io::Error),
@@ -35,6 +51,7 @@ impl Classify for RootlessError {
             RootlessError::Refused(_) => ErrorKind::PermissionDenied,
             RootlessError::Mapper(_) | RootlessError::Become(_) => ErrorKind::Internal,
             RootlessError::Map => ErrorKind::PermissionDenied,
+            RootlessError::Common { source, .. } => ErrorKind::of_io(source),
         }
     }
 
@@ -83,18 +100,33 @@ pub fn user_name(uid: u32) -> Option<String> {
     })
 }
 
-/// Enters a new user and mount namespace as its root. Does nothing for root.
+/// Enters the user namespace of the user's engine at `runroot` as its root, a new one when nothing of it runs, with mounts
+/// of its own. Does nothing for root.
 ///
 /// Without a range of ids only the caller is mapped, and files of other owners in an image cannot be unpacked.
 /// The caller must be single-threaded.
 ///
 /// # Errors
 /// When the kernel or the mapping programs refuse.
-pub fn enter() -> Result<(), RootlessError> {
+pub fn enter(runroot: &Path) -> Result<(), RootlessError> {
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
     if uid == 0 {
         return Ok(());
     }
+    let failed = |source| RootlessError::Common { path: runroot.to_owned(), source };
+    let common = Common::open(runroot).map_err(failed)?;
+    if !common.join().map_err(failed)? {
+        create(uid, gid)?;
+    }
+    let (root, group) = (Uid::ROOT, Gid::ROOT);
+    rustix::thread::set_thread_res_gid(group, group, group)
+        .and_then(|()| rustix::thread::set_thread_res_uid(root, root, root))
+        .map_err(|error| RootlessError::Become(error.into()))?;
+    common.note().map_err(failed)
+}
+
+/// Enters a new user and mount namespace.
+fn create(uid: u32, gid: u32) -> Result<(), RootlessError> {
     let name = user_name(uid);
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let uids = ranges(&read("/etc/subuid"), name.as_deref(), uid);
@@ -119,13 +151,7 @@ pub fn enter() -> Result<(), RootlessError> {
     drop(ours);
     reap(&pidfd);
     unshared.map_err(RootlessError::Refused)?;
-    if !asked || answer != [1] {
-        return Err(RootlessError::Map);
-    }
-    let (root, group) = (Uid::ROOT, Gid::ROOT);
-    rustix::thread::set_thread_res_gid(group, group, group)
-        .map_err(|error| RootlessError::Become(error.into()))?;
-    rustix::thread::set_thread_res_uid(root, root, root).map_err(|error| RootlessError::Become(error.into()))
+    if asked && answer == [1] { Ok(()) } else { Err(RootlessError::Map) }
 }
 
 /// Maps the caller to 0 and its ranges behind; without ranges or mapping programs, only the caller.
