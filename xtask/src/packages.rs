@@ -21,6 +21,11 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("newuidmap", "uidmap", "containers of an ordinary user"),
     ("nft", "nftables", "a look at the packet rules"),
     ("ip", "iproute2", "networks in name spaces of their own"),
+    ("pasta", "passt", "the way out of containers without root"),
+    ("slirp4netns", "slirp4netns", "the same, by another program"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins", "chains of CNI plugins"),
+    ("iptables-nft", "iptables", "a host whose firewall is another program's, and what CNI plugins call"),
+    ("dig", "bind9-dnsutils", "questions to resolvers by another client"),
 ];
 
 /// What `cargo xtask interop` calls.

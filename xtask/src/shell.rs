@@ -13,8 +13,11 @@ pub(crate) fn have(program: &str) -> bool {
     find(program).is_some()
 }
 
-/// Where a program is; directories of administrators too.
+/// Where a program is; directories of administrators too. A path is looked at as it is.
 pub(crate) fn find(program: &str) -> Option<String> {
+    if program.starts_with('/') {
+        return std::path::Path::new(program).is_file().then(|| program.to_owned());
+    }
     let path = std::env::var("PATH").unwrap_or_default();
     let directories = path.split(':').chain(["/usr/sbin", "/sbin", "/usr/bin"]);
     directories

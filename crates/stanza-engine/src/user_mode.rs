@@ -27,8 +27,15 @@ fn path() -> String {
     std::env::var("PATH").unwrap_or_default()
 }
 
-/// The mode of a container without root that names none: pasta, or slirp4netns where only that is installed.
+/// What pasta and slirp4netns put into the container's namespace.
+pub(crate) const TUNNELS: &str = "/dev/net/tun";
+
+/// The mode of a container without root that names none: pasta, or slirp4netns where only that is installed; none at all where the
+/// user may not open [`TUNNELS`], without which both are of no use.
 pub(crate) fn default_mode() -> NetworkMode {
+    if rustix::fs::access(TUNNELS, rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK).is_err() {
+        return NetworkMode::None;
+    }
     match choose_user_mode(None, &path()) {
         Ok((UserModeDriver::Slirp4netns, _)) => NetworkMode::Slirp4netns(Vec::new()),
         // Where neither is installed the start says so.

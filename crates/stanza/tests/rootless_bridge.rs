@@ -362,6 +362,7 @@ fn a_holder_or_a_way_out_that_is_killed_is_replaced_for_the_next_container() {
 fn a_holder_whose_directory_somebody_removed_ends_with_its_last_member() {
     let (stanza, _outside) = world!();
     start(&stanza, "one", &[]);
+    wait_until("holder and way out run", || keepers(&stanza).len() == 2);
     fs::remove_dir_all(shared_directory(&stanza)).expect("it was there");
     assert_eq!(keepers(&stanza).len(), 2);
     stanza.ok(&["rm", "-f", "one"]);

@@ -60,6 +60,9 @@ impl Engine {
             NetworkMode::Cni(chain) => return Ok(self.check_cni(chain, config)?),
             NetworkMode::None | NetworkMode::Host => {}
         }
+        if mode == NetworkMode::None && config.network.is_none() {
+            warnings.push(format!("The container has no network: `{}` cannot be opened", user_mode::TUNNELS));
+        }
         let word = if mode == NetworkMode::Host { "host" } else { "none" };
         if !config.networks.is_empty() {
             return Err(SpecError::Conflict(MIXED).into());
