@@ -120,3 +120,15 @@ fn a_listed_id_names_its_network() {
     names.sort_unstable();
     assert_eq!(names, ["bridge", "host", "lan", "none"]);
 }
+
+#[test]
+fn a_thousand_ports_are_published_at_once_on_a_host_without_rules_of_ours() {
+    let stanza = fixture!(PrivateNetwork);
+    start(&stanza, "c1", &["-p", "20000-20999:7000-7999"]);
+    let shown = stanza.ok(&["ps", "--format", "{{.Ports}}"]);
+    assert_eq!(shown, "0.0.0.0:20000-20999->7000-7999/tcp, [::]:20000-20999->7000-7999/tcp");
+    let known = || stanza.leftovers().port_maps.iter().filter(|element| element.contains("ports4")).count();
+    assert_eq!(known(), 1000);
+    stanza.ok(&["rm", "-f", "c1"]);
+    assert_eq!(known(), 0);
+}

@@ -209,8 +209,14 @@ impl Conversation {
         self.next = self.next.wrapping_add(batch.len());
         let failed =
             |error: Errno| NetlinkError::Socket { request: batch.request(last), source: error.into() };
+        let length = batch.bytes().len();
+        if length > ROOM {
+            // A refusal repeats the request that it refuses, and every request may be refused before the first answer is read.
+            // Where this is not allowed, what does not fit is told as such.
+            let _ = sockopt::set_socket_recv_buffer_size_force(&self.socket, 4 * length);
+        }
         self.send(batch.bytes()).map_err(failed)?;
-        let mut buffer = vec![0; if batch.is_dump() { DUMP_ROOM } else { ROOM }];
+        let mut buffer = vec![0; if batch.is_dump() { DUMP_ROOM } else { ROOM + length }];
         let mut refusals = Vec::new();
         loop {
             let (_, length) = match rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::TRUNC) {
