@@ -396,21 +396,12 @@ pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment,
     plan.endpoints.iter().try_for_each(check)?;
     let targets = Targets::of(plan);
     let (taken, sockets) = take_ports(plan, targets)?;
-    let Some(shared) = &plan.shared else {
-        let (netfilter, made_rules) = attach_here(plan, &taken, netns)?;
-        return Ok(Attachment {
-            ports: taken,
-            sockets,
-            targets,
-            made_rules,
-            netfilter,
-            withdrawn: false,
-            proxy: None,
-            shared: None,
-        });
+    let member = plan.shared.as_ref().map(Membership::join).transpose()?;
+    let (netfilter, made_rules) = match &member {
+        None => attach_here(plan, &taken, netns)?,
+        // Its ports are a proxy's.
+        Some(member) => member.run(|| attach_here(&shared::inner(plan), &[], netns))??,
     };
-    let member = Membership::join(shared)?;
-    let (netfilter, made_rules) = member.run(|| attach_here(&shared::inner(plan), &[], netns))??;
     let mut attachment = Attachment {
         ports: taken,
         sockets,
@@ -419,7 +410,7 @@ pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment,
         netfilter,
         withdrawn: false,
         proxy: None,
-        shared: Some(member),
+        shared: member,
     };
     if let Err(error) = attachment.serve_ports() {
         // Why it failed is told; what going back says would hide it.
