@@ -364,7 +364,8 @@ fn a_holder_whose_directory_somebody_removed_ends_with_its_last_member() {
     start(&stanza, "one", &[]);
     wait_until("holder and way out run", || keepers(&stanza).len() == 2);
     fs::remove_dir_all(shared_directory(&stanza)).expect("it was there");
-    assert_eq!(keepers(&stanza).len(), 2);
+    // pasta may end at once: it looks for the name space that it was given there.
+    assert_eq!(processes(&stanza, "stanza-network").len(), 1);
     stanza.ok(&["rm", "-f", "one"]);
     assert_nothing_is_left(&stanza);
 }
