@@ -10,7 +10,7 @@ use rustix::fs::{self, Mode, OFlags};
 use stanza_spec::{Digest, ErofsWay, Layer};
 
 use crate::apply::Hash;
-use crate::erofs::format::{BLOCK, BLOCK_LENGTH, SUPERBLOCK};
+use crate::erofs::format::{BLOCK, Blocks, SUPERBLOCK, told_checksum};
 use crate::erofs::{self, INDEX, TAR};
 use crate::overlay::is_opaque_at;
 use crate::passing::Passing;
@@ -120,14 +120,11 @@ impl LayerStore {
 /// Whether sizes and the superblock's checksum are those on record: what a torn or foreign file fails.
 fn is_intact(home: &Path, record: &ErofsRecord) -> io::Result<bool> {
     let index = File::open(home.join(INDEX))?;
-    let mut block = [0; BLOCK_LENGTH];
+    let mut block = [0; Blocks::LAYER.superblock_length()];
     index.read_exact_at(&mut block, SUPERBLOCK)?;
-    let told = [block[4], block[5], block[6], block[7]];
-    block[4..8].fill(0);
     Ok(index.metadata()?.len() == record.size
         && std::fs::metadata(home.join(TAR))?.len() == record.tar_size.next_multiple_of(BLOCK)
-        && u32::from_le_bytes(told) == record.checksum
-        && erofs::format::crc32c(&block) == record.checksum)
+        && told_checksum(&block) == Some(record.checksum))
 }
 
 /// Opens the root directory of a layer for reading. An erofs image is mounted for that, attached nowhere.

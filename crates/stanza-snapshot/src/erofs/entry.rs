@@ -9,7 +9,7 @@ use stanza_tar::{Content, Entry, EntryKind, Header, Segment};
 use super::attributes::{self, Checked};
 use super::format::{BLOCK, BLOCK_BITS, Chunk};
 use super::tree::{BYTES, Directory, FileContent, Id, Kind, NODES, Node, ROOT, Refusal};
-use super::{Copy, Image};
+use super::{Copy, Image, Storage};
 use crate::ApplyError;
 use crate::apply::entry::{failed, mode, owner, shown, times};
 use crate::apply::name::{Meaning, joined, meaning, split};
@@ -26,10 +26,10 @@ const OWN: u64 = 4 << 30;
 /// Longest target of a symbolic link, as in ext4 and in `symlink(2)`.
 const TARGET: usize = 4095;
 
-impl Image {
+impl Image<'_> {
     /// Adds one entry of the archive.
     pub(super) fn add<R: BufRead>(&mut self, entry: Entry<'_, R>) -> Result<(), ApplyError> {
-        let (header, sparse, content) = entry.into_parts();
+        let (header, sparse, mut content) = entry.into_parts();
         self.applied.entries += 1;
         let meaning =
             meaning(&header.path).map_err(|reason| ApplyError::Name { path: shown(&header.path), reason })?;
@@ -51,7 +51,7 @@ impl Image {
         let parent = self.tree.parent(&parent_path).map_err(refused(&header, "make the directory of"))?;
         self.links.replace(&parent_path, &name);
         match header.kind {
-            EntryKind::File => self.file(parent, &name, &header, sparse.as_deref(), &content),
+            EntryKind::File => self.file(parent, &name, &header, sparse.as_deref(), &mut content),
             EntryKind::Directory => self.directory(parent, &name, &header),
             EntryKind::HardLink => self.hard_link(&parent_path, parent, &name, &header),
             EntryKind::Symlink => {
@@ -102,18 +102,31 @@ impl Image {
         name: &[u8],
         header: &Header,
         sparse: Option<&[Segment]>,
-        content: &Content<'_, R>,
+        content: &mut Content<'_, R>,
     ) -> Result<(), ApplyError> {
+        let content = match self.storage {
+            Storage::Archive => self.point(header, sparse, content)?,
+            Storage::Image(file) => self.store(header, sparse, content, file)?,
+        };
+        self.node(parent, name, header, Kind::File { size: header.size, content }, "make the file")
+    }
+
+    /// Where a file's content is in the archive.
+    fn point<R: BufRead>(
+        &mut self,
+        header: &Header,
+        sparse: Option<&[Segment]>,
+        content: &Content<'_, R>,
+    ) -> Result<FileContent, ApplyError> {
         let at = content.offset();
         let full = || ApplyError::TooLarge { what: "bytes", limit: u64::from(u32::MAX) * BLOCK };
         // Content begins where a block begins; the archive's reader counts from the stream's start.
         let block = u32::try_from(at / BLOCK).map_err(|_| full())?;
         u32::try_from((at + content.left()).div_ceil(BLOCK)).map_err(|_| full())?;
-        let content = match sparse {
-            None => FileContent::Tar { block },
-            Some(segments) => self.sparse(header, segments, at)?,
-        };
-        self.node(parent, name, header, Kind::File { size: header.size, content }, "make the file")
+        match sparse {
+            None => Ok(FileContent::Tar { block }),
+            Some(segments) => self.sparse(header, segments, at),
+        }
     }
 
     /// The map of a sparse file, whose segments are stored one after another from `at` on. A chunk is a hole, or all of

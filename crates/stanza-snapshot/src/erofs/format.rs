@@ -1,13 +1,44 @@
 //! The parts of an erofs image as bytes (kernel, `fs/erofs/erofs_fs.h`); all numbers are little-endian.
 
-/// Bytes of a block: as in tar archives, so that every file's content in one is aligned.
-pub(crate) const BLOCK: u64 = BLOCK_LENGTH as u64;
-/// The same as a length in memory.
-pub(crate) const BLOCK_LENGTH: usize = 512;
+/// The size of an image's blocks, as a shift.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Blocks(u8);
+
+impl Blocks {
+    /// Of a layer: as in tar archives, so that every file's content in one is aligned.
+    pub(crate) const LAYER: Blocks = Blocks(9);
+    /// Of a disk: a page. Kernels before 6.4 mount nothing else.
+    pub(crate) const DISK: Blocks = Blocks(12);
+
+    /// Bytes of a block.
+    pub(crate) const fn bytes(self) -> u64 {
+        1 << self.0
+    }
+
+    /// The same as a length in memory.
+    pub(crate) const fn length(self) -> usize {
+        1 << self.0
+    }
+
+    /// The same as a shift.
+    pub(crate) const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// Bytes from the superblock's start to the end of its block: what its checksum covers.
+    pub(crate) const fn superblock_length(self) -> usize {
+        // The first block of a disk begins with nothing; the superblock of a layer begins a block.
+        if self.length() > BEFORE_SUPERBLOCK { self.length() - BEFORE_SUPERBLOCK } else { self.length() }
+    }
+}
+
+/// Bytes of a layer's block.
+pub(crate) const BLOCK: u64 = Blocks::LAYER.bytes();
 /// The same as a shift.
-pub(crate) const BLOCK_BITS: u8 = 9;
+pub(crate) const BLOCK_BITS: u8 = Blocks::LAYER.bits();
 /// Where the superblock is.
-pub(crate) const SUPERBLOCK: u64 = 1024;
+pub(crate) const SUPERBLOCK: u64 = BEFORE_SUPERBLOCK as u64;
+const BEFORE_SUPERBLOCK: usize = 1024;
 /// Bytes of the superblock, and of an entry in the table of devices, which follows it.
 const SLOT: usize = 128;
 /// The place of the table of devices, right after the superblock, in such pieces.
@@ -52,30 +83,42 @@ pub(crate) struct Superblock {
     pub(crate) meta_block: u32,
     pub(crate) xattr_block: u32,
     pub(crate) uuid: [u8; 16],
-    /// Of the extra device.
-    pub(crate) device_tag: [u8; 64],
-    pub(crate) device_blocks: u32,
+    pub(crate) size: Blocks,
+    /// The extra device of a layer.
+    pub(crate) device: Option<Device>,
+}
+
+/// A device that an image points into.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Device {
+    pub(crate) tag: [u8; 64],
+    pub(crate) blocks: u32,
 }
 
 impl Superblock {
-    /// The image's block with the superblock and the table of devices, and its checksum.
-    pub(crate) fn bytes(&self) -> ([u8; BLOCK_LENGTH], u32) {
-        let mut bytes = Vec::with_capacity(BLOCK_LENGTH);
+    /// The superblock, the table of devices and the rest of their block, and the checksum of it all.
+    pub(crate) fn bytes(&self) -> (Vec<u8>, u32) {
+        let mut bytes = Vec::with_capacity(self.size.superblock_length());
         put(&mut bytes, &[&MAGIC.to_le_bytes(), &[0; 4], &(COMPAT_CHECKSUM | COMPAT_MTIME).to_le_bytes()]);
-        put(&mut bytes, &[&[BLOCK_BITS, 0], &self.root.to_le_bytes(), &self.inodes.to_le_bytes()]);
+        put(&mut bytes, &[&[self.size.bits(), 0], &self.root.to_le_bytes(), &self.inodes.to_le_bytes()]);
         put(&mut bytes, &[&self.time.0.to_le_bytes(), &self.time.1.to_le_bytes()]);
         for number in [self.blocks, self.meta_block, self.xattr_block] {
             bytes.extend(number.to_le_bytes());
         }
-        put(&mut bytes, &[&self.uuid, &[0; 16], &(INCOMPAT_CHUNKED | INCOMPAT_DEVICES).to_le_bytes()]);
-        put(&mut bytes, &[&[0; 2], &1u16.to_le_bytes(), &DEVICES.to_le_bytes()]);
+        let (features, devices, slot) = match self.device {
+            Some(_) => (INCOMPAT_CHUNKED | INCOMPAT_DEVICES, 1u16, DEVICES),
+            None => (0, 0, 0),
+        };
+        put(&mut bytes, &[&self.uuid, &[0; 16], &features.to_le_bytes()]);
+        put(&mut bytes, &[&[0; 2], &devices.to_le_bytes(), &slot.to_le_bytes()]);
         bytes.resize(SLOT, 0);
-        put(&mut bytes, &[&self.device_tag, &self.device_blocks.to_le_bytes()]);
-        let mut block = [0; BLOCK_LENGTH];
-        block[..bytes.len()].copy_from_slice(&bytes);
-        let checksum = crc32c(&block);
-        block[4..8].copy_from_slice(&checksum.to_le_bytes());
-        (block, checksum)
+        if let Some(device) = &self.device {
+            put(&mut bytes, &[&device.tag, &device.blocks.to_le_bytes()]);
+        }
+        bytes.resize(self.size.superblock_length(), 0);
+        let checksum = crc32c(&bytes);
+        bytes[4..8].copy_from_slice(&checksum.to_le_bytes());
+        (bytes, checksum)
     }
 }
 
@@ -139,6 +182,19 @@ impl Inode {
             bytes.extend([0; 16]);
         }
     }
+}
+
+/// The checksum that a superblock tells, when it is the right one.
+pub(crate) fn told_checksum(superblock: &[u8]) -> Option<u32> {
+    let told = u32::from_le_bytes(superblock.get(4..8)?.try_into().ok()?);
+    let mut bytes = superblock.to_vec();
+    bytes[4..8].fill(0);
+    (crc32c(&bytes) == told).then_some(told)
+}
+
+/// The number of blocks that a superblock tells.
+pub(crate) fn told_blocks(superblock: &[u8]) -> Option<u32> {
+    Some(u32::from_le_bytes(superblock.get(36..40)?.try_into().ok()?))
 }
 
 /// Adds the index of one chunk: in the extra device, in the image itself, or a hole.

@@ -25,6 +25,7 @@
 //! would let its author at the kernel's parser. Not without root: erofs cannot be mounted in a user namespace.
 
 mod attributes;
+mod disk;
 mod entry;
 pub(crate) mod format;
 mod probe;
@@ -39,8 +40,11 @@ use std::path::Path;
 use stanza_spec::{Digest, Instant};
 use stanza_tar::{Archive, Limits};
 
+pub(crate) use disk::write_disk;
 pub(crate) use probe::probe;
 pub(crate) use write::digest_of;
+
+use format::Blocks;
 
 use crate::apply::Hash;
 use crate::ingest::Ingest;
@@ -56,15 +60,27 @@ pub(crate) const INDEX: &str = "index.erofs";
 /// Where the image's own data begins.
 const OWN_START: u64 = 4096;
 
-/// A layer being read.
-struct Image {
+/// A layer or a disk being read.
+struct Image<'f> {
     tree: tree::Tree,
+    storage: Storage<'f>,
     /// Hard links to files that this layer does not have.
     links: Noted,
     applied: Applied,
     /// Where the next own data goes.
     own: u64,
     copies: Vec<Copy>,
+    /// Content on its way into the image.
+    buffer: Vec<u8>,
+}
+
+/// Where the content of files is kept.
+#[derive(Clone, Copy)]
+enum Storage<'f> {
+    /// In the archive that they come from, which stays beside the image.
+    Archive,
+    /// In the image, this file.
+    Image(&'f File),
 }
 
 /// A piece of the archive that is copied into the image.
@@ -76,7 +92,7 @@ struct Copy {
 
 /// What was written of a layer.
 struct Layer {
-    image: Image,
+    image: Image<'static>,
     erofs: ErofsRecord,
     written: write::Written,
     /// Bytes on disk of both files.
@@ -126,7 +142,7 @@ fn write_layer(
     let kept = create(TAR).map_err(fail)?;
     let index = create(INDEX).map_err(fail)?;
     let mut keeping = Passing::new(tar, Kept { file: &kept, length: 0, failed: false });
-    let mut image = Image::new();
+    let mut image = Image::new(Storage::Archive);
     let read = read_archive(&mut image, &mut keeping, diff_id);
     let Kept { length: tar_size, failed, .. } = keeping.into_witness();
     let actual = match read {
@@ -143,13 +159,13 @@ fn write_layer(
     kept.set_len(tar_size.next_multiple_of(format::BLOCK)).map_err(fail)?;
     image.copy_pieces(&kept, &index).map_err(fail)?;
     let opaque = image.tree.directory(tree::ROOT).is_some_and(|root| root.opaque);
-    let written =
-        write::write(&image.tree, image.own, tar_size, diff_id, &index).map_err(|error| match error {
-            write::WriteError::TooLarge => {
-                ApplyError::TooLarge { what: "blocks in its index", limit: u64::from(u32::MAX) }
-            }
-            write::WriteError::Io(error) => fail(error),
-        })?;
+    let frame = write::Frame {
+        own: image.own,
+        blocks: Blocks::LAYER,
+        archive: Some((diff_id, tar_size)),
+        name: diff_id.as_str(),
+    };
+    let written = write::write(&image.tree, &frame, &index).map_err(|error| unwritten(error, fail))?;
     let on_disk = |file: &File| file.metadata().map(|metadata| metadata.blocks().saturating_mul(512));
     let allocated = on_disk(&kept).map_err(fail)? + on_disk(&index).map_err(fail)?;
     let erofs = ErofsRecord {
@@ -162,7 +178,20 @@ fn write_layer(
     Ok(Layer { image, erofs, written, allocated })
 }
 
-fn read_archive(image: &mut Image, stream: &mut dyn BufRead, diff_id: &Digest) -> Result<Digest, ApplyError> {
+fn unwritten(error: write::WriteError, fail: &dyn Fn(io::Error) -> ApplyError) -> ApplyError {
+    match error {
+        write::WriteError::TooLarge => {
+            ApplyError::TooLarge { what: "blocks in its index", limit: u64::from(u32::MAX) }
+        }
+        write::WriteError::Io(error) => fail(error),
+    }
+}
+
+fn read_archive(
+    image: &mut Image<'_>,
+    stream: &mut dyn BufRead,
+    diff_id: &Digest,
+) -> Result<Digest, ApplyError> {
     let mut archive = Archive::new(Passing::new(stream, Hash::like(diff_id)), Limits::default());
     while let Some(entry) = archive.next_entry().map_err(ApplyError::Archive)? {
         image.add(entry)?;
@@ -170,14 +199,16 @@ fn read_archive(image: &mut Image, stream: &mut dyn BufRead, diff_id: &Digest) -
     Ok(archive.finish().map_err(ApplyError::Archive)?.into_witness().finish())
 }
 
-impl Image {
-    fn new() -> Image {
+impl<'f> Image<'f> {
+    fn new(storage: Storage<'f>) -> Image<'f> {
         Image {
             tree: tree::Tree::new(),
+            storage,
             links: Noted::default(),
             applied: Applied::default(),
             own: OWN_START,
             copies: Vec::new(),
+            buffer: Vec::new(),
         }
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Directory {
 pub(crate) enum FileContent {
     /// In the archive, from this block on.
     Tar { block: u32 },
+    /// In the image itself, in blocks that follow each other from this one on.
+    Own { block: u32 },
     /// In pieces of a block times two to the power `bits`.
     Chunks { bits: u8, chunks: Vec<Chunk> },
 }

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use stanza_spec::Digest;
 
 use super::format::{
-    BLOCK, BLOCK_BITS, BLOCK_LENGTH, Chunk, Content, DIRENT, INODE_SLOT, Inode, SUPERBLOCK, Superblock,
+    BLOCK, BLOCK_BITS, Blocks, Chunk, Content, DIRENT, Device, INODE_SLOT, Inode, SUPERBLOCK, Superblock,
     XATTR_HEADER, put_chunk, put_dirent, put_xattr, put_xattr_header, xattr_length, xattr_prefix,
 };
 use super::tree::{FileContent, Id, Kind, ROOT, Tree, Xattr};
@@ -59,26 +59,30 @@ struct Place {
     links: u32,
 }
 
-/// Writes the image after its own data, which ends at `own`.
-pub(super) fn write(
-    tree: &Tree,
-    own: u64,
-    tar_size: u64,
-    diff_id: &Digest,
-    file: &File,
-) -> Result<Written, WriteError> {
-    let mut layout = Layout::of(tree, own);
-    let blocks_at = layout.end.next_multiple_of(BLOCK);
-    let xattrs_at = blocks_at + layout.blocks * BLOCK;
-    let size = (xattrs_at + layout.shared_length).next_multiple_of(BLOCK);
-    let number = |bytes: u64| u32::try_from(bytes / BLOCK).map_err(|_| WriteError::TooLarge);
+/// An image to be written, but for its tree.
+pub(super) struct Frame<'a> {
+    /// Where the image's own data ends.
+    pub(super) own: u64,
+    pub(super) blocks: Blocks,
+    /// The archive that the image of a layer points into: its digest and size.
+    pub(super) archive: Option<(&'a Digest, u64)>,
+    /// What the image is called in its superblock.
+    pub(super) name: &'a str,
+}
+
+/// Writes the image after its own data.
+pub(super) fn write(tree: &Tree, frame: &Frame<'_>, file: &File) -> Result<Written, WriteError> {
+    let own = frame.own;
+    let block = frame.blocks.bytes();
+    let mut layout = Layout::of(tree, own, frame.blocks);
+    let blocks_at = layout.end.next_multiple_of(block);
+    let xattrs_at = blocks_at + layout.blocks * block;
+    let size = (xattrs_at + layout.shared_length).next_multiple_of(block);
+    let number = |bytes: u64| u32::try_from(bytes / block).map_err(|_| WriteError::TooLarge);
     layout.first_block = number(blocks_at)?;
-    let mut tag = [0; 64];
-    let hex = diff_id.hex().as_bytes();
-    let length = hex.len().min(tag.len());
-    tag[..length].copy_from_slice(&hex[..length]);
     let mut uuid = [0; 16];
-    uuid.copy_from_slice(&Sha256::digest(diff_id.as_str())[..16]);
+    uuid.copy_from_slice(&Sha256::digest(frame.name)[..16]);
+    let device = frame.archive.map(|(diff_id, size)| archive(diff_id, size)).transpose()?;
     let superblock = Superblock {
         root: u16::try_from((layout.place(ROOT).at - own) / INODE_SLOT).unwrap_or(0),
         inodes: layout.order.len() as u64,
@@ -87,8 +91,8 @@ pub(super) fn write(
         meta_block: number(own)?,
         xattr_block: number(xattrs_at)?,
         uuid,
-        device_tag: tag,
-        device_blocks: u32::try_from(tar_size.div_ceil(BLOCK)).map_err(|_| WriteError::TooLarge)?,
+        size: frame.blocks,
+        device,
     };
     let (block, checksum) = superblock.bytes();
     file.write_all_at(&block, SUPERBLOCK)?;
@@ -107,6 +111,16 @@ pub(super) fn write(
     });
     let (inodes, content) = (layout.order.len() as u64, contents.sum());
     Ok(Written { digest: digest_of(file, size)?, size, checksum, inodes, content })
+}
+
+/// The archive of a layer, as a device of its image.
+fn archive(diff_id: &Digest, size: u64) -> Result<Device, WriteError> {
+    let mut tag = [0; 64];
+    let hex = diff_id.hex().as_bytes();
+    let length = hex.len().min(tag.len());
+    tag[..length].copy_from_slice(&hex[..length]);
+    let blocks = u32::try_from(size.div_ceil(BLOCK)).map_err(|_| WriteError::TooLarge)?;
+    Ok(Device { tag, blocks })
 }
 
 /// The digest of the first `size` bytes of a file.
@@ -135,7 +149,7 @@ impl Output<'_> {
     }
 
     fn pad_to(&mut self, end: u64) -> io::Result<()> {
-        const ZEROS: [u8; BLOCK_LENGTH] = [0; BLOCK_LENGTH];
+        const ZEROS: [u8; Blocks::DISK.length()] = [0; Blocks::DISK.length()];
         while self.at < end {
             let length = usize::try_from(end - self.at).unwrap_or(usize::MAX).min(ZEROS.len());
             self.write(&ZEROS[..length])?;
@@ -146,6 +160,7 @@ impl Output<'_> {
 
 struct Layout<'a> {
     tree: &'a Tree,
+    size: Blocks,
     /// Nodes that have a name, directories before what is in them, the root first.
     order: Vec<Id>,
     /// By node; those without a name have none.
@@ -171,11 +186,12 @@ struct Layout<'a> {
 type Attribute<'a> = (Option<u32>, &'a Xattr);
 
 impl<'a> Layout<'a> {
-    fn of(tree: &'a Tree, own: u64) -> Layout<'a> {
-        let start = own.next_multiple_of(BLOCK);
+    fn of(tree: &'a Tree, own: u64, size: Blocks) -> Layout<'a> {
+        let start = own.next_multiple_of(size.bytes());
         let opaque: Xattr = (b"trusted.overlay.opaque".as_slice().into(), b"y".as_slice().into());
         let mut layout = Layout {
             tree,
+            size,
             order: Vec::new(),
             places: vec![None; tree.nodes.len()],
             common: (0, 0),
@@ -271,12 +287,13 @@ impl<'a> Layout<'a> {
     /// Gives a node its place.
     fn put(&mut self, id: Id, links: u32) {
         let node = self.tree.node(id);
+        let block = self.size.bytes();
         let (size, tail) = match &node.kind {
             Kind::Directory(_) => {
                 let size = self.directory_size(id);
-                (size, size % BLOCK)
+                (size, size % block)
             }
-            Kind::Symlink(target) => (target.len() as u64, target.len() as u64 % BLOCK),
+            Kind::Symlink(target) => (target.len() as u64, target.len() as u64 % block),
             Kind::File { size, .. } => (*size, 0),
             _ => (0, 0),
         };
@@ -294,8 +311,8 @@ impl<'a> Layout<'a> {
         let head = length + xattrs;
         let mut at = self.end.next_multiple_of(INODE_SLOT);
         // The tail must lie in one block: at the next inode slot where it does, or in a block of its own.
-        let fits = |at: u64| (at + head) % BLOCK + tail <= BLOCK;
-        let inline = tail > 0 && (head % INODE_SLOT) + tail <= BLOCK;
+        let fits = |at: u64| (at + head) % block + tail <= block;
+        let inline = tail > 0 && (head % INODE_SLOT) + tail <= block;
         while inline && !fits(at) {
             at += INODE_SLOT;
         }
@@ -310,7 +327,7 @@ impl<'a> Layout<'a> {
         self.end = if chunks > 0 { head_end.next_multiple_of(8) + 8 * chunks } else { head_end + tail };
         self.places[id as usize] = Some(Place { at, length, xattrs, size, block: self.blocks, tail, links });
         if !matches!(node.kind, Kind::File { .. }) {
-            self.blocks += (size - tail).div_ceil(BLOCK);
+            self.blocks += (size - tail).div_ceil(block);
         }
     }
 
@@ -333,6 +350,7 @@ impl<'a> Layout<'a> {
             Kind::Directory(_) | Kind::Symlink(_) if place.tail > 0 => Content::Inline { block },
             Kind::Directory(_) | Kind::Symlink(_) => Content::Plain { block },
             Kind::File { size: 0, .. } | Kind::Fifo => Content::Plain { block: 0 },
+            Kind::File { content: FileContent::Own { block }, .. } => Content::Plain { block: *block },
             Kind::File { content: FileContent::Tar { .. }, size } => {
                 Content::Chunks { bits: tar_chunks(*size).0 }
             }
@@ -353,7 +371,7 @@ impl<'a> Layout<'a> {
         inode.write(place.length, bytes);
         self.put_xattrs(id, bytes);
         match &node.kind {
-            Kind::File { size: 0, .. } => {}
+            Kind::File { size: 0, .. } | Kind::File { content: FileContent::Own { .. }, .. } => {}
             Kind::File { content, size } => {
                 // Inodes begin at multiples of 8, so what is aligned among them is aligned in the image.
                 bytes.resize(bytes.len().next_multiple_of(8), 0);
@@ -393,7 +411,7 @@ impl<'a> Layout<'a> {
                 Kind::Symlink(target) if whole > 0 => output.write(&target[..whole])?,
                 _ => continue,
             }
-            output.pad_to(output.at.next_multiple_of(BLOCK))?;
+            output.pad_to(output.at.next_multiple_of(self.size.bytes()))?;
         }
         Ok(())
     }
@@ -423,16 +441,16 @@ impl<'a> Layout<'a> {
 
     fn directory_size(&self, id: Id) -> u64 {
         let entries = self.entries(id);
-        let blocks = split_blocks(&entries);
+        let blocks = split_blocks(&entries, self.size);
         let last = blocks.last().map_or(0, |block| block_length(block));
-        (blocks.len() as u64 - 1) * BLOCK + last as u64
+        (blocks.len() as u64 - 1) * self.size.bytes() + last as u64
     }
 
     fn directory_bytes(&self, id: Id) -> Vec<u8> {
         let entries = self.entries(id);
         let mut bytes = Vec::new();
-        for block in split_blocks(&entries) {
-            bytes.resize(bytes.len().next_multiple_of(BLOCK_LENGTH), 0);
+        for block in split_blocks(&entries, self.size) {
+            bytes.resize(bytes.len().next_multiple_of(self.size.length()), 0);
             let mut name_offset = block.len() * DIRENT;
             for (name, child) in block {
                 let node = (self.place(*child).at - self.start) / INODE_SLOT;
@@ -450,12 +468,12 @@ fn block_length(entries: &[(&[u8], Id)]) -> usize {
 }
 
 /// Entries by the block that they fit into.
-fn split_blocks<'e, 'n>(entries: &'e [(&'n [u8], Id)]) -> Vec<&'e [(&'n [u8], Id)]> {
+fn split_blocks<'e, 'n>(entries: &'e [(&'n [u8], Id)], size: Blocks) -> Vec<&'e [(&'n [u8], Id)]> {
     let mut blocks = Vec::new();
     let (mut first, mut length) = (0, 0);
     for (at, (name, _)) in entries.iter().enumerate() {
         let one = DIRENT + name.len();
-        if length + one > BLOCK_LENGTH {
+        if length + one > size.length() {
             blocks.push(&entries[first..at]);
             (first, length) = (at, 0);
         }
@@ -474,6 +492,8 @@ fn tar_chunks(size: u64) -> (u8, u64) {
 
 fn put_chunks(content: &FileContent, size: u64, bytes: &mut Vec<u8>) {
     match content {
+        // No chunks: its blocks follow each other.
+        FileContent::Own { .. } => {}
         FileContent::Tar { block } => {
             let (bits, count) = tar_chunks(size);
             for number in 0..count {
