@@ -80,12 +80,19 @@ impl Scene {
                 while let Ok(plan) = receiver.try_recv() {
                     resolver.set_plan(&plan);
                 }
-                if poll(&mut [PollFd::new(&resolver, PollFlags::IN)], Some(&wait)).unwrap() > 0 {
-                    let start = Instant::now();
-                    resolver.turn();
-                    let took = usize::try_from(start.elapsed().as_micros()).unwrap();
-                    longest.fetch_max(took, Ordering::Relaxed);
+                let questions = PollFd::from_borrowed_fd(resolver.questions(), PollFlags::IN);
+                let mut sources = [questions, PollFd::new(&resolver, PollFlags::IN)];
+                poll(&mut sources, Some(&wait)).unwrap();
+                let [asked, other] = sources.map(|source| !source.revents().is_empty());
+                let start = Instant::now();
+                if asked {
+                    resolver.answer();
                 }
+                if other {
+                    resolver.turn();
+                }
+                let took = usize::try_from(start.elapsed().as_micros()).unwrap();
+                longest.fetch_max(took, Ordering::Relaxed);
             }
         });
         report(&format!("a resolver is there after {:?}", is_ready.recv().unwrap()));
