@@ -58,7 +58,7 @@ impl Target {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let path: PathBuf = directory.path().join("one");
         fill(&path).map_err(|error| error.to_string())?;
-        let network = ResolverNetwork { id: "1".to_owned(), name: "one".to_owned(), directory: path };
+        let network = ResolverNetwork { id: "1".to_owned(), name: "one".to_owned(), directory: path, living: None };
         Ok(Target { networks: vec![network], _directory: directory })
     }
 

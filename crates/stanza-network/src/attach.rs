@@ -11,9 +11,8 @@ use stanza_spec::{Classify, ErrorKind, Protocol};
 use crate::netlink::route::{self, Device};
 use crate::netlink::{Conversation, Family, NetlinkError, conntrack};
 use crate::ports::Held;
-use crate::proxy::Forward;
 use crate::rules::Targets;
-use crate::shared::{self, Membership, PortProxy, SharedError};
+use crate::shared::{self, Membership, SharedError};
 use crate::{
     Driver, Endpoint, EndpointsPlan, InsideError, PortMap, Publish, bridge, card, firewall, inside, ports,
     rules,
@@ -258,8 +257,6 @@ pub struct Attachment {
     netfilter: Conversation,
     /// Its rules are gone.
     withdrawn: bool,
-    /// Without root: serves the ports. Before the membership, lest it is in a name space that nobody keeps.
-    proxy: Option<PortProxy>,
     shared: Option<Membership>,
 }
 
@@ -293,7 +290,8 @@ impl Attachment {
     }
 
     /// The published ports that a proxy has to serve: those of `::1`, and those of one family when the container has only
-    /// an address of the other. Until this is called, their clients are refused; then they wait.
+    /// an address of the other; all, where the bridges are in a name space of the user's ([`Attachment::bridges`]). Until this is
+    /// called, their clients are refused; then they wait.
     ///
     /// The sockets are copies. After a change of the networks it is asked for again, and the earlier answer is void: clients of
     /// ports that nobody is to serve any more are refused.
@@ -303,18 +301,25 @@ impl Attachment {
     /// When a socket cannot listen or be copied: `EMFILE`.
     pub fn proxied(&mut self) -> io::Result<Vec<Proxied>> {
         let mut found = Vec::new();
-        if self.shared.is_some() {
-            // A proxy of their own serves all of them.
-            return Ok(found);
-        }
         for held in &mut self.sockets {
-            let proxied = held.address.zip(held.proxied(self.targets));
+            let target = match self.shared {
+                Some(_) => held.target(self.targets),
+                None => held.proxied(self.targets),
+            };
+            let proxied = held.address.zip(target);
             held.set_listening(proxied.is_some())?;
             let Some((address, target)) = proxied else { continue };
             let socket = held.socket.try_clone()?;
             found.push(Proxied { socket, address, target, protocol: held.protocol });
         }
         Ok(found)
+    }
+
+    /// The network name space that has the bridges, and from which the targets of [`Attachment::proxied`] are reached; `None`
+    /// is the host's own.
+    #[must_use]
+    pub fn bridges(&self) -> Option<BorrowedFd<'_>> {
+        self.shared.as_ref().map(Membership::netns)
     }
 
     /// The container comes to have other addresses; with the first that ports can lead to they are taken.
@@ -324,22 +329,6 @@ impl Attachment {
             (self.ports, self.sockets) = take_ports(plan, targets)?;
         }
         self.targets = targets;
-        self.serve_ports()
-    }
-
-    /// Has a proxy lead the ports into the shared name space; on the host itself the rules do.
-    fn serve_ports(&mut self) -> Result<(), AttachError> {
-        let Some(shared) = &self.shared else { return Ok(()) };
-        self.proxy = None;
-        let mut ports = Vec::with_capacity(self.sockets.len());
-        for held in &self.sockets {
-            let Some(target) = held.target(self.targets) else { continue };
-            let socket = held.socket.try_clone().map_err(SharedError::Proxy)?;
-            ports.push((socket, Forward { protocol: held.protocol, target }));
-        }
-        if !ports.is_empty() {
-            self.proxy = Some(PortProxy::start(ports, shared.netns()).map_err(SharedError::Proxy)?);
-        }
         Ok(())
     }
 
@@ -368,7 +357,6 @@ impl Attachment {
         if self.withdrawn {
             return Ok(());
         }
-        self.proxy = None;
         let mut ports = std::mem::take(&mut self.ports);
         if self.shared.is_some() {
             ports.clear();
@@ -402,24 +390,7 @@ pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment,
         // Its ports are a proxy's.
         Some(member) => member.run(|| attach_here(&shared::inner(plan), &[], netns))??,
     };
-    let mut attachment = Attachment {
-        ports: taken,
-        sockets,
-        targets,
-        made_rules,
-        netfilter,
-        withdrawn: false,
-        proxy: None,
-        shared: member,
-    };
-    if let Err(error) = attachment.serve_ports() {
-        // Why it failed is told; what going back says would hide it.
-        let _ = attachment.withdraw(plan);
-        let _ = attachment
-            .at_bridges(|_| open_route(&plan.endpoints).map(|mut route| part(&mut route, &plan.endpoints)));
-        return Err(error);
-    }
-    Ok(attachment)
+    Ok(Attachment { ports: taken, sockets, targets, made_rules, netfilter, withdrawn: false, shared: member })
 }
 
 /// The part that is done in the name space of the bridges, which the calling thread is in.

@@ -3,8 +3,9 @@
 //!
 //! ```text
 //!  monitor ── fork, exec ─▶ stanza-proxy      argv[0] alone, no environment; standard input is one end of a socket
-//!     ├── bound sockets, DESCRIPTORS_AT_ONCE a message: 1 when more follow, 0 with the last
-//!     ├── Kind::Plan: where each leads, as JSON
+//!     ├── descriptors, DESCRIPTORS_AT_ONCE a message: 1 when more follow, 0 with the last
+//!     │     the network namespace that the targets are reached from, where it is another one, then the bound sockets
+//!     ├── Kind::Plan: ProxyPlan as JSON
 //!     └── end of the socket ─▶ ends
 //! ```
 //!
@@ -18,7 +19,8 @@ use std::process::Child;
 use std::time::Duration;
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use rustix::thread::{CapabilitySet, CapabilitySets};
+use rustix::thread::{CapabilitySet, CapabilitySets, LinkNameSpaceType, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
 use stanza_network::Proxied;
 use stanza_network::proxy::{self, Forward};
 use stanza_sys::{DESCRIPTORS_AT_ONCE, receive_descriptors, send_descriptors};
@@ -29,6 +31,15 @@ use crate::spawn::{PROXY, spawn_helper, take_socket};
 
 /// How long a process that has just been started may take to read what it is told. The monitor waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What the descriptors are.
+#[derive(Serialize, Deserialize, Debug)]
+struct ProxyPlan {
+    /// The first one is a network namespace to be entered.
+    elsewhere: bool,
+    /// Where each of the others leads.
+    ways: Vec<Forward>,
+}
 
 /// A proxy that runs. Dropped, it is killed, and the sockets are the monitor's alone again.
 #[derive(Debug)]
@@ -52,20 +63,21 @@ impl Drop for Killed {
 }
 
 impl ProxyProcess {
-    /// Starts one that serves `ports`.
-    pub(crate) fn start(ports: &[Proxied]) -> io::Result<ProxyProcess> {
+    /// Starts one that serves `ports`, whose targets are reached from the network namespace `bridges`, or from this process's.
+    pub(crate) fn start(ports: &[Proxied], bridges: Option<BorrowedFd<'_>>) -> io::Result<ProxyProcess> {
         let (child, owner) = spawn_helper(PROXY)?;
         let child = Killed(child);
         let pidfd = pidfd_open(Pid::from_child(&child.0), PidfdFlags::empty())?;
         owner.set_write_timeout(Some(PATIENCE))?;
-        for (index, part) in ports.chunks(DESCRIPTORS_AT_ONCE).enumerate() {
-            let more = (index + 1) * DESCRIPTORS_AT_ONCE < ports.len();
-            let sockets: Vec<BorrowedFd<'_>> = part.iter().map(|port| port.socket.as_fd()).collect();
-            send_descriptors(&owner, &[u8::from(more)], &sockets)?;
+        let sockets = ports.iter().map(|port| port.socket.as_fd());
+        let descriptors: Vec<BorrowedFd<'_>> = bridges.into_iter().chain(sockets).collect();
+        for (index, part) in descriptors.chunks(DESCRIPTORS_AT_ONCE).enumerate() {
+            let more = (index + 1) * DESCRIPTORS_AT_ONCE < descriptors.len();
+            send_descriptors(&owner, &[u8::from(more)], part)?;
         }
-        let ways: Vec<Forward> = ports.iter().map(way).collect();
+        let plan = ProxyPlan { elsewhere: bridges.is_some(), ways: ports.iter().map(way).collect() };
         let mut connection = Connection::new(owner);
-        connection.send(Kind::Plan, &serde_json::to_vec(&ways)?)?;
+        connection.send(Kind::Plan, &serde_json::to_vec(&plan)?)?;
         Ok(ProxyProcess { pidfd, _owner: connection.into_stream(), _child: child })
     }
 }
@@ -91,36 +103,40 @@ pub fn proxy_main() -> i32 {
 }
 
 fn serve() -> io::Result<()> {
-    let (ports, owner) = receive(UnixStream::from(take_socket()?))?;
-    give_up_rights(&ports)?;
-    proxy::serve(ports, owner.as_fd())
+    let (plan, mut descriptors, owner) = receive(UnixStream::from(take_socket()?))?;
+    if plan.elsewhere && !descriptors.is_empty() {
+        move_into_link_name_space(descriptors.remove(0).as_fd(), Some(LinkNameSpaceType::Network))?;
+    }
+    if plan.ways.len() != descriptors.len() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    give_up_rights(&plan.ways)?;
+    proxy::serve(descriptors.into_iter().zip(plan.ways).collect(), owner.as_fd())
 }
 
 /// What a monitor tells in [`ProxyProcess::start`].
-fn receive(owner: UnixStream) -> io::Result<(Vec<(OwnedFd, Forward)>, UnixStream)> {
-    let mut sockets = Vec::new();
+fn receive(owner: UnixStream) -> io::Result<(ProxyPlan, Vec<OwnedFd>, UnixStream)> {
+    let mut descriptors = Vec::new();
     let mut more = [1];
     while more == [1] {
-        if receive_descriptors(&owner, &mut more, &mut sockets)? == 0 {
+        if receive_descriptors(&owner, &mut more, &mut descriptors)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
     let mut connection = Connection::new(owner);
-    let (kind, body) = connection.receive()?;
-    let ways: Vec<Forward> = serde_json::from_slice(&body)?;
-    if kind != Kind::Plan || ways.len() != sockets.len() {
-        return Err(io::ErrorKind::InvalidData.into());
+    match connection.receive()? {
+        (Kind::Plan, body) => Ok((serde_json::from_slice(&body)?, descriptors, connection.into_stream())),
+        _ => Err(io::ErrorKind::InvalidData.into()),
     }
-    Ok((sockets.into_iter().zip(ways).collect(), connection.into_stream()))
 }
 
 /// Serving needs what is open, and connections to the container's ports.
-fn give_up_rights(ports: &[(OwnedFd, Forward)]) -> io::Result<()> {
+fn give_up_rights(ways: &[Forward]) -> io::Result<()> {
     let none = CapabilitySet::empty();
     rustix::thread::set_capabilities(
         None,
         CapabilitySets { effective: none, permitted: none, inheritable: none },
     )?;
     rustix::thread::set_no_new_privs(true)?;
-    stanza_container::confine_to_connections(ports.iter().map(|(_, way)| way.target.port()))
+    stanza_container::confine_to_connections(ways.iter().map(|way| way.target.port()))
 }

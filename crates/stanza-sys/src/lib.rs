@@ -5,6 +5,7 @@
 
 pub mod bpf;
 mod clone;
+mod counter;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod entry;
 mod erofs;
@@ -25,6 +26,7 @@ mod signal;
 mod time;
 
 pub use clone::{CloneFlags, Cloned, clone_process, unshare};
+pub use counter::SharedCounter;
 pub use erofs::mount_erofs;
 pub use exec::{
     CStringArray, close_descriptors_from, execute, keep_across_exec, keep_only, set_close_on_exec_from,

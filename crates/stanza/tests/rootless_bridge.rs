@@ -49,14 +49,21 @@ fn keepers(stanza: &Stanza) -> Vec<u32> {
     ["stanza-network", PASTA].iter().flat_map(|name| processes(stanza, name)).collect()
 }
 
-/// The process that serves a container's ports: it is in the shared name space.
-fn proxy(stanza: &Stanza, name: &str) -> u32 {
+/// The process that serves a container's ports, if there is one.
+fn find_proxy(stanza: &Stanza, name: &str) -> Option<u32> {
     let monitor = stanza.monitor(name);
     let path = format!("/proc/{monitor}/task/{monitor}/children");
     let children = fs::read_to_string(path).expect("it lives");
     let mut pids = children.split_whitespace().map(|pid| pid.parse::<u32>().expect("a number"));
     let comm = |pid: u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    pids.find(|pid| comm(*pid).trim_end() == "stanza-proxy").expect("it serves ports")
+    pids.find(|pid| comm(*pid).trim_end() == "stanza-proxy")
+}
+
+/// The process that serves a container's ports, 8080 among them, from its first client on: it is in the shared name space.
+fn proxy(stanza: &Stanza, name: &str) -> u32 {
+    // Answered or not.
+    let _ = ask_tcp(stanza.network().expect("it was wished for").pid(), at("127.0.0.1", 8080));
+    find_proxy(stanza, name).expect("it serves ports")
 }
 
 /// How many bridges the shared name space has.
@@ -264,6 +271,26 @@ fn ports_that_were_used_are_free_for_the_container_that_is_started_again_at_once
     serve_tcp(stanza.pid("one"), "0.0.0.0", 89, "second");
     let answer = ask_tcp(outside.pid(), at(HOST, 8089)).expect("an answer");
     assert!(answer.starts_with("second "), "{answer}");
+}
+
+#[test]
+fn ports_are_served_from_the_first_client_on_by_a_process_that_has_nothing_and_is_replaced() {
+    let (stanza, outside) = world!();
+    let one = start(&stanza, "one", &["-p", "8080:80"]);
+    serve_tcp(one, "0.0.0.0", 80, "inside");
+    assert_eq!(find_proxy(&stanza, "one"), None);
+    let before = proxy(&stanza, "one");
+    let read = |file: &str| fs::read(format!("/proc/{before}/{file}")).expect("it lives");
+    assert_eq!((&*read("cmdline"), &*read("environ")), (&b"stanza-proxy\0"[..], &b""[..]));
+    let status = String::from_utf8(read("status")).expect("text");
+    for line in ["CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"] {
+        assert!(status.lines().any(|known| known == line), "{line}: {status}");
+    }
+    stanza.kill_9(before);
+    // Whoever comes meanwhile waits.
+    let answer = ask_tcp(outside.pid(), at(HOST, 8080)).expect("an answer");
+    assert!(answer.starts_with("inside "), "{answer}");
+    assert_ne!(proxy(&stanza, "one"), before);
 }
 
 #[test]

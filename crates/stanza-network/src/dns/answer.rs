@@ -8,7 +8,7 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 
 use super::wire::Question;
 use super::{ResolverNetwork, wire};
-use crate::names::{Names, NamesError, is_name};
+use crate::names::{NamesError, NamesReader, is_name};
 
 /// How long an answer may be kept, in seconds: changes are seen within a second.
 const LIFETIME: u32 = 1;
@@ -17,11 +17,28 @@ const PAYLOAD: u16 = 65_000;
 /// What is known of a name; empty when it has nothing of the type asked for.
 type Found = Option<Vec<RData>>;
 
+/// A network whose names are told.
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    /// The network's own name.
+    network: String,
+    names: NamesReader,
+}
+
+impl Neighbours {
+    pub(super) fn of(network: &ResolverNetwork) -> Neighbours {
+        Neighbours {
+            network: network.name.clone(),
+            names: NamesReader::new(network.directory.clone(), network.living.clone()),
+        }
+    }
+}
+
 /// The answer to a question about a container, of at most `limit` bytes; `None` when it is about none.
 pub(super) fn answer(
     bytes: &[u8],
     question: &Question,
-    networks: &[ResolverNetwork],
+    networks: &mut [Neighbours],
     limit: usize,
 ) -> Option<Vec<u8>> {
     if !matches!(question.query.query_class(), DNSClass::IN | DNSClass::ANY) {
@@ -35,7 +52,7 @@ pub(super) fn answer(
     }
 }
 
-fn find(question: &Question, networks: &[ResolverNetwork]) -> Result<Found, NamesError> {
+fn find(question: &Question, networks: &mut [Neighbours]) -> Result<Found, NamesError> {
     let name = question.query.name();
     let kind = question.query.query_type();
     if let Some(address) = address_of(name) {
@@ -59,16 +76,16 @@ fn address_of(name: &Name) -> Option<IpAddr> {
 }
 
 /// The first network that knows the name counts, as with Docker; then `NAME.NETWORK` in that network alone.
-fn find_addresses(text: &str, networks: &[ResolverNetwork]) -> Result<Option<Vec<IpAddr>>, NamesError> {
-    for network in networks {
-        if let Some(found) = lookup(network, text)? {
+fn find_addresses(text: &str, networks: &mut [Neighbours]) -> Result<Option<Vec<IpAddr>>, NamesError> {
+    for network in &mut *networks {
+        if let Some(found) = network.names.lookup(text)? {
             return Ok(Some(found));
         }
     }
     for network in networks {
-        let Some(rest) = text.strip_suffix(&network.name.to_ascii_lowercase()) else { continue };
+        let Some(rest) = text.strip_suffix(&network.network.to_ascii_lowercase()) else { continue };
         if let Some(name) = rest.strip_suffix('.')
-            && let Some(found) = lookup(network, name)?
+            && let Some(found) = network.names.lookup(name)?
         {
             return Ok(Some(found));
         }
@@ -76,19 +93,11 @@ fn find_addresses(text: &str, networks: &[ResolverNetwork]) -> Result<Option<Vec
     Ok(None)
 }
 
-fn lookup(network: &ResolverNetwork, name: &str) -> Result<Option<Vec<IpAddr>>, NamesError> {
-    match Names::open(&network.directory)? {
-        Some(names) => names.of(network.living.as_ref()).lookup(name),
-        None => Ok(None),
-    }
-}
-
-fn find_name(address: IpAddr, networks: &[ResolverNetwork], kind: RecordType) -> Result<Found, NamesError> {
+fn find_name(address: IpAddr, networks: &mut [Neighbours], kind: RecordType) -> Result<Found, NamesError> {
     for network in networks {
-        let Some(names) = Names::open(&network.directory)? else { continue };
-        let Some(name) = names.of(network.living.as_ref()).reverse(address)? else { continue };
+        let Some(name) = network.names.reverse(address)? else { continue };
         let wanted = matches!(kind, RecordType::PTR | RecordType::ANY);
-        return Ok(Some(wanted.then(|| pointer(&name, &network.name)).flatten().into_iter().collect()));
+        return Ok(Some(wanted.then(|| pointer(&name, &network.network)).flatten().into_iter().collect()));
     }
     Ok(None)
 }

@@ -6,15 +6,17 @@
 //!                     a free port               └▶ another one?       the host's servers, or those the user named
 //! ```
 //!
-//! A [`Resolver`] belongs to one container's monitor, and is one descriptor to poll: whenever it is readable,
-//! [`Resolver::turn`] does what there is to do, and waits for nothing.
+//! A [`Resolver`] belongs to one container's monitor, and is two descriptors to poll: [`Resolver::questions`], for what is
+//! asked by UDP, most often about a neighbour, and one for all the rest. Whenever one is readable, [`Resolver::answer`] or
+//! [`Resolver::turn`] does what there is to do, and waits for nothing. A neighbour's name that was asked before so takes four system
+//! calls: `poll`, `recvfrom`, a look at the neighbour's lock, `sendto`.
 //!
 //! Invariants:
 //!
 //! * A container is told only names of networks that it is in: the plan's, no others are even opened.
 //! * A name that a neighbour has is never asked of others, whatever the type of the question; what the neighbour has not
 //!   is an empty answer, not a missing name.
-//! * Nothing is kept: a change of a name is seen by the next question, and answers live for a second.
+//! * A change of a name, and a neighbour's death, is seen by the next question; answers live for a second.
 //! * Whatever the container or a server sends, the monitor goes on: messages, queries on their way, connections, bytes
 //!   that wait and the work of a turn are bounded, and nothing of a message is trusted but what was compared.
 //! * Answers of servers are passed on as they came, but for the id.
@@ -36,7 +38,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hickory_proto::op::ResponseCode;
 use rustix::event::epoll::EventFlags;
@@ -46,6 +48,7 @@ use stanza_spec::{Classify, ErrorKind};
 use crate::names::Living;
 use crate::{InsideError, NetlinkError};
 pub use announce::{announce, withdraw, withdraw_changed};
+use answer::Neighbours;
 use forward::{Asker, Forwarder};
 use listen::Listeners;
 use streams::{MAX_QUERY, Streams};
@@ -54,10 +57,6 @@ use watch::{Token, Watch};
 /// Where a container finds its resolver, as with Docker.
 pub const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 
-/// Questions by UDP that are dealt with in one turn.
-const DATAGRAMS: usize = 32;
-/// How long a turn deals with them: a name that thousands share takes long to list.
-const DATAGRAMS_TIME: Duration = Duration::from_millis(5);
 /// The largest message by TCP.
 const MAX_MESSAGE: usize = 65_535;
 
@@ -172,7 +171,7 @@ enum Response {
 /// One container's resolver.
 #[derive(Debug)]
 pub struct Resolver {
-    networks: Vec<ResolverNetwork>,
+    networks: Vec<Neighbours>,
     forward: bool,
     listeners: Listeners,
     watch: Watch,
@@ -192,13 +191,12 @@ impl Resolver {
         let listeners = listen::listen(netns)?;
         let watch = || {
             let watch = Watch::new()?;
-            watch.add(&listeners.datagrams, Token::Datagrams, EventFlags::IN)?;
             watch.add(&listeners.streams, Token::Listener, EventFlags::IN)?;
             Ok(watch)
         };
         let watch = watch().map_err(|source| ResolverError::Watch { source })?;
         Ok(Resolver {
-            networks: plan.networks.clone(),
+            networks: plan.networks.iter().map(Neighbours::of).collect(),
             forward: plan.forward,
             listeners,
             watch,
@@ -210,7 +208,7 @@ impl Resolver {
     /// Changes what is answered: the container joined a network, or left one, or others are to be asked. Queries on their
     /// way go on.
     pub fn set_plan(&mut self, plan: &ResolverPlan) {
-        self.networks.clone_from(&plan.networks);
+        self.networks = plan.networks.iter().map(Neighbours::of).collect();
         self.forward = plan.forward;
         self.forwarder.set_upstream(&plan.upstream);
     }
@@ -221,11 +219,29 @@ impl Resolver {
         self.networks.clear();
     }
 
-    /// Does what there is to do. To be called whenever the resolver's descriptor is readable.
+    /// Where questions come by UDP.
+    #[must_use]
+    pub fn questions(&self) -> BorrowedFd<'_> {
+        self.listeners.datagrams.as_fd()
+    }
+
+    /// Answers one question that came by UDP, or sends it on its way. To be called whenever [`Resolver::questions`] is
+    /// readable: it is no sooner empty than polled again, and between two questions the monitor has other duties.
+    pub fn answer(&mut self) {
+        let mut buffer = [0; MAX_QUERY];
+        let Ok((count, from)) = self.listeners.datagrams.recv_from(&mut buffer) else { return };
+        match self.respond(&buffer[..count], |limit| Asker::Datagram { from, limit }, None) {
+            // A client that has gone needs no answer.
+            Response::Now(bytes) => drop(self.listeners.datagrams.send_to(&bytes, from)),
+            Response::Later => self.wake_in_time(),
+            Response::Never => {}
+        }
+    }
+
+    /// Does all the rest that there is to do. To be called whenever the resolver's own descriptor is readable.
     pub fn turn(&mut self) {
         for (token, flags) in self.watch.ready() {
             match token {
-                Token::Datagrams => self.receive(),
                 Token::Listener => {
                     if let Some(gone) = self.streams.accept(&self.watch, &self.listeners.streams) {
                         self.forwarder.forget(gone);
@@ -251,25 +267,12 @@ impl Resolver {
         for gone in self.streams.expire(now) {
             self.forwarder.forget(gone);
         }
-        let deadlines = [self.forwarder.deadline(), self.streams.deadline()];
-        self.watch.wake_at(deadlines.into_iter().flatten().min());
+        self.wake_in_time();
     }
 
-    /// Questions by UDP.
-    fn receive(&mut self) {
-        let mut buffer = [0; MAX_QUERY];
-        let end = Instant::now() + DATAGRAMS_TIME;
-        for _ in 0..DATAGRAMS {
-            if Instant::now() > end {
-                return;
-            }
-            let Ok((count, from)) = self.listeners.datagrams.recv_from(&mut buffer) else { return };
-            let query = &buffer[..count];
-            if let Response::Now(bytes) = self.respond(query, |limit| Asker::Datagram { from, limit }, None) {
-                // A client that has gone needs no answer.
-                let _ = self.listeners.datagrams.send_to(&bytes, from);
-            }
-        }
+    fn wake_in_time(&mut self) {
+        let deadlines = [self.forwarder.deadline(), self.streams.deadline()];
+        self.watch.wake_at(deadlines.into_iter().flatten().min());
     }
 
     /// Some queries of a connection: the others wait for the next turn.
@@ -305,7 +308,7 @@ impl Resolver {
             Err(wire::Unreadable::Silence) => return Response::Never,
         };
         let limit = limit.unwrap_or_else(|| question.limit());
-        if let Some(bytes) = answer::answer(query, &question, &self.networks, limit) {
+        if let Some(bytes) = answer::answer(query, &question, &mut self.networks, limit) {
             return Response::Now(bytes);
         }
         if !self.forward {
@@ -334,7 +337,7 @@ impl Resolver {
 }
 
 impl AsFd for Resolver {
-    /// What to poll: readable when there is something to do.
+    /// Readable when there is something to do, but for [`Resolver::questions`].
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.watch.as_fd()
     }
@@ -354,5 +357,6 @@ pub fn try_messages(networks: &[ResolverNetwork], query: &[u8], reply: &[u8]) ->
     let taken = wire::worth(query, question.end, id, reply) == wire::Worth::Answer;
     let cut = wire::cut(reply, question.end);
     assert!(cut.len() <= reply.len(), "an answer is cut to more than it was");
-    (answer::answer(query, &question, networks, question.limit()), taken)
+    let mut networks: Vec<Neighbours> = networks.iter().map(Neighbours::of).collect();
+    (answer::answer(query, &question, &mut networks, question.limit()), taken)
 }

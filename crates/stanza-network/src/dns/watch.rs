@@ -1,4 +1,5 @@
-//! What a resolver waits for: one descriptor for all of its sockets and the time, so that its owner polls only that.
+//! What a resolver waits for: one descriptor for its sockets and the time, so that its owner polls only that,
+//! beside the socket for questions by UDP: that one is worth no second look.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,8 +14,6 @@ use rustix::time::{
 /// What something happened to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token {
-    /// The socket for queries by UDP.
-    Datagrams,
     /// The listener for connections.
     Listener,
     /// It is time.
@@ -28,9 +27,8 @@ pub(super) enum Token {
 impl Token {
     fn number(self) -> u64 {
         match self {
-            Token::Datagrams => 0,
-            Token::Listener => 1,
-            Token::Time => 2,
+            Token::Listener => 0,
+            Token::Time => 1,
             Token::Connection(number) => 1 << 32 | u64::from(number),
             Token::Server(number) => 2 << 32 | u64::from(number),
         }
@@ -39,9 +37,8 @@ impl Token {
     fn of(number: u64) -> Option<Token> {
         let low = u32::try_from(number & u64::from(u32::MAX)).ok()?;
         match (number >> 32, low) {
-            (0, 0) => Some(Token::Datagrams),
-            (0, 1) => Some(Token::Listener),
-            (0, 2) => Some(Token::Time),
+            (0, 0) => Some(Token::Listener),
+            (0, 1) => Some(Token::Time),
             (1, low) => Some(Token::Connection(low)),
             (2, low) => Some(Token::Server(low)),
             _ => None,

@@ -1,28 +1,31 @@
-//! Who is called what in a network: a directory that every monitor of the network reads and writes, with no owner and
-//! no cache.
+//! Who is called what in a network: a directory that every monitor of the network reads and writes, with no owner.
 //!
 //! ```text
 //! <directory of the network>/
+//!   generation                           counts the changes of entries; every monitor has it in its memory
 //!   names/<name>/<container id>          -> 10.77.0.2,fd00::2     the container's addresses; several may share a name
 //!   addresses/<address>/<container id>   -> web                   the container's own name
 //! ```
 //!
 //! An entry is a symbolic link that leads nowhere: its text is made with it, in one step, and read in one step. To look
-//! something up is to list one directory of its own, whatever the number of names.
+//! something up is to list one directory of its own, whatever the number of names; a [`NamesReader`] does so once, and
+//! again when the generation is another one.
 //!
 //! Invariants:
 //!
 //! * Only a container's monitor makes entries with its id. Whoever takes an entry away names that id, so the entry of
 //!   another one that has the same name or address stays.
+//! * A change is counted when it is made. Whoever dies between is a container's monitor, of whose entries nothing is told any
+//!   more, or took away entries of the dead.
 //! * What is no name ([`is_name`]) never becomes a path: no separator, no `..`, no hidden file.
 //! * Whoever dies at any point leaves entries with its id, or empty directories: [`Names::clear`] removes both. A reader
 //!   sees the old text or the new one.
-//!
 //! * Of who is dead nothing is told, from that moment on, when the reader knows where to look ([`Living`]): nobody is there to
 //!   take entries away when a monitor is killed.
 //!
 //! It does not know what a DNS message is.
 
+mod reader;
 #[cfg(test)]
 mod tests;
 
@@ -32,12 +35,16 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{
-    AtFlags, CWD, Dir, Mode, OFlags, mkdirat, openat, readlinkat, renameat, symlinkat, unlinkat,
+    AtFlags, CWD, Dir, Mode, OFlags, fstat, mkdirat, openat, readlinkat, renameat, symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use stanza_spec::{Classify, ContainerId, ErrorKind};
+use stanza_sys::SharedCounter;
 
+pub use reader::NamesReader;
+
+const GENERATION: &str = "generation";
 const NAMES: &str = "names";
 const ADDRESSES: &str = "addresses";
 
@@ -48,6 +55,7 @@ const MAX_LABEL: usize = 63;
 
 const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+const COUNTED: OFlags = OFlags::RDWR.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Why the names of a network could not be changed or read.
 #[derive(Debug, thiserror::Error)]
@@ -102,22 +110,12 @@ pub struct Living {
     pub lock: String,
 }
 
-impl Living {
-    /// Whether the container lives. One whose lock cannot be looked at is not called dead.
-    fn has(&self, container: &str) -> bool {
-        let path = self.directory.join(container).join(&self.lock);
-        match openat(CWD, &path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
-            Ok(file) => stanza_sys::is_locked(file).unwrap_or(true),
-            Err(error) => error != Errno::NOENT,
-        }
-    }
-}
-
 /// The names of one network.
 #[derive(Debug)]
 pub struct Names {
     directory: OwnedFd,
-    living: Option<Living>,
+    /// `None` where nobody has counted.
+    generation: Option<SharedCounter>,
 }
 
 impl Names {
@@ -130,11 +128,13 @@ impl Names {
         let failed = |source: Errno| NamesError::Open { path: directory.to_owned(), source: source.into() };
         ensure_directory(CWD, directory).map_err(failed)?;
         let opened = openat(CWD, directory, DIRECTORY, Mode::empty()).map_err(failed)?;
-        let names = Names { directory: opened, living: None };
         for kind in [NAMES, ADDRESSES] {
-            ensure_directory(&names.directory, kind).map_err(failed)?;
+            ensure_directory(&opened, kind).map_err(failed)?;
         }
-        Ok(names)
+        let file = openat(&opened, GENERATION, COUNTED | OFlags::CREATE, Mode::RUSR | Mode::WUSR);
+        let generation = SharedCounter::of(file.map_err(failed)?)
+            .map_err(|source| NamesError::Open { path: directory.join(GENERATION), source })?;
+        Ok(Names { directory: opened, generation: Some(generation) })
     }
 
     /// Opens the names in `directory`; `None` when there are none.
@@ -143,17 +143,21 @@ impl Names {
     ///
     /// When the kernel refuses for another reason.
     pub fn open(directory: &Path) -> Result<Option<Names>, NamesError> {
-        match openat(CWD, directory, DIRECTORY, Mode::empty()) {
-            Ok(directory) => Ok(Some(Names { directory, living: None })),
+        let failed = |path: PathBuf, source: io::Error| Err(NamesError::Open { path, source });
+        let opened = match openat(CWD, directory, DIRECTORY, Mode::empty()) {
+            Ok(opened) => opened,
+            Err(Errno::NOENT) => return Ok(None),
+            Err(error) => return failed(directory.to_owned(), error.into()),
+        };
+        let generation = match openat(&opened, GENERATION, COUNTED, Mode::empty()) {
+            Ok(file) => SharedCounter::of(file).map(Some),
             Err(Errno::NOENT) => Ok(None),
-            Err(error) => Err(NamesError::Open { path: directory.to_owned(), source: error.into() }),
+            Err(error) => Err(error.into()),
+        };
+        match generation {
+            Ok(generation) => Ok(Some(Names { directory: opened, generation })),
+            Err(error) => failed(directory.join(GENERATION), error),
         }
-    }
-
-    /// From now on [`Names::lookup`] and [`Names::reverse`] tell only of these.
-    #[must_use]
-    pub fn of(self, living: Option<&Living>) -> Names {
-        Names { living: living.cloned(), ..self }
     }
 
     /// Makes a container found by `names`, in any case of their letters, and by its addresses; `names` begins with its own.
@@ -204,42 +208,6 @@ impl Names {
         result
     }
 
-    /// The addresses of all containers of that name, one container's after the other's; the containers are in the order of
-    /// their ids, begun anywhere. `None` when there is no such name.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn lookup(&self, name: &str) -> Result<Option<Vec<IpAddr>>, NamesError> {
-        if !is_name(name) {
-            return Ok(None);
-        }
-        let entries = self.entries(&format!("{NAMES}/{}", name.to_ascii_lowercase()))?;
-        let mut found: Vec<(String, String)> = entries.into_iter().collect();
-        if found.is_empty() {
-            return Ok(None);
-        }
-        found.sort_unstable();
-        if found.len() > 1 {
-            let first = usize::from(random()) % found.len();
-            found.rotate_left(first);
-        }
-        let addresses = |(_, text): &(String, String)| {
-            text.split(',').filter_map(|address| address.parse().ok()).collect::<Vec<IpAddr>>()
-        };
-        Ok(Some(found.iter().flat_map(addresses).collect()))
-    }
-
-    /// The name of the container that has the address; `None` when nobody of the network has it.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses.
-    pub fn reverse(&self, address: IpAddr) -> Result<Option<String>, NamesError> {
-        let entries = self.entries(&format!("{ADDRESSES}/{address}"))?;
-        Ok(entries.into_iter().map(|(_, name)| name).find(|name| is_name(name)))
-    }
-
     /// Takes away the entries of containers that do not live, and returns what could not be.
     ///
     /// `is_live` is asked, by id, after the entry was seen. So as long as a container is recorded before it is announced,
@@ -265,18 +233,21 @@ impl Names {
         errors
     }
 
-    /// Removes the names of a network that is no more; nobody may be announced meanwhile.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel refuses; a directory that is gone already is well.
-    pub fn delete(directory: &Path) -> Result<(), NamesError> {
-        match std::fs::remove_dir_all(directory) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(NamesError::Open { path: directory.to_owned(), source: error })
-            }
-            _ => Ok(()),
+    /// Tells all readers that what they know may be old.
+    fn count(&self) {
+        if let Some(generation) = &self.generation {
+            generation.advance();
         }
+    }
+
+    /// How many changes there were; `None` where that is not known.
+    fn generation(&self) -> Option<u64> {
+        self.generation.as_ref().map(SharedCounter::get)
+    }
+
+    /// Whether somebody removed the directory: who looks here does not see the one that has its path now.
+    fn is_gone(&self) -> bool {
+        fstat(&self.directory).is_ok_and(|found| found.st_nlink == 0)
     }
 
     /// Makes an entry; of two racing processes one may just be removing the directory.
@@ -297,6 +268,7 @@ impl Names {
                 break;
             }
         }
+        self.count();
         result.map_err(failed)
     }
 
@@ -331,7 +303,9 @@ impl Names {
 
     fn unlink(&self, directory: &str, id: &str) -> Result<(), NamesError> {
         let entry = format!("{directory}/{id}");
-        match unlinkat(&self.directory, &entry, AtFlags::empty()) {
+        let removed = unlinkat(&self.directory, &entry, AtFlags::empty());
+        self.count();
+        match removed {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(NamesError::Entry { step: "remove", entry, source: error.into() }),
         }
@@ -349,11 +323,8 @@ impl Names {
     /// What the entries of a directory say, by container; none when there is no such directory.
     fn entries(&self, directory: &str) -> Result<Vec<(String, String)>, NamesError> {
         let mut found = Vec::new();
-        for id in self.list(directory)? {
-            // A draft is not an entry yet.
-            if id.starts_with('.') || self.living.as_ref().is_some_and(|living| !living.has(&id)) {
-                continue;
-            }
+        // A draft is not an entry yet.
+        for id in self.list(directory)?.into_iter().filter(|id| !id.starts_with('.')) {
             match readlinkat(&self.directory, format!("{directory}/{id}"), Vec::new()) {
                 Ok(text) => found.extend(text.into_string().ok().map(|text| (id, text))),
                 // Withdrawn since.
@@ -396,14 +367,5 @@ fn ensure_directory(at: impl std::os::fd::AsFd, path: impl rustix::path::Arg) ->
     match mkdirat(at, path, Mode::RWXU) {
         Err(Errno::EXIST) => Ok(()),
         result => result,
-    }
-}
-
-/// A random number, or zero from a kernel that has none.
-fn random() -> u16 {
-    let mut bytes = [0; 2];
-    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::NONBLOCK) {
-        Ok(2) => u16::from_ne_bytes(bytes),
-        _ => 0,
     }
 }

@@ -11,7 +11,8 @@
 //! ```
 //!
 //! It is for them what the host is for root's containers, and [`attach`](crate::attach()) does the same in it: bridges, veth
-//! pairs, the nft tables. Only ports are taken on the host itself; a proxy leads them in.
+//! pairs, the nft tables. Only ports are taken on the host itself; a proxy that the container's monitor starts leads them in
+//! ([`Attachment::proxied`](crate::Attachment::proxied)).
 //!
 //! Invariants
 //! * The name space is there while a container is in it, and no longer: the holder lets go when the last stream to it has ended,
@@ -25,7 +26,6 @@
 
 mod holder;
 mod member;
-mod ports;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -37,7 +37,6 @@ use stanza_spec::{Classify, ErrorKind, Protocol};
 use crate::{EndpointsPlan, InsideError, UserModeDriver, UserModeError};
 
 pub(crate) use member::Membership;
-pub(crate) use ports::PortProxy;
 
 /// Where the shared name space is found, and what leads out of it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
@@ -81,17 +80,12 @@ pub enum SharedError {
     /// It cannot be entered.
     #[error("cannot enter the network name space that the user's containers share")]
     Enter(#[source] InsideError),
-    /// A published port cannot be led into it.
-    #[error("cannot start the proxy of published ports")]
-    Proxy(#[source] io::Error),
 }
 
 impl Classify for SharedError {
     fn kind(&self) -> ErrorKind {
         match self {
-            SharedError::File { source, .. } | SharedError::Make(source) | SharedError::Proxy(source) => {
-                ErrorKind::of_io(source)
-            }
+            SharedError::File { source, .. } | SharedError::Make(source) => ErrorKind::of_io(source),
             SharedError::Silent(_) | SharedError::WayOut { .. } => ErrorKind::Unavailable,
             SharedError::Enter(source) => source.kind(),
         }

@@ -170,6 +170,7 @@ enum Source {
     Listener,
     Output(usize),
     Input,
+    Questions,
     Resolver,
     Ports,
     Client(usize),
@@ -208,6 +209,11 @@ pub(super) fn turn(
                 }
             }
             Source::Input => streams.write_input(),
+            Source::Questions => {
+                if let Some(resolver) = resolver {
+                    resolver.answer();
+                }
+            }
             Source::Resolver => {
                 if let Some(resolver) = resolver {
                     resolver.turn();
@@ -257,6 +263,8 @@ fn wait(
         fds.push(PollFd::new(sink, PollFlags::OUT));
     }
     if let Some(resolver) = resolver {
+        sources.push(Source::Questions);
+        fds.push(PollFd::from_borrowed_fd(resolver.questions(), PollFlags::IN));
         sources.push(Source::Resolver);
         fds.push(PollFd::new(resolver, PollFlags::IN));
     }

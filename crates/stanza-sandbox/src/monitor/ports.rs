@@ -81,7 +81,8 @@ impl ProxiedPorts {
         let now = Instant::now();
         match self.state {
             State::Waiting if ready => {
-                let started = attachment.proxied().and_then(|ports| ProxyProcess::start(&ports));
+                let ports = attachment.proxied();
+                let started = ports.and_then(|ports| ProxyProcess::start(&ports, attachment.bridges()));
                 let started = started.map(|process| self.state = State::Serving { process, since: now });
                 started.inspect_err(|_| self.state = State::Resting { until: now + PAUSE })
             }
