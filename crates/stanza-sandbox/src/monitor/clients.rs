@@ -1,10 +1,9 @@
-//! The clients of a container: who started it, and who attached since.
+//! The clients of a container: who started it, and who attached since; and the monitor's one `poll`.
 //!
 //! Nobody waits for anybody: sockets are non-blocking, each client has a bounded queue, and a client that does not read
 //! holds up the container's output once its queue is full, as a full pipe would, instead of losing some.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -12,10 +11,13 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use stanza_network::dns::Resolver;
 
-use super::output::Streams;
+use stanza_spec::Instant;
+
+use super::isolation::Isolation;
 use super::ports::ProxiedPorts;
 use crate::frame::{self, Kind};
-use crate::log::Stream;
+use crate::lifecycle::ExitStatus;
+use crate::log::{Log, Stream};
 use crate::paths;
 
 /// Above this many waiting bytes of any client, the container's output is not read.
@@ -166,10 +168,8 @@ impl Clients {
 /// What one `poll` watches, in the order of its array.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
-    Init,
+    Isolation,
     Listener,
-    Output(usize),
-    Input,
     Questions,
     Resolver,
     Ports,
@@ -179,8 +179,8 @@ enum Source {
 /// What a turn leaves to the monitor.
 #[derive(Default)]
 pub(super) struct Turn {
-    /// The first process has ended.
-    pub(super) ended: bool,
+    /// The container has ended.
+    pub(super) ended: Option<ExitStatus>,
     /// Something is to be done about the ports that are for a proxy.
     pub(super) ports: bool,
     /// Changes of the networks: the number of the client who waits for an answer, and a [`crate::NetworkChange`] as JSON.
@@ -190,77 +190,62 @@ pub(super) struct Turn {
 /// Waits for something to happen and deals with it.
 pub(super) fn turn(
     clients: &mut Clients,
-    streams: &mut Streams,
+    log: &mut Log,
+    isolation: &mut dyn Isolation,
     resolver: &mut Option<Resolver>,
     ports: Option<&ProxiedPorts>,
-    pidfd: &OwnedFd,
 ) -> Turn {
-    let ready = wait(clients, streams, resolver.as_ref(), ports, pidfd);
+    let ready = wait(clients, isolation, resolver.as_ref(), ports);
     let mut turn = Turn::default();
-    let mut finished = Vec::new();
+    let mut inside = Vec::new();
     let mut gone = Vec::new();
     for (source, flags) in ready {
+        let is_ready = !flags.is_empty();
         match source {
-            Source::Init => turn.ended = true,
-            Source::Listener => clients.accept(),
-            Source::Output(index) => {
-                if !streams.read(index, |stream, bytes| clients.output(stream, bytes)) {
-                    finished.push(index);
-                }
-            }
-            Source::Input => streams.write_input(),
-            Source::Questions => {
+            Source::Isolation => inside.push(flags),
+            Source::Listener if is_ready => clients.accept(),
+            Source::Questions | Source::Resolver if is_ready => {
                 if let Some(resolver) = resolver {
-                    resolver.answer();
+                    if source == Source::Questions { resolver.answer() } else { resolver.turn() }
                 }
             }
-            Source::Resolver => {
-                if let Some(resolver) = resolver {
-                    resolver.turn();
-                }
-            }
-            Source::Ports => turn.ports = true,
+            Source::Ports => turn.ports = is_ready,
             Source::Client(index) => {
                 let readable = flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
                 if readable && !clients.clients[index].receive() {
                     gone.push(index);
                 }
             }
+            Source::Listener | Source::Questions | Source::Resolver => {}
         }
     }
-    for index in finished.into_iter().rev() {
-        streams.outputs.remove(index);
-    }
-    turn.networks = serve(clients, streams, pidfd, &mut gone);
+    turn.ended = isolation.turn(&inside, &mut |stream, bytes| keep(clients, log, stream, bytes));
+    turn.networks = serve(clients, isolation, &mut gone);
     for index in gone.into_iter().rev() {
         clients.clients.remove(index);
     }
     turn
 }
 
+/// Output goes to the log and to everybody attached.
+pub(super) fn keep(clients: &mut Clients, log: &mut Log, stream: Stream, bytes: &[u8]) {
+    log.write(stream, bytes, &Instant::now().rfc3339());
+    clients.output(stream, bytes);
+}
+
+/// Everything that is watched, with what happened to it.
 fn wait(
     clients: &Clients,
-    streams: &Streams,
+    isolation: &dyn Isolation,
     resolver: Option<&Resolver>,
     ports: Option<&ProxiedPorts>,
-    pidfd: &OwnedFd,
 ) -> Vec<(Source, PollFlags)> {
-    let mut sources = vec![Source::Init];
-    let mut fds = vec![PollFd::new(pidfd, PollFlags::IN)];
+    let mut fds = Vec::new();
+    isolation.watch(!clients.full(), &mut fds);
+    let mut sources = vec![Source::Isolation; fds.len()];
     if let Some(listener) = &clients.listener {
         sources.push(Source::Listener);
         fds.push(PollFd::new(listener, PollFlags::IN));
-    }
-    if !clients.full() {
-        for (index, output) in streams.outputs.iter().enumerate() {
-            sources.push(Source::Output(index));
-            fds.push(PollFd::new(&output.descriptor, PollFlags::IN));
-        }
-    }
-    let sink: Option<BorrowedFd<'_>> = streams.wants_to_write();
-    if let Some(sink) = &sink {
-        sources.push(Source::Input);
-        fds.push(PollFd::new(sink, PollFlags::OUT));
     }
     if let Some(resolver) = resolver {
         sources.push(Source::Questions);
@@ -274,7 +259,7 @@ fn wait(
     }
     for (index, client) in clients.clients.iter().enumerate() {
         let mut flags = PollFlags::empty();
-        if streams.takes_input() {
+        if isolation.takes_input() {
             flags |= PollFlags::IN;
         }
         if !client.queue.is_empty() {
@@ -286,23 +271,17 @@ fn wait(
     if poll(&mut fds, ports.and_then(ProxiedPorts::patience).as_ref()).is_err() {
         return Vec::new();
     }
-    let ready = sources.into_iter().zip(fds.iter().map(PollFd::revents));
-    ready.filter(|(_, flags)| !flags.is_empty()).collect()
+    sources.into_iter().zip(fds.iter().map(PollFd::revents)).collect()
 }
 
 /// Deals with what clients sent and writes what waits for them; gives the requests that are not for here.
-fn serve(
-    clients: &mut Clients,
-    streams: &mut Streams,
-    pidfd: &OwnedFd,
-    gone: &mut Vec<usize>,
-) -> Vec<(u64, Vec<u8>)> {
+fn serve(clients: &mut Clients, isolation: &mut dyn Isolation, gone: &mut Vec<usize>) -> Vec<(u64, Vec<u8>)> {
     let mut networks = Vec::new();
     for (index, client) in clients.clients.iter_mut().enumerate() {
         loop {
             match client.reader.next() {
                 Ok(Some((Kind::Networks, body))) => networks.push((client.id, body)),
-                Ok(Some((kind, body))) => obey(kind, &body, streams, pidfd),
+                Ok(Some((kind, body))) => obey(kind, &body, isolation),
                 Ok(None) => break,
                 Err(_) => {
                     gone.push(index);
@@ -320,15 +299,15 @@ fn serve(
 }
 
 /// One request of a client. Nonsense is ignored: it comes from the same user's own tools.
-fn obey(kind: Kind, body: &[u8], streams: &mut Streams, pidfd: &OwnedFd) {
+fn obey(kind: Kind, body: &[u8], isolation: &mut dyn Isolation) {
     match (kind, body) {
-        (Kind::Stdin, bytes) => streams.push_input(bytes),
-        (Kind::StdinEnd, _) => streams.end_input(),
+        (Kind::Stdin, bytes) => isolation.push_input(bytes),
+        (Kind::StdinEnd, _) => isolation.end_input(),
         (Kind::Resize, [a, b, c, d]) => {
-            streams.resize(u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d]))
+            isolation.resize(u16::from_le_bytes([*a, *b]), u16::from_le_bytes([*c, *d]))
         }
         (Kind::Signal, [a, b, c, d]) => {
-            let _ = stanza_sys::signal_process(pidfd.as_fd(), i32::from_le_bytes([*a, *b, *c, *d]));
+            isolation.signal(i32::from_le_bytes([*a, *b, *c, *d]));
         }
         _ => {}
     }

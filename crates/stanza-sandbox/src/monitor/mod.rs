@@ -16,6 +16,8 @@
 //! `PR_SET_PDEATHSIG` the container itself.
 
 mod clients;
+mod container;
+mod isolation;
 mod network;
 mod output;
 mod ports;
@@ -28,9 +30,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use rustix::process::{WaitId, WaitIdOptions, waitid};
 use stanza_cgroup::Cgroup;
-use stanza_container::{CgroupEntry, Init, Launch, Manner, launch};
+use stanza_container::{CgroupEntry, Launch, Manner, launch};
 use stanza_network::cni::CniAttachment;
 use stanza_network::dns::Resolver;
 use stanza_network::{Attachment, UserMode};
@@ -40,9 +41,12 @@ use stanza_sys::{SignalDescriptor, lock_exclusive, process_start_time, receive_d
 use crate::attach::Connection;
 use crate::frame::{Kind, Refusal};
 use crate::lifecycle::{Effect, Event, ExitStatus, State, next};
+use crate::log::Log;
 use crate::paths;
 use crate::plan::{ExitRecord, Running, SandboxPlan};
 use clients::Clients;
+use container::Container;
+use isolation::Isolation;
 use network::NetworkAttendant;
 use output::Streams;
 use ports::ProxiedPorts;
@@ -69,6 +73,7 @@ pub fn monitor_main() -> i32 {
     let runroot = plan.run_dir.ancestors().nth(2).map(Path::to_owned).unwrap_or_default();
     // Without the note others make a namespace of their own, and find this container's networks closed.
     let _ = stanza_container::rootless::stay(&runroot);
+    let log = Log::new(plan.log.clone());
     let mut monitor = Monitor {
         plan,
         state,
@@ -80,8 +85,8 @@ pub fn monitor_main() -> i32 {
         resolver: None,
         user_mode: None,
         cni: None,
-        init: None,
-        streams: None,
+        isolation: None,
+        log,
         running: None,
         failure: None,
         error: None,
@@ -133,8 +138,8 @@ struct Monitor {
     user_mode: Option<UserMode>,
     /// What the plugins made, until they have taken it down.
     cni: Option<CniAttachment>,
-    init: Option<Init>,
-    streams: Option<Streams>,
+    isolation: Option<Box<dyn Isolation>>,
+    log: Log,
     running: Option<Running>,
     /// Why there is no container, for the door.
     failure: Option<Refusal>,
@@ -188,15 +193,20 @@ impl Monitor {
     /// Serves clients and moves output until the first process ends.
     fn live(&mut self) {
         while self.state == State::Running {
-            let (Some(init), Some(streams)) = (&self.init, &mut self.streams) else { return };
+            let Some(isolation) = &mut self.isolation else { return };
             let ports = self.proxied.as_ref();
-            let turn = clients::turn(&mut self.clients, streams, &mut self.resolver, ports, &init.pidfd);
-            let ended = if turn.ended { reap(init) } else { None };
+            let turn = clients::turn(
+                &mut self.clients,
+                &mut self.log,
+                isolation.as_mut(),
+                &mut self.resolver,
+                ports,
+            );
             self.serve_ports(turn.ports);
             for (client, change) in turn.networks {
                 self.change_networks(client, &change);
             }
-            if let Some(status) = ended {
+            if let Some(status) = turn.ended {
                 self.finished_at = Instant::now().rfc3339();
                 let Ok((state, effects)) = next(self.state, Event::InitExited(status)) else { return };
                 self.state = state;
@@ -268,9 +278,7 @@ impl Monitor {
             attendant: &mut attendant,
         })
         .map_err(|error| Refusal::of(&error))?;
-        let mut init = init;
-        self.streams = Some(streams.with_controller(init.controller.take()));
-        self.init = Some(init);
+        self.isolation = Some(Box::new(Container::new(init, streams)));
         Ok(())
     }
 
@@ -299,10 +307,11 @@ impl Monitor {
     }
 
     fn announce_start(&mut self) {
-        let Some(init) = &self.init else { return };
+        let Some(isolation) = &self.isolation else { return };
+        let pid = isolation.pid();
         let running = Running {
-            pid: init.pid.as_raw_nonzero().get(),
-            start_time: process_start_time(init.pid).unwrap_or(0),
+            pid: pid.as_raw_nonzero().get(),
+            start_time: process_start_time(pid).unwrap_or(0),
             boot_id: stanza_sys::boot_id().unwrap_or_default(),
             started_at: Instant::now().rfc3339(),
             ports: self.ports().to_vec(),
@@ -357,14 +366,4 @@ impl Monitor {
     fn announce_exit(&mut self) {
         self.clients.exit(&self.exit);
     }
-}
-
-/// How the first process ended; `None` when it has not.
-fn reap(init: &Init) -> Option<ExitStatus> {
-    let id = WaitId::PidFd(std::os::fd::AsFd::as_fd(&init.pidfd));
-    let status = waitid(id, WaitIdOptions::EXITED | WaitIdOptions::NOHANG).ok()??;
-    Some(match (status.exit_status(), status.terminating_signal()) {
-        (Some(code), _) => ExitStatus::Code(code),
-        (None, signal) => ExitStatus::Signal(signal.unwrap_or(9)),
-    })
 }

@@ -162,8 +162,10 @@ impl Monitor {
         let conflict = |message: String| Refusal { message, kind: "conflict".to_owned(), hint: None };
         let change: NetworkChange =
             serde_json::from_slice(change).map_err(|error| conflict(error.to_string()))?;
-        let Some(init) = &self.init else { return Err(conflict("the container does not run".to_owned())) };
-        let namespace = namespace_of(init.pid.as_raw_nonzero().get()).map_err(conflict)?;
+        let Some(isolation) = &self.isolation else {
+            return Err(conflict("the container does not run".to_owned()));
+        };
+        let namespace = namespace_of(isolation.pid().as_raw_nonzero().get()).map_err(conflict)?;
         if self.plan.network == NetworkPlan::None {
             if change.plan.endpoints.is_empty() {
                 return Ok(());

@@ -1,4 +1,4 @@
-//! The container's standard streams: pipes or a terminal, and the log they run into.
+//! The container's standard streams: pipes or a terminal.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -7,9 +7,9 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::termios::{Winsize, tcsetwinsize};
 use stanza_container::Stdio;
-use stanza_spec::Instant;
 
-use crate::log::{Log, Stream};
+use super::isolation::Sink;
+use crate::log::Stream;
 use crate::plan::SandboxPlan;
 
 /// One stream that the container writes.
@@ -34,7 +34,6 @@ pub(super) struct Streams {
     closing: bool,
     /// Input ends with the first client's.
     input_once: bool,
-    pub(super) log: Log,
 }
 
 /// Above this, clients are not read until the container has taken some.
@@ -59,7 +58,6 @@ enum Got {
 impl Streams {
     /// Makes the streams; the first result is for the container.
     pub(super) fn open(plan: &SandboxPlan) -> io::Result<(Stdio, Streams)> {
-        let log = Log::new(plan.log.clone());
         let mut streams = Streams {
             outputs: Vec::new(),
             input: None,
@@ -67,7 +65,6 @@ impl Streams {
             pending: Vec::new(),
             closing: false,
             input_once: plan.attached,
-            log,
         };
         if plan.tty {
             return Ok((Stdio::Terminal { size: plan.console_size }, streams));
@@ -108,9 +105,9 @@ impl Streams {
     }
 
     /// Reads what output `index` has, some buffers at most; `false` when it has ended.
-    pub(super) fn read(&mut self, index: usize, mut sink: impl FnMut(Stream, &[u8])) -> bool {
+    pub(super) fn read(&self, index: usize, sink: &mut Sink<'_>) -> bool {
         for _ in 0..READS_A_TURN {
-            match self.read_once(index, &mut sink) {
+            match self.read_once(index, sink) {
                 Got::Full => {}
                 Got::Some | Got::Nothing => return true,
                 Got::End => return false,
@@ -120,19 +117,17 @@ impl Streams {
     }
 
     /// Reads until nothing more comes: the end of the stream, or nothing at the moment.
-    pub(super) fn drain(&mut self, index: usize, mut sink: impl FnMut(Stream, &[u8])) {
-        while !matches!(self.read_once(index, &mut sink), Got::End | Got::Nothing) {}
+    pub(super) fn drain(&self, index: usize, sink: &mut Sink<'_>) {
+        while !matches!(self.read_once(index, sink), Got::End | Got::Nothing) {}
     }
 
-    fn read_once(&mut self, index: usize, sink: &mut impl FnMut(Stream, &[u8])) -> Got {
+    fn read_once(&self, index: usize, sink: &mut Sink<'_>) -> Got {
         let mut buffer = [0; 16 << 10];
         let output = &self.outputs[index];
         match rustix::io::read(&output.descriptor, &mut buffer) {
             Ok(0) | Err(Errno::IO) => Got::End,
             Ok(count) => {
-                let bytes = &buffer[..count];
-                self.log.write(output.stream, bytes, &Instant::now().rfc3339());
-                sink(output.stream, bytes);
+                sink(output.stream, &buffer[..count]);
                 if count < buffer.len() { Got::Some } else { Got::Full }
             }
             Err(Errno::INTR) => Got::Full,

@@ -6,7 +6,7 @@ use std::io;
 use stanza_network::NetworkPlan;
 use stanza_spec::Instant;
 
-use super::Monitor;
+use super::{Monitor, clients};
 use crate::error::chain;
 use crate::lifecycle::Event;
 
@@ -28,16 +28,13 @@ impl Monitor {
         {
             self.error.get_or_insert_with(|| chain(&error));
         }
-        let time = Instant::now().rfc3339();
-        if let Some(streams) = &mut self.streams {
-            for index in 0..streams.outputs.len() {
-                // Until the end of the pipe, or until it is empty where somebody still holds it.
-                streams.drain(index, |stream, bytes| self.clients.output(stream, bytes));
-            }
-            streams.log.finish(&time);
-            if let Some(error) = streams.log.failure() {
-                self.error.get_or_insert_with(|| format!("output was lost from the log: {error}"));
-            }
+        if let Some(isolation) = &mut self.isolation {
+            let (clients, log) = (&mut self.clients, &mut self.log);
+            isolation.collect(&mut |stream, bytes| clients::keep(clients, log, stream, bytes));
+        }
+        self.log.finish(&Instant::now().rfc3339());
+        if let Some(error) = self.log.failure() {
+            self.error.get_or_insert_with(|| format!("output was lost from the log: {error}"));
         }
         Event::OutputCollected
     }
