@@ -8,12 +8,15 @@ use crate::wire::{ExecPlan, GuestAddress, GuestConfig, MAX_REQUEST, ProtocolErro
 
 /// A host that has asked for everything that there is to be asked for.
 #[derive(Debug)]
-pub struct HostSide(Session);
+pub struct HostSide {
+    session: Session,
+    reacts: bool,
+}
 
 impl HostSide {
-    /// With tasks 1 to 3 processes, and 4 a connection.
+    /// With tasks 1 to 3 processes, and 4 a connection. One that `reacts` does what a monitor does.
     #[must_use]
-    pub fn new(exec: &ExecPlan) -> HostSide {
+    pub fn new(exec: &ExecPlan, reacts: bool) -> HostSide {
         let mut session = Session::new();
         let _ = session.configure(GuestConfig::default());
         for task in 1..4 {
@@ -21,20 +24,20 @@ impl HostSide {
         }
         let _ = session.dial(4, GuestAddress::Unix("/s".into()));
         let _ = (session.stats(), session.update(LinuxResources::default()));
-        HostSide(session)
+        HostSide { session, reacts }
     }
 
-    /// Takes bytes of the guest, and does what a monitor does; the number of events.
+    /// Takes bytes of the guest; the number of events.
     ///
     /// # Errors
     /// When they are not of the protocol.
     pub fn receive(&mut self, bytes: &[u8]) -> Result<usize, ProtocolError> {
-        let events = self.0.receive(bytes)?;
-        for event in &events {
+        let events = self.session.receive(bytes)?;
+        for event in events.iter().filter(|_| self.reacts) {
             match event {
-                Event::Output { task, stream, bytes } => self.0.consumed(*task, *stream, bytes.len()),
-                Event::Query { query, .. } => self.0.answer(*query, b"answer"),
-                Event::Started { task, .. } => drop(self.0.write_stdin(*task, b"hello")),
+                Event::Output { task, stream, bytes } => self.session.consumed(*task, *stream, bytes.len()),
+                Event::Query { query, .. } => self.session.answer(*query, b"answer"),
+                Event::Started { task, .. } => drop(self.session.write_stdin(*task, b"hello")),
                 _ => {}
             }
         }
@@ -44,7 +47,7 @@ impl HostSide {
     /// How many bytes wait for the guest.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.0.waiting().len()
+        self.session.waiting().len()
     }
 }
 
