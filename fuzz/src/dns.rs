@@ -11,7 +11,8 @@ use crate::random::Random;
 use crate::{Outcome, Source, bytes};
 
 /// `web. A`, with 1,232 bytes wanted.
-const PLAIN: &[u8] = b"\x12\x34\x01\x20\0\x01\0\0\0\0\0\x01\x03web\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\0";
+const PLAIN: &[u8] =
+    b"\x12\x34\x01\x20\0\x01\0\0\0\0\0\x01\x03web\0\0\x01\0\x01\0\0\x29\x04\xd0\0\0\x80\0\0\0";
 /// `2.0.77.10.in-addr.arpa. PTR`.
 const REVERSE: &[u8] =
     b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x012\x010\x0277\x0210\x07in-addr\x04arpa\0\0\x0c\0\x01";
@@ -58,7 +59,8 @@ impl Target {
         let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
         let path: PathBuf = directory.path().join("one");
         fill(&path).map_err(|error| error.to_string())?;
-        let network = ResolverNetwork { id: "1".to_owned(), name: "one".to_owned(), directory: path, living: None };
+        let (id, name) = ("1".to_owned(), "one".to_owned());
+        let network = ResolverNetwork { id, name, directory: path, living: None };
         Ok(Target { networks: vec![network], _directory: directory })
     }
 

@@ -12,6 +12,8 @@
 //! * `manifest`: manifests, indexes and configurations are read within bounds; what is taken is within the limits.
 //! * `toc`: the table of a zstd:chunked layer is read within bounds, and its place is within the layer.
 //! * `dns`: a message is answered, or is none, by a container's resolver; a query is never taken for a server's answer.
+//! * `host`: what a guest sends its host; whatever it is, what the host keeps is bounded, and in which pieces it comes makes no difference.
+//! * `guest`: what a host sends its guest is read or refused.
 //! * `tar`: an archive that is read through says what GNU tar says.
 //! * `layer`: an archive is unpacked, and changes nothing outside of its directory. Needs root; works in a root of its own.
 //!
@@ -23,6 +25,7 @@ mod archives;
 mod bytes;
 mod config;
 mod dns;
+mod guest;
 mod layer;
 mod manifest;
 mod mutate;
@@ -43,7 +46,7 @@ use serde_json::Value;
 
 use random::Random;
 
-const USAGE: &str = "usage: stanza-fuzz config|seccomp|runtime|reference|manifest|toc|dns|tar|layer [--seconds N] [--seed N] [--runtime PATH]";
+const USAGE: &str = "usage: stanza-fuzz config|seccomp|runtime|reference|manifest|toc|dns|host|guest|tar|layer [--seconds N] [--seed N] [--runtime PATH]";
 
 /// What came of one input: whether it was taken, or why that is wrong.
 type Outcome = Result<bool, String>;
@@ -106,6 +109,11 @@ fn run(options: &Options, corpus: &Path) -> Result<usize, String> {
             let mut target = dns::Target::new()?;
             fuzz(&mut dns::Messages, &mut |message| target.run(message))
         }
+        ("host", _) => {
+            let host = guest::Host::new()?;
+            fuzz(&mut guest::Conversations::of_guest(), &mut |bytes| host.run(bytes))
+        }
+        ("guest", _) => fuzz(&mut guest::Conversations::of_host(), &mut guest::run_guest),
         ("reference", _) => {
             let mut target = reference::Target::new()?;
             fuzz(&mut reference::Names, &mut |text| target.run(text))

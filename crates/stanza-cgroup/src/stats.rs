@@ -1,7 +1,9 @@
 //! What a cgroup has used. A part is `None` when its controller is not there.
 
+use serde::{Deserialize, Serialize};
+
 /// The use of one cgroup, children included.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stats {
     /// Processor time.
     pub cpu: Option<CpuStats>,
@@ -14,7 +16,7 @@ pub struct Stats {
 }
 
 /// Processor time, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuStats {
     /// All time used.
     pub usage: u64,
@@ -31,7 +33,7 @@ pub struct CpuStats {
 }
 
 /// Memory, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemoryStats {
     /// All memory charged, page cache included.
     pub usage: u64,
@@ -52,7 +54,7 @@ pub struct MemoryStats {
 }
 
 /// Numbers of tasks.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PidsStats {
     /// Tasks now.
     pub current: u64,
@@ -61,7 +63,7 @@ pub struct PidsStats {
 }
 
 /// Input and output on block devices.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IoStats {
     /// Bytes read.
     pub read_bytes: u64,

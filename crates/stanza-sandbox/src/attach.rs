@@ -8,10 +8,11 @@ use std::path::Path;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use stanza_spec::ErrorKind;
 use stanza_sys::SignalDescriptor;
 
 use crate::error::{AttachError, ConnectError, NetworkChangeError};
-use crate::frame::{self, Kind, Refusal, kind_of_name};
+use crate::frame::{self, Kind, Refusal};
 use crate::paths;
 use crate::plan::{ExitRecord, NetworkChange};
 
@@ -116,7 +117,7 @@ impl Connection {
                 (Kind::Done, _) => return Ok(()),
                 (Kind::Failed, body) => {
                     let refusal: Refusal = serde_json::from_slice(&body).map_err(io::Error::from)?;
-                    let kind = kind_of_name(&refusal.kind);
+                    let kind = ErrorKind::of_name(&refusal.kind);
                     return Err(NetworkChangeError::Refused {
                         message: refusal.message,
                         kind,

@@ -22,12 +22,13 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use serde::{Deserialize, Serialize};
 use stanza_cgroup::CgroupPlan;
 use stanza_container::{CgroupEntry, ExecTarget, Init, Manner, Stdio};
+use stanza_spec::ErrorKind;
 use stanza_spec::oci::runtime::Process;
 use stanza_sys::{SignalDescriptor, receive_descriptors, send_descriptors};
 
 use crate::attach::{DetachKeys, RawTerminal, window_size, write_all};
 use crate::error::ExecError;
-use crate::frame::{self, Kind, Refusal, kind_of_name};
+use crate::frame::{self, Kind, Refusal};
 use crate::plan::Running;
 use crate::spawn::{ENTER, spawn_self};
 use crate::status::{Status, open_init, status};
@@ -170,7 +171,7 @@ impl Answers {
             }
             (_, body) => Err(match serde_json::from_slice::<Refusal>(&body) {
                 Ok(refusal) => {
-                    ExecError::Refused { message: refusal.message, kind: kind_of_name(&refusal.kind) }
+                    ExecError::Refused { message: refusal.message, kind: ErrorKind::of_name(&refusal.kind) }
                 }
                 Err(error) => ExecError::Spawn(error.into()),
             }),

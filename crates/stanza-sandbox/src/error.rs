@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::frame::{Refusal, kind_of_name};
+use crate::frame::Refusal;
 use stanza_spec::{Classify, ErrorKind};
 
 /// Why a container did not start. Nothing of it is left.
@@ -302,7 +302,7 @@ pub(crate) fn refusal(body: &[u8]) -> StartError {
     match serde_json::from_slice::<Refusal>(body) {
         Ok(refusal) => StartError::Refused {
             message: refusal.message,
-            kind: kind_of_name(&refusal.kind),
+            kind: ErrorKind::of_name(&refusal.kind),
             hint: refusal.hint,
         },
         Err(error) => StartError::Monitor(error.into()),

@@ -21,7 +21,7 @@ use stanza_spec::oci::runtime::Spec;
 use stanza_spec::{Classify, ErrorKind, Rootfs};
 
 use crate::error::StatusError;
-use crate::frame::{self, Kind, Refusal, kind_of_name};
+use crate::frame::{self, Kind, Refusal};
 use crate::status::{Status, open_init, status};
 
 /// Which container is visited.
@@ -203,7 +203,7 @@ impl<Q: Serialize, A: DeserializeOwned> Visitor<Q, A> {
         }
         let refusal: Refusal = serde_json::from_slice(&body).map_err(broken)?;
         let Refusal { message, kind, hint } = refusal;
-        Err(VisitError::Refused { message, kind: kind_of_name(&kind), hint })
+        Err(VisitError::Refused { message, kind: ErrorKind::of_name(&kind), hint })
     }
 
     /// The socket for an archive's bytes.

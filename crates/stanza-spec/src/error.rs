@@ -46,7 +46,36 @@ pub trait Classify: std::error::Error {
     }
 }
 
+/// Kinds of failure by name, to travel between processes.
+const NAMES: [(ErrorKind, &str); 13] = [
+    (ErrorKind::NotFound, "not-found"),
+    (ErrorKind::AlreadyExists, "already-exists"),
+    (ErrorKind::InvalidArgument, "invalid-argument"),
+    (ErrorKind::Conflict, "conflict"),
+    (ErrorKind::PermissionDenied, "permission-denied"),
+    (ErrorKind::Unauthorized, "unauthorized"),
+    (ErrorKind::Unavailable, "unavailable"),
+    (ErrorKind::Corrupt, "corrupt"),
+    (ErrorKind::Exhausted, "exhausted"),
+    (ErrorKind::Unsupported, "unsupported"),
+    (ErrorKind::CommandNotFound, "command-not-found"),
+    (ErrorKind::CommandNotExecutable, "command-not-executable"),
+    (ErrorKind::Internal, "internal"),
+];
+
 impl ErrorKind {
+    /// Its name, as it travels between processes: `not-found`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        NAMES.iter().find(|(known, _)| *known == self).map_or("internal", |(_, name)| name)
+    }
+
+    /// The kind of that name; [`ErrorKind::Internal`] when there is none.
+    #[must_use]
+    pub fn of_name(name: &str) -> ErrorKind {
+        NAMES.iter().find(|(_, known)| *known == name).map_or(ErrorKind::Internal, |(kind, _)| *kind)
+    }
+
     /// The kind that a bare system call failure stands for.
     #[must_use]
     pub fn of_io(error: &std::io::Error) -> ErrorKind {
@@ -61,5 +90,18 @@ impl ErrorKind {
             Io::Unsupported => ErrorKind::Unsupported,
             _ => ErrorKind::Internal,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_travel_by_name() {
+        for (kind, name) in NAMES {
+            assert_eq!((kind.name(), ErrorKind::of_name(name)), (name, kind));
+        }
+        assert_eq!(ErrorKind::of_name("no such kind"), ErrorKind::Internal);
     }
 }

@@ -20,6 +20,7 @@ mod mount;
 mod pages;
 mod pass;
 mod proc;
+mod random;
 mod scheduling;
 mod seccomp;
 mod signal;
@@ -41,6 +42,7 @@ pub use mount::{MountAttributes, mount_set_attributes};
 pub use pages::release_program_pages;
 pub use pass::{DESCRIPTORS_AT_ONCE, receive_descriptors, send_descriptors};
 pub use proc::read_proc;
+pub use random::add_entropy;
 pub use scheduling::{
     SchedulingAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduling,
 };
