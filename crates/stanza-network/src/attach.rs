@@ -127,6 +127,21 @@ pub enum AttachError {
         #[source]
         source: NetlinkError,
     },
+    /// A machine's own device cannot be made.
+    #[error("cannot make the tap device `{tap}`")]
+    Tap {
+        /// The device.
+        tap: String,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A machine cannot be in a network of this kind.
+    #[error("a virtual machine cannot be in the network `{network}`, which is not a bridge")]
+    NoTap {
+        /// The network.
+        network: String,
+    },
     /// The container's end cannot be configured.
     #[error("cannot configure the container's end of the network device `{veth}`")]
     Inside {
@@ -183,7 +198,10 @@ impl Classify for AttachError {
             AttachError::PortTaken { .. } | AttachError::RangeTaken { .. } => ErrorKind::Conflict,
             AttachError::AddressNotLocal { .. } | AttachError::Plan { .. } => ErrorKind::InvalidArgument,
             AttachError::NotABridge { .. } => ErrorKind::AlreadyExists,
-            AttachError::Port { source, .. } | AttachError::Sysctl { source, .. } => ErrorKind::of_io(source),
+            AttachError::NoTap { .. } => ErrorKind::Unsupported,
+            AttachError::Port { source, .. }
+            | AttachError::Sysctl { source, .. }
+            | AttachError::Tap { source, .. } => ErrorKind::of_io(source),
             AttachError::Bridge { source, .. }
             | AttachError::Veth { source, .. }
             | AttachError::Rules { source } => source.kind(),
@@ -218,6 +236,8 @@ impl Classify for AttachError {
             }
             AttachError::NotABridge { device } => Some(format!("rename or delete the device `{device}`")),
             AttachError::Sysctl { .. } => Some("it needs root, and `/proc/sys` mounted writable".to_owned()),
+            AttachError::Tap { .. } => Some("it needs `/dev/net/tun`: `modprobe tun`".to_owned()),
+            AttachError::NoTap { .. } => Some("use a network with the driver `bridge`".to_owned()),
             AttachError::NoCard { .. } => Some(
                 "`ip link` lists the network cards; `CARD.VLAN` is made when the card is there".to_owned(),
             ),
@@ -381,14 +401,39 @@ impl Attachment {
 ///
 /// Nothing of this container is left on the host then.
 pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment, AttachError> {
+    attach_side(plan, &mut Side::Container(netns))
+}
+
+/// Joins a virtual machine to the plan's networks and publishes the ports: as [`attach`], but for the other side, which is the
+/// machine's own business. Gives the descriptors of the machine's network cards too, in the order of the endpoints: frames go
+/// in and out by them, with virtio's header. With them the devices go.
+///
+/// # Errors
+///
+/// Nothing of this machine is left on the host then.
+pub fn attach_machine(plan: &EndpointsPlan) -> Result<(Attachment, Vec<OwnedFd>), AttachError> {
+    let mut taps = Vec::with_capacity(plan.endpoints.len());
+    let attachment = attach_side(plan, &mut Side::Machine(&mut taps))?;
+    Ok((attachment, taps))
+}
+
+/// What is joined to the networks.
+enum Side<'a> {
+    /// Whatever is in this network name space.
+    Container(BorrowedFd<'a>),
+    /// A machine: its cards come here.
+    Machine(&'a mut Vec<OwnedFd>),
+}
+
+fn attach_side(plan: &EndpointsPlan, side: &mut Side<'_>) -> Result<Attachment, AttachError> {
     plan.endpoints.iter().try_for_each(check)?;
     let targets = Targets::of(plan);
     let (taken, sockets) = take_ports(plan, targets)?;
     let member = plan.shared.as_ref().map(Membership::join).transpose()?;
     let (netfilter, made_rules) = match &member {
-        None => attach_here(plan, &taken, netns)?,
+        None => attach_here(plan, &taken, side)?,
         // Its ports are a proxy's.
-        Some(member) => member.run(|| attach_here(&shared::inner(plan), &[], netns))??,
+        Some(member) => member.run(|| attach_here(&shared::inner(plan), &[], side))??,
     };
     Ok(Attachment { ports: taken, sockets, targets, made_rules, netfilter, withdrawn: false, shared: member })
 }
@@ -397,10 +442,10 @@ pub fn attach(plan: &EndpointsPlan, netns: BorrowedFd<'_>) -> Result<Attachment,
 fn attach_here(
     plan: &EndpointsPlan,
     taken: &[PortMap],
-    netns: BorrowedFd<'_>,
+    side: &mut Side<'_>,
 ) -> Result<(Conversation, bool), AttachError> {
     let mut route = open_route(&plan.endpoints)?;
-    let (netfilter, made_rules) = join(&mut route, &plan.endpoints, netns)
+    let (netfilter, made_rules) = join(&mut route, &plan.endpoints, side)
         .and_then(|()| publish(plan, taken))
         .inspect_err(|_| part(&mut route, &plan.endpoints))?;
     Ok((netfilter, made_rules))
@@ -426,7 +471,7 @@ pub(crate) fn attach_endpoint(endpoint: &Endpoint, netns: BorrowedFd<'_>) -> Res
     check(endpoint)?;
     let endpoints = std::slice::from_ref(endpoint);
     let mut route = open_route(endpoints)?;
-    join(&mut route, endpoints, netns).inspect_err(|_| part(&mut route, endpoints))
+    join(&mut route, endpoints, &mut Side::Container(netns)).inspect_err(|_| part(&mut route, endpoints))
 }
 
 /// Makes one endpoint of a container that runs its way out, in the place of the devices `others`.
@@ -448,20 +493,32 @@ fn open_route(endpoints: &[Endpoint]) -> Result<Conversation, AttachError> {
 }
 
 /// Makes the endpoints' devices, and brings them up from both sides.
-fn join(route: &mut Conversation, endpoints: &[Endpoint], netns: BorrowedFd<'_>) -> Result<(), AttachError> {
+fn join(route: &mut Conversation, endpoints: &[Endpoint], side: &mut Side<'_>) -> Result<(), AttachError> {
     let mut bridges = Vec::with_capacity(endpoints.len());
     for endpoint in endpoints {
-        match &endpoint.network.driver {
-            Driver::Bridge(bridge) => {
-                bridges.push((endpoint, &bridge.device, bridge::create(route, endpoint, bridge, netns)?));
+        match (&endpoint.network.driver, &mut *side) {
+            (Driver::Bridge(bridge), Side::Container(netns)) => {
+                bridges.push((endpoint, &bridge.device, bridge::create(route, endpoint, bridge, *netns)?));
             }
-            Driver::Macvlan { .. } | Driver::Ipvlan { .. } => card::create(route, endpoint, netns)?,
+            (Driver::Bridge(bridge), Side::Machine(taps)) => {
+                let (index, tap) = bridge::create_tap(route, endpoint, bridge)?;
+                taps.push(tap);
+                bridges.push((endpoint, &bridge.device, index));
+            }
+            (Driver::Macvlan { .. } | Driver::Ipvlan { .. }, Side::Container(netns)) => {
+                card::create(route, endpoint, *netns)?;
+            }
+            (Driver::Macvlan { .. } | Driver::Ipvlan { .. }, Side::Machine(_)) => {
+                return Err(AttachError::NoTap { network: endpoint.network.name.clone() });
+            }
         }
     }
-    inside::configure(endpoints, netns).map_err(|source| {
-        let devices: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.device.as_str()).collect();
-        AttachError::Inside { veth: devices.join(", "), source }
-    })?;
+    if let Side::Container(netns) = side {
+        inside::configure(endpoints, *netns).map_err(|source| {
+            let devices: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.device.as_str()).collect();
+            AttachError::Inside { veth: devices.join(", "), source }
+        })?;
+    }
     for (endpoint, bridge, index) in bridges {
         // The first port of a bridge is also what gives the bridge itself its carrier.
         route::settle(route, &[Device::Name(&endpoint.device), Device::Index(index)]).map_err(|source| {

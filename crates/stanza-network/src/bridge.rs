@@ -1,4 +1,4 @@
-//! A bridge on the host, and the veth pair by which a container is joined to it.
+//! A bridge on the host, and the veth pair by which a container is joined to it, or the tap device of a machine.
 //!
 //! The bridge is made by the first container that needs it, and stays. Any number of processes may make it at once: each
 //! step does no harm when it was done already, and the last one is bringing the bridge up, so a bridge that is up
@@ -7,7 +7,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 
@@ -71,6 +71,43 @@ pub(crate) fn create(
         }
         second_chances -= 1;
     }
+}
+
+/// Makes the tap device of an endpoint, and the bridge when it is not there: the device is up. Returns the bridge's index, and
+/// the descriptor that the machine sends and receives by, with which the device goes.
+pub(crate) fn create_tap(
+    route: &mut Conversation,
+    endpoint: &Endpoint,
+    bridge: &Bridge,
+) -> Result<(u32, OwnedFd), AttachError> {
+    let failed =
+        |source| AttachError::Veth { veth: endpoint.device.clone(), bridge: bridge.device.clone(), source };
+    let master = ensure(route, &endpoint.network, bridge)?;
+    let create = || stanza_sys::create_tap(&endpoint.device);
+    let tap = match create() {
+        // The name is made from the ids, so this is its own from an earlier life.
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::BUSY | Errno::INVAL)) => {
+            let mut batch = route.batch();
+            route::delete_link(&mut batch, Device::Name(&endpoint.device));
+            tolerate(route.commit_all(batch), Errno::NODEV).map_err(failed)?;
+            create()
+        }
+        result => result,
+    };
+    let tap = tap.map_err(|source| AttachError::Tap { tap: endpoint.device.clone(), source })?;
+    let mut batch = route.batch();
+    let silence = route::silence_ipv6(&mut batch, Device::Name(&endpoint.device));
+    let mtu = endpoint.network.mtu.unwrap_or(DEFAULT_MTU);
+    route::join_bridge(&mut batch, &endpoint.device, master, mtu);
+    route::bring_port_up(&mut batch, Device::Name(&endpoint.device), !bridge.peers);
+    let refusals = route.commit(batch).map_err(failed)?;
+    if let Some(refusal) = refusals.into_iter().find(|refusal| refusal.index != silence) {
+        return Err(failed(refusal.into()));
+    }
+    if let Some(vlan) = bridge.vlan {
+        set_vlan(route, &endpoint.device, vlan).map_err(failed)?;
+    }
+    Ok((master, tap))
 }
 
 /// Whether an endpoint's device is up and in its bridge, which is made when it is not there.

@@ -52,7 +52,7 @@ mod shared;
 mod subnet;
 mod user_mode;
 
-pub use attach::{AttachError, Attachment, Proxied, attach};
+pub use attach::{AttachError, Attachment, Proxied, attach, attach_machine};
 pub use bridge::is_own_bridge;
 pub use change::change;
 pub use choose::{

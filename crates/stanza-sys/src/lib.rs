@@ -24,6 +24,7 @@ mod random;
 mod scheduling;
 mod seccomp;
 mod signal;
+mod tap;
 mod time;
 
 pub use clone::{CloneFlags, Cloned, clone_process, unshare};
@@ -50,6 +51,7 @@ pub use seccomp::{install_seccomp, seccomp_takes};
 pub use signal::{
     SignalDescriptor, SignalRecord, exit_process, ignore_broken_pipes, reset_signals, signal_process,
 };
+pub use tap::create_tap;
 pub use time::{ProcessStatus, boot_id, process_start_time, process_status, realtime};
 
 /// Makes `$main`, which returns an exit code, the `main` of a program that does without the set-up of Rust's standard library:

@@ -16,6 +16,7 @@ mod firewall;
 mod firewalld;
 mod ipv6;
 mod lifecycle;
+mod machine;
 mod ports;
 mod reload;
 mod spoofing;

@@ -252,6 +252,14 @@ pub(crate) fn create_veth(batch: &mut Batch, pair: &VethPair<'_>) {
     });
 }
 
+/// Makes a device that is there, and down, a port of the bridge.
+pub(crate) fn join_bridge(batch: &mut Batch, name: &str, master: u32, mtu: u32) -> usize {
+    batch.message("join the network device to the bridge", RTM_NEWLINK, 0, |m| {
+        device_header(m, Device::Name(name), 0, 0);
+        m.native(IFLA_MASTER, master).native(IFLA_MTU, mtu);
+    })
+}
+
 /// Gives the device no IPv6 link-local address of its own, so that bringing it up sends nothing. Returns the
 /// index of the request: a kernel without IPv6 refuses it, which does no harm.
 pub(crate) fn silence_ipv6(batch: &mut Batch, device: Device<'_>) -> usize {
