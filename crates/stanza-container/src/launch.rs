@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use rustix::io::Errno;
+use rustix::io::{Errno, FdFlags};
 use rustix::process::{
     Pid, PidfdGetfdFlags, Signal, WaitId, WaitIdOptions, geteuid, pidfd_getfd, pidfd_send_signal, waitid,
 };
@@ -116,6 +116,8 @@ pub struct Manner {
     pub no_pivot: bool,
     /// How many descriptors from 3 on the program has.
     pub preserved: u32,
+    /// Descriptors that it has besides, under the numbers that they have here.
+    pub handed: Vec<OwnedFd>,
     /// The program waits there to be let through.
     pub gate: Option<Gate>,
 }
@@ -127,6 +129,7 @@ impl Default for Manner {
             outlives_starter: false,
             no_pivot: false,
             preserved: 0,
+            handed: Vec::new(),
             gate: None,
         }
     }
@@ -150,10 +153,16 @@ impl Manner {
         match &self.gate {
             Some(gate) => {
                 let [start, result] = gate.descriptors();
-                keep_only(self.close_from(), &[line.as_fd(), start, result]).during(during)
+                let mut kept = vec![line.as_fd(), start, result];
+                kept.extend(self.handed.iter().map(AsFd::as_fd));
+                keep_only(self.close_from(), &kept).during(during)?;
             }
-            None => set_close_on_exec_from(self.close_from()).during(during),
+            None => set_close_on_exec_from(self.close_from()).during(during)?,
         }
+        for descriptor in &self.handed {
+            rustix::io::fcntl_setfd(descriptor, FdFlags::empty()).during("hand over a descriptor")?;
+        }
+        Ok(())
     }
 
     /// The first descriptor that the program does not have.

@@ -44,7 +44,9 @@ impl Engine {
         needed.extend(self.records()?.into_iter().flat_map(|record| record.facts.layers));
         needed.extend(self.image_mounts().into_iter().flat_map(|mount| mount.layers));
         layers.retain(|layer| !needed.contains(layer));
-        let bytes = layers.iter().map(|layer| self.layer_size(layer)).sum();
+        let bytes: u64 = layers.iter().map(|layer| self.layer_size(layer)).sum();
+        // A disk that cannot be removed now is removed by the next who looks.
+        let bytes = bytes + self.prune_disks().unwrap_or(0);
         let Ok(store) = self.layer_store() else { return Ok(None) };
         Ok(store.take(&layers).ok().map(|taken| (taken, bytes)))
     }

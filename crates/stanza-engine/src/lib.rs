@@ -56,6 +56,7 @@ mod stop;
 mod system;
 mod user_mode;
 mod verify;
+mod vm;
 mod volumes;
 mod wait;
 

@@ -22,6 +22,7 @@ use crate::engine::{Fresh, Lock, make_directory};
 use crate::networks::NetworkError;
 use crate::seccomp::SeccompError;
 use crate::spec::{self, FILES, Planned, SpecError};
+use crate::vm;
 
 /// One log file's size in bytes when nothing is said.
 pub(crate) const LOG_SIZE: u64 = 20 << 20;
@@ -49,6 +50,9 @@ pub enum StartError {
     /// Its system call filter.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
+    /// The disk of its virtual machine.
+    #[error(transparent)]
+    Disk(#[from] stanza_snapshot::DiskError),
     /// Its control groups.
     #[error(transparent)]
     Cgroup(#[from] stanza_cgroup::PlanError),
@@ -89,6 +93,7 @@ impl Classify for StartError {
             StartError::Spec(error) => error.kind(),
             StartError::Rootfs(error) => error.kind(),
             StartError::Seccomp(error) => error.kind(),
+            StartError::Disk(error) => error.kind(),
             StartError::Cgroup(error) => error.kind(),
             StartError::Network(error) => error.kind(),
             StartError::UserMode(error) => error.kind(),
@@ -315,6 +320,7 @@ impl Engine {
         let seccomp = self.ensure_filter(config, &ready.planned.capabilities)?;
         self.write_files(record, &network, &state_dir)?;
         let log = Self::log_plan(record, &state_dir);
+        let machine = self.machine_plan(record, &ready.rootfs, &state_dir)?;
         Ok(SandboxPlan {
             id: record.id.clone(),
             run_dir: self.options.run_dir(record.id.as_str()),
@@ -323,6 +329,7 @@ impl Engine {
             seccomp,
             cgroup,
             network,
+            machine,
             copy_up: self.copy_up(record),
             tty: config.tty,
             open_stdin: config.open_stdin,
@@ -341,7 +348,7 @@ impl Engine {
         spec: &Spec,
         warnings: &mut Vec<String>,
     ) -> Result<Option<CgroupPlan>, stanza_cgroup::PlanError> {
-        let resources = spec.linux().as_ref().and_then(|linux| linux.resources().clone()).unwrap_or_default();
+        let resources = vm::host_resources(&record.config, spec);
         let Ok(layout) = stanza_cgroup::detect() else {
             warnings.push("this machine has no control groups: limits do not apply".to_owned());
             return Ok(None);

@@ -26,8 +26,10 @@ use stanza_spec::ErrorKind;
 use stanza_spec::oci::runtime::Process;
 use stanza_sys::{SignalDescriptor, receive_descriptors, send_descriptors};
 
-use crate::attach::{DetachKeys, RawTerminal, window_size, write_all};
-use crate::error::ExecError;
+use crate::attach::{
+    AttachEnd, AttachOptions, DetachKeys, RawTerminal, connect, window_size, write_all,
+};
+use crate::error::{AttachError, ConnectError, ExecError};
 use crate::frame::{self, Kind, Refusal};
 use crate::plan::Running;
 use crate::spawn::{ENTER, spawn_self};
@@ -97,6 +99,9 @@ impl Entering {
         let Status::Running(running) = status(&plan.run_dir, &plan.state_dir)? else {
             return Err(ExecError::NotRunning);
         };
+        if running.machine {
+            return exec_in_machine(plan);
+        }
         let socket = self.0;
         let mut plan = plan.clone();
         let on_terminal = plan.tty && !plan.detached;
@@ -137,6 +142,52 @@ impl Entering {
     }
 }
 
+/// Runs a command behind another kernel: the monitor has it run, over a connection of its own.
+fn exec_in_machine(plan: &ExecPlan) -> Result<ExecEnd, ExecError> {
+    let mut monitor = connect(&plan.run_dir).map_err(|error| match error {
+        ConnectError::NotRunning => ExecError::NotRunning,
+        ConnectError::Socket(source) => ExecError::Spawn(source),
+    })?;
+    let mut plan = plan.clone();
+    if plan.tty && !plan.detached && plan.console_size.is_none() {
+        plan.console_size = window_size(rustix::stdio::stdin());
+    }
+    let text = serde_json::to_vec(&plan).map_err(|error| ExecError::Spawn(error.into()))?;
+    monitor.send(Kind::Exec, &text).map_err(ExecError::Spawn)?;
+    loop {
+        match monitor.receive().map_err(ExecError::Spawn)? {
+            (Kind::Started, _) => break,
+            (Kind::Failed, body) => return Err(refused(&body)),
+            // The container's output goes to everybody who is connected, until the command is known.
+            _ => {}
+        }
+    }
+    if plan.detached {
+        return Ok(ExecEnd::Detached);
+    }
+    let keys = if plan.tty { plan.detach_keys } else { Vec::new() };
+    let options =
+        AttachOptions { stdin: plan.open_stdin, tty: plan.tty, detach_keys: keys, sig_proxy: false };
+    match monitor.attach(&options) {
+        Ok(AttachEnd::Exited(record)) => Ok(ExecEnd::Exited(record.code)),
+        Ok(AttachEnd::Detached | AttachEnd::OutputClosed) => Ok(ExecEnd::Detached),
+        Err(AttachError::Lost) => Err(ExecError::NotRunning),
+        Err(AttachError::Terminal(source)) => Err(ExecError::Terminal(source)),
+        Err(AttachError::Socket(source)) => Err(ExecError::Spawn(source)),
+    }
+}
+
+/// Why a command was not started.
+fn refused(body: &[u8]) -> ExecError {
+    match serde_json::from_slice::<Refusal>(body) {
+        Ok(refusal) => ExecError::Refused {
+            message: refusal.message,
+            kind: stanza_spec::ErrorKind::of_name(&refusal.kind),
+        },
+        Err(error) => ExecError::Spawn(error.into()),
+    }
+}
+
 /// What the entering process answers.
 struct Answers {
     socket: UnixStream,
@@ -169,12 +220,7 @@ impl Answers {
                 let command = command.ok_or_else(|| ExecError::Spawn(io::ErrorKind::InvalidData.into()))?;
                 Ok((command, descriptors.next()))
             }
-            (_, body) => Err(match serde_json::from_slice::<Refusal>(&body) {
-                Ok(refusal) => {
-                    ExecError::Refused { message: refusal.message, kind: ErrorKind::of_name(&refusal.kind) }
-                }
-                Err(error) => ExecError::Spawn(error.into()),
-            }),
+            (_, body) => Err(refused(&body)),
         }
     }
 }

@@ -167,6 +167,9 @@ pub enum SignalError {
         #[source]
         source: io::Error,
     },
+    /// The monitor, which signals what runs in a virtual machine, does not listen.
+    #[error("failed to ask the container's monitor for the signal")]
+    Monitor(#[source] io::Error),
     /// The state could not be read.
     #[error(transparent)]
     Status(#[from] StatusError),
@@ -177,7 +180,7 @@ impl Classify for SignalError {
         match self {
             SignalError::NotRunning => ErrorKind::Conflict,
             SignalError::NoSuchSignal(_) => ErrorKind::InvalidArgument,
-            SignalError::Send { source, .. } => ErrorKind::of_io(source),
+            SignalError::Send { source, .. } | SignalError::Monitor(source) => ErrorKind::of_io(source),
             SignalError::Status(error) => error.kind(),
         }
     }

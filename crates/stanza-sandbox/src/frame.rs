@@ -25,6 +25,8 @@ pub(crate) enum Kind {
     Signal = b's',
     /// To the monitor: [`crate::NetworkChange`] as JSON.
     Networks = b'n',
+    /// To the monitor: [`crate::ExecPlan`] as JSON. The conversation is that command's from here on.
+    Exec = b'X',
     /// From the monitor: what was asked for last is done.
     Done = b'd',
     /// From the monitor: [`crate::Running`] as JSON.
@@ -48,6 +50,7 @@ impl Kind {
             Kind::Resize,
             Kind::Signal,
             Kind::Networks,
+            Kind::Exec,
             Kind::Done,
             Kind::Started,
             Kind::Failed,

@@ -28,6 +28,8 @@ pub struct SandboxPlan {
     pub cgroup: Option<CgroupPlan>,
     /// The network.
     pub network: NetworkPlan,
+    /// The virtual machine that it is to run in; `None` runs it on this machine's kernel.
+    pub machine: Option<MachinePlan>,
     /// Empty volumes that the image's content is copied into before they are mounted.
     pub copy_up: Vec<CopyUp>,
     /// The container has a terminal.
@@ -43,6 +45,24 @@ pub struct SandboxPlan {
     pub on_exit: Option<Vec<String>>,
     /// The door that starts the container stays attached to it: standard input waits for that door.
     pub attached: bool,
+}
+
+/// A virtual machine for one container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachinePlan {
+    /// The root whose `vm/` has kernels and templates.
+    pub root: PathBuf,
+    /// The read-only disk with the image's files.
+    pub disk: PathBuf,
+    /// Where what the container writes is kept, as a disk that is made when it is not there; `None` keeps it in the machine's
+    /// memory.
+    pub upper: Option<PathBuf>,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Processors.
+    pub cpus: u32,
+    /// Who runs the machine on this one: a user and group that own nothing.
+    pub user: u32,
 }
 
 /// The networks that a running container is to be in from now on.
@@ -80,6 +100,9 @@ pub struct Running {
     pub started_at: String,
     /// Published ports with the host ports that were really taken.
     pub ports: Vec<PortMap>,
+    /// It runs in a virtual machine: `pid` is that one's, and who wants anything of the container asks the monitor.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub machine: bool,
     /// The host's rules were missing when it started, and were made: with them went what is known of others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub made_rules: bool,

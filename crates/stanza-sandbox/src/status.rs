@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use serde::de::DeserializeOwned;
 use stanza_sys::{is_locked, lock_exclusive, process_start_time, signal_process};
 
-use crate::error::{SignalError, StatusError, WaitError};
+use crate::attach::connect;
+use crate::error::{ConnectError, SignalError, StatusError, WaitError};
+use crate::frame::Kind;
 use crate::paths;
 use crate::plan::{ExitRecord, Running};
 
@@ -103,6 +105,9 @@ pub(crate) fn open_init(running: &Running) -> io::Result<Option<OwnedFd>> {
 pub fn signal(run_dir: &Path, state_dir: &Path, signal: i32) -> Result<(), SignalError> {
     let Status::Running(running) = status(run_dir, state_dir)? else { return Err(SignalError::NotRunning) };
     let fail = |source| SignalError::Send { pid: running.pid, source };
+    if running.machine && signal != Signal::KILL.as_raw() {
+        return ask_monitor(run_dir, signal);
+    }
     let pidfd = open_init(&running).map_err(fail)?.ok_or(SignalError::NotRunning)?;
     match signal_process(pidfd.as_fd(), signal) {
         Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {
@@ -113,6 +118,18 @@ pub fn signal(run_dir: &Path, state_dir: &Path, signal: i32) -> Result<(), Signa
         }
         other => other.map_err(fail),
     }
+}
+
+/// Has the monitor signal a program that is behind another kernel.
+fn ask_monitor(run_dir: &Path, signal: i32) -> Result<(), SignalError> {
+    if !(0..=64).contains(&signal) {
+        return Err(SignalError::NoSuchSignal(signal));
+    }
+    let mut monitor = connect(run_dir).map_err(|error| match error {
+        ConnectError::NotRunning => SignalError::NotRunning,
+        ConnectError::Socket(source) => SignalError::Monitor(source),
+    })?;
+    monitor.send(Kind::Signal, &signal.to_le_bytes()).map_err(SignalError::Monitor)
 }
 
 /// Waits until the container has exited and everything of it is torn down. `None`: the time is over (no `timeout` waits

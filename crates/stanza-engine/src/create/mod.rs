@@ -20,7 +20,7 @@ use stanza_image::{Image, Platforms, Progress, ResolveError};
 use stanza_snapshot::prepare;
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
-    ContainerConfig, ContainerId, Digest, Instant, Isolation, MountKind, NamespaceMode, NetworkMode,
+    ContainerConfig, ContainerId, Digest, Instant, MountKind, NamespaceMode, NetworkMode,
     Platform, PullPolicy, Reference, Rootfs, UsernsMode,
 };
 
@@ -176,9 +176,7 @@ impl Engine {
         config: &mut ContainerConfig,
         warnings: &mut Vec<String>,
     ) -> Result<(), CreateError> {
-        if config.isolation == Isolation::Vm {
-            return Err(CreateError::Unsupported { what: "`--isolation vm`".into(), reason: "" });
-        }
+        crate::vm::refuse(config, self.options.rootless)?;
         if let Some(name) = &config.name {
             let name = name.strip_prefix('/').unwrap_or(name);
             if !stanza_spec::is_valid_container_name(name) {

@@ -277,9 +277,14 @@ fn wait(
 /// Deals with what clients sent and writes what waits for them; gives the requests that are not for here.
 fn serve(clients: &mut Clients, isolation: &mut dyn Isolation, gone: &mut Vec<usize>) -> Vec<(u64, Vec<u8>)> {
     let mut networks = Vec::new();
+    let mut commands = Vec::new();
     for (index, client) in clients.clients.iter_mut().enumerate() {
         loop {
             match client.reader.next() {
+                Ok(Some((Kind::Exec, body))) => {
+                    commands.push((index, body));
+                    break;
+                }
                 Ok(Some((Kind::Networks, body))) => networks.push((client.id, body)),
                 Ok(Some((kind, body))) => obey(kind, &body, isolation),
                 Ok(None) => break,
@@ -289,12 +294,18 @@ fn serve(clients: &mut Clients, isolation: &mut dyn Isolation, gone: &mut Vec<us
                 }
             }
         }
-        if !client.flush() {
+        // What a command's client is yet to be sent goes with it.
+        if !commands.iter().any(|(command, _)| *command == index) && !client.flush() {
             gone.push(index);
         }
     }
     gone.sort_unstable();
     gone.dedup();
+    for (index, plan) in commands.into_iter().rev().filter(|(index, _)| !gone.contains(index)) {
+        let client = clients.clients.remove(index);
+        gone.iter_mut().filter(|other| **other > index).for_each(|other| *other -= 1);
+        isolation.exec(client.stream, client.reader, client.queue, &plan);
+    }
     networks
 }
 

@@ -1,8 +1,12 @@
 //! What a monitor needs of the thing that runs, whatever the walls round it are made of.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+
 use rustix::event::{PollFd, PollFlags};
 use rustix::process::Pid;
 
+use crate::frame::{self, Kind, Reader, Refusal};
 use crate::lifecycle::ExitStatus;
 use crate::log::Stream;
 
@@ -37,4 +41,31 @@ pub(super) trait Isolation {
 
     /// Sends a signal to the program.
     fn signal(&mut self, signal: i32);
+
+    /// Runs one more command for a client that gives its connection over for that, with what was read of it and what it is yet
+    /// to be sent. Only what cannot be entered from outside is asked.
+    fn exec(&mut self, mut client: UnixStream, _reader: Reader, mut queue: Vec<u8>, _plan: &[u8]) {
+        let refusal = Refusal {
+            message: "this container's commands are not its monitor's business".to_owned(),
+            kind: "unsupported".to_owned(),
+            hint: None,
+        };
+        frame::push(&mut queue, Kind::Failed, &serde_json::to_vec(&refusal).unwrap_or_default());
+        let _ = client.write_all(&queue);
+    }
+
+    /// Whether its own kernel has killed a process of it for want of memory; this machine's is asked elsewhere.
+    fn oom_killed(&self) -> bool {
+        false
+    }
+
+    /// What went wrong with the walls, once.
+    fn trouble(&mut self) -> Option<String> {
+        None
+    }
+
+    /// Whether its networks can change while it runs.
+    fn changes_networks(&self) -> bool {
+        true
+    }
 }

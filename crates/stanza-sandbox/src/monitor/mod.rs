@@ -18,6 +18,7 @@
 mod clients;
 mod container;
 mod isolation;
+mod machine;
 mod network;
 mod output;
 mod ports;
@@ -31,6 +32,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use stanza_cgroup::Cgroup;
+use stanza_container::seccomp::Filter;
 use stanza_container::{CgroupEntry, Launch, Manner, launch};
 use stanza_network::cni::CniAttachment;
 use stanza_network::dns::Resolver;
@@ -43,20 +45,22 @@ use crate::frame::{Kind, Refusal};
 use crate::lifecycle::{Effect, Event, ExitStatus, State, next};
 use crate::log::Log;
 use crate::paths;
-use crate::plan::{ExitRecord, Running, SandboxPlan};
+use crate::plan::{ExitRecord, MachinePlan, Running, SandboxPlan};
 use clients::Clients;
 use container::Container;
 use isolation::Isolation;
-use network::NetworkAttendant;
+use machine::Starting;
+use network::{MachineAttendant, NetworkAttendant};
 use output::Streams;
 use ports::ProxiedPorts;
 
 /// Signals that must not end a monitor: a terminal's, and those that a careless `killall` sends.
 const BLOCKED: [i32; 5] = [1, 2, 3, 13, 15];
 
-/// The monitor's whole life. Its standard input is the socket of the door that started it; returns its exit code.
+/// The monitor's whole life. Its standard input is the socket of the door that started it; `agent` is the executable that
+/// becomes the first process of a virtual machine's guest. Returns its exit code.
 #[must_use]
-pub fn monitor_main() -> i32 {
+pub fn monitor_main(agent: &'static [u8]) -> i32 {
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"stanza-monitor");
     let Ok(signals) = SignalDescriptor::new(&BLOCKED) else { return 1 };
@@ -75,6 +79,7 @@ pub fn monitor_main() -> i32 {
     let _ = stanza_container::rootless::stay(&runroot);
     let log = Log::new(plan.log.clone());
     let mut monitor = Monitor {
+        agent,
         plan,
         state,
         lock: None,
@@ -122,6 +127,8 @@ fn receive_plan(socket: UnixStream) -> Option<(Connection, SandboxPlan, Option<O
 
 /// Everything that one container's monitor owns.
 struct Monitor {
+    /// The first process of guests.
+    agent: &'static [u8],
     plan: SandboxPlan,
     state: State,
     /// Held for as long as the container is not torn down.
@@ -255,6 +262,20 @@ impl Monitor {
             .map_err(|error| Refusal::of_io("failed to open the container's cgroup", &error))?;
         let filter = crate::paths::read_filter(self.plan.seccomp.as_deref())
             .map_err(|error| Refusal::of_io("failed to read the system call filter", &error))?;
+        // The one place where the kind of walls is decided.
+        let isolation = match self.plan.machine.clone() {
+            None => self.launch_container(cgroup, filter.as_ref())?,
+            Some(machine) => self.launch_machine(&machine, cgroup, filter.as_ref())?,
+        };
+        self.isolation = Some(isolation);
+        Ok(())
+    }
+
+    fn launch_container(
+        &mut self,
+        cgroup: CgroupEntry,
+        filter: Option<&Filter>,
+    ) -> Result<Box<dyn Isolation>, Refusal> {
         let (stdio, streams) =
             Streams::open(&self.plan).map_err(|error| Refusal::of_io("failed to make pipes", &error))?;
         self.join_network()?;
@@ -270,7 +291,7 @@ impl Monitor {
             spec: &self.plan.spec,
             rootfs: &self.plan.rootfs,
             copy_up: &self.plan.copy_up,
-            filter: filter.as_ref(),
+            filter,
             landlock: None,
             cgroup,
             stdio,
@@ -278,8 +299,28 @@ impl Monitor {
             attendant: &mut attendant,
         })
         .map_err(|error| Refusal::of(&error))?;
-        self.isolation = Some(Box::new(Container::new(init, streams)));
-        Ok(())
+        Ok(Box::new(Container::new(init, streams)))
+    }
+
+    fn launch_machine(
+        &mut self,
+        machine: &MachinePlan,
+        cgroup: CgroupEntry,
+        filter: Option<&Filter>,
+    ) -> Result<Box<dyn Isolation>, Refusal> {
+        let cards = self.attach_machine()?;
+        let mut attendant =
+            MachineAttendant { network: &self.plan.network, resolver: &mut self.resolver };
+        let starting = Starting {
+            plan: &self.plan,
+            machine,
+            agent: self.agent,
+            filter,
+            cgroup,
+            cards,
+            attendant: &mut attendant,
+        };
+        Ok(Box::new(starting.start()?))
     }
 
     /// Makes the run directory and holds its lock, which tells everybody that the container is in good hands.
@@ -315,6 +356,7 @@ impl Monitor {
             boot_id: stanza_sys::boot_id().unwrap_or_default(),
             started_at: Instant::now().rfc3339(),
             ports: self.ports().to_vec(),
+            machine: self.plan.machine.is_some(),
             made_rules: self.attachment.as_ref().is_some_and(Attachment::made_rules),
         };
         let text = serde_json::to_vec(&running).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::process::Pid;
 use stanza_container::Attendant;
@@ -62,6 +62,26 @@ impl Attendant for NetworkAttendant<'_> {
     }
 }
 
+/// Gives a container in a virtual machine its resolver; the machine has the rest of its network already.
+pub(super) struct MachineAttendant<'a> {
+    pub(super) network: &'a NetworkPlan,
+    pub(super) resolver: &'a mut Option<Resolver>,
+}
+
+impl Attendant for MachineAttendant<'_> {
+    fn attach(&mut self, pid: Pid) -> Result<(), String> {
+        if let NetworkPlan::Endpoints(plan) = self.network
+            && let Some(resolver) = &plan.resolver
+        {
+            let namespace = namespace_of(pid.as_raw_nonzero().get())?;
+            let opened = Resolver::open(resolver, namespace.as_fd());
+            *self.resolver = Some(opened.map_err(|error| chain(&error))?);
+            dns::announce(plan).map_err(|error| chain(&error))?;
+        }
+        Ok(())
+    }
+}
+
 /// Lets the resolver answer for other networks from now on, or makes it.
 fn adapt(
     resolver: &mut Option<Resolver>,
@@ -96,6 +116,30 @@ fn with_hint(error: &(impl Classify + 'static)) -> String {
 }
 
 impl Monitor {
+    /// Joins a machine to the container's networks: the cables of its cards, and the cards' addresses.
+    pub(super) fn attach_machine(&mut self) -> Result<Vec<(OwnedFd, [u8; 6])>, Refusal> {
+        let what = match &self.plan.network {
+            NetworkPlan::None => return Ok(Vec::new()),
+            NetworkPlan::Endpoints(plan) => {
+                let attached = stanza_network::attach_machine(plan);
+                let (attachment, taps) = attached.map_err(|error| Refusal::of(&error))?;
+                let attachment = self.attachment.insert(attachment);
+                self.proxied = ProxiedPorts::renew(None, attachment)
+                    .map_err(|error| Refusal::of_io(UNSERVED, &error))?;
+                return Ok(taps.into_iter().zip(plan.endpoints.iter().map(|endpoint| endpoint.mac)).collect());
+            }
+            NetworkPlan::Host => "in the host's network",
+            NetworkPlan::Join { .. } => "in another container's network",
+            NetworkPlan::UserMode(_) => "in a network of the user's own",
+            NetworkPlan::Cni(_) => "in a network of CNI plugins",
+        };
+        Err(Refusal {
+            message: format!("a virtual machine cannot be {what}"),
+            kind: "unsupported".to_owned(),
+            hint: Some("use `--network none`, or the name of a bridge".to_owned()),
+        })
+    }
+
     /// Leads the container into another one's network namespace, where that is wanted: a path of its specification.
     pub(super) fn join_network(&mut self) -> Result<(), Refusal> {
         let NetworkPlan::Join { pid, start_time } = self.plan.network else { return Ok(()) };
@@ -165,6 +209,11 @@ impl Monitor {
         let Some(isolation) = &self.isolation else {
             return Err(conflict("the container does not run".to_owned()));
         };
+        if !isolation.changes_networks() {
+            return Err(conflict(
+                "the networks of a container in a virtual machine cannot change while it runs".to_owned(),
+            ));
+        }
         let namespace = namespace_of(isolation.pid().as_raw_nonzero().get()).map_err(conflict)?;
         if self.plan.network == NetworkPlan::None {
             if change.plan.endpoints.is_empty() {

@@ -41,7 +41,11 @@ impl Monitor {
 
     /// Removes everything but the files that tell how it went.
     pub(super) fn tear_down(&mut self) -> Event {
-        self.oom_killed = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0);
+        self.oom_killed = self.cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_kills() > 0)
+            || self.isolation.as_ref().is_some_and(|isolation| isolation.oom_killed());
+        if let Some(trouble) = self.isolation.as_mut().and_then(|isolation| isolation.trouble()) {
+            self.error.get_or_insert(trouble);
+        }
         let mut errors = self.withdraw_names();
         self.user_mode = None;
         self.proxied = None;

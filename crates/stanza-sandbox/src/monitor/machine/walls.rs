@@ -1,0 +1,156 @@
+//! The walls round the machine itself: the program that runs the guest is contained as any container is, and has less.
+//!
+//! It sees the host's `/usr` and its own files, all read-only but for the disk that the container writes; it has namespaces, a
+//! user and a group of its own, no capability, no way to get one, and the control groups of its container. What it needs besides
+//! are descriptors, which it is started with.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use stanza_spec::oci::runtime::{
+    Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceType, LinuxNamespace, LinuxNamespaceBuilder,
+    LinuxNamespaceType, Mount, Process, RootBuilder, Spec, User,
+};
+use stanza_vmm::{Accelerator, Command};
+
+/// Where the machine's files are, as its program sees them.
+const HOME: &str = "/machine";
+/// Where programs and their libraries are, on a host of any kind.
+const SYSTEM: [&str; 6] = ["/usr", "/lib", "/lib64", "/bin", "/nix/store", "/gnu/store"];
+
+/// A file that the program opens.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    source: PathBuf,
+    inside: PathBuf,
+    writable: bool,
+}
+
+impl Seen {
+    /// A file that is only read.
+    pub(super) fn read(source: &Path, name: &str) -> Seen {
+        Seen { source: source.to_owned(), inside: Path::new(HOME).join(name), writable: false }
+    }
+
+    /// A file that is written too.
+    pub(super) fn written(source: &Path, name: &str) -> Seen {
+        Seen { writable: true, ..Seen::read(source, name) }
+    }
+
+    /// Its path, as the program has it.
+    pub(super) fn path(&self) -> PathBuf {
+        self.inside.clone()
+    }
+}
+
+/// Makes the directory that is the program's root, with the links that the host's has.
+pub(super) fn make_root(root: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(0o755).recursive(true).create(root)?;
+    for name in SYSTEM {
+        let Ok(target) = fs::read_link(name) else { continue };
+        match std::os::unix::fs::symlink(target, root.join(name.trim_start_matches('/'))) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// How the program is contained.
+pub(super) fn spec(command: &Command, files: &[Seen], user: u32, accelerator: Accelerator) -> Spec {
+    let mut identity = User::default();
+    identity.set_uid(user).set_gid(user);
+    let words = std::iter::once(command.program.as_os_str())
+        .chain(command.arguments.iter().map(std::ffi::OsString::as_os_str))
+        // Made of this program's own words and paths, which are UTF-8.
+        .map(|word| word.to_string_lossy().into_owned());
+    let mut process = Process::default();
+    process
+        .set_terminal(Some(false))
+        .set_user(identity)
+        .set_args(Some(words.collect()))
+        .set_env(Some(vec!["PATH=/usr/bin:/bin".to_owned(), "HOME=/".to_owned()]))
+        .set_cwd(PathBuf::from("/"))
+        .set_capabilities(Some(no_capabilities()))
+        .set_rlimits(None)
+        .set_no_new_privileges(Some(true));
+    let mut linux = Linux::default();
+    linux
+        .set_namespaces(Some(namespaces()))
+        .set_resources(None)
+        .set_masked_paths(None)
+        .set_readonly_paths(None)
+        .set_devices((accelerator == Accelerator::Kvm).then(|| vec![kvm(user)]));
+    let root = RootBuilder::default().path("rootfs").readonly(true).build().unwrap_or_default();
+    let mut spec = Spec::default();
+    spec.set_root(Some(root))
+        .set_process(Some(process))
+        .set_mounts(Some(mounts(files)))
+        .set_linux(Some(linux))
+        .set_hostname(Some("machine".to_owned()))
+        .set_hooks(None)
+        .set_annotations(None);
+    spec
+}
+
+fn no_capabilities() -> LinuxCapabilities {
+    let mut sets = LinuxCapabilities::default();
+    let none = Some(std::collections::HashSet::new());
+    sets.set_bounding(none.clone())
+        .set_effective(none.clone())
+        .set_inheritable(none.clone())
+        .set_permitted(none.clone())
+        .set_ambient(none);
+    sets
+}
+
+fn namespaces() -> Vec<LinuxNamespace> {
+    use LinuxNamespaceType as T;
+    [T::Mount, T::Cgroup, T::Pid, T::Ipc, T::Uts, T::Network]
+        .into_iter()
+        .filter_map(|kind| LinuxNamespaceBuilder::default().typ(kind).build().ok())
+        .collect()
+}
+
+fn kvm(user: u32) -> LinuxDevice {
+    let mut device = LinuxDevice::default();
+    device
+        .set_path(PathBuf::from("/dev/kvm"))
+        .set_typ(LinuxDeviceType::C)
+        .set_major(10)
+        .set_minor(232)
+        .set_file_mode(Some(0o600))
+        .set_uid(Some(user))
+        .set_gid(Some(user));
+    device
+}
+
+fn mounts(files: &[Seen]) -> Vec<Mount> {
+    let mount = |destination: &Path, kind: &str, source: &Path, options: &[&str]| {
+        let mut mount = Mount::default();
+        mount
+            .set_destination(destination.to_owned())
+            .set_typ(Some(kind.to_owned()))
+            .set_source(Some(source.to_owned()))
+            .set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+        mount
+    };
+    let system = SYSTEM.iter().map(Path::new).filter(|path| {
+        fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+    });
+    let mut mounts: Vec<Mount> =
+        system.map(|path| mount(path, "bind", path, &["bind", "ro", "nosuid", "nodev", "rprivate"])).collect();
+    mounts.push(mount(
+        Path::new("/dev"),
+        "tmpfs",
+        Path::new("tmpfs"),
+        &["nosuid", "noexec", "mode=755", "size=64k"],
+    ));
+    mounts.extend(files.iter().map(|file| {
+        let access = if file.writable { "rw" } else { "ro" };
+        mount(&file.inside, "bind", &file.source, &["bind", access, "nosuid", "nodev", "noexec", "rprivate"])
+    }));
+    mounts
+}
