@@ -18,9 +18,11 @@
 pub mod fuzzing;
 pub mod guest;
 pub mod host;
+mod program;
 pub mod wire;
 
 pub use host::{Event, Guest, GuestError};
+pub use program::{NoAgent, program, provide_program};
 pub use wire::{
     ContainerPlan, Disk, DiskMount, ExecPlan, ExitStatus, FileSystem, GuestAddress, GuestConfig, GuestFile,
     GuestStats, Hex, Interface, ProtocolError, Refusal, Root, Route, Share, Stream, TaskId, Upper,

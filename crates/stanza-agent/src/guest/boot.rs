@@ -117,8 +117,8 @@ fn port() -> std::io::Result<Option<PathBuf>> {
 /// Says something on the console, by way of the kernel's log.
 pub(super) fn say(text: &str) {
     if let Ok(mut log) = fs::OpenOptions::new().write(true).open("/dev/kmsg") {
-        // There is nobody else to tell.
-        let _ = write!(log, "<3>stanza-agent: {text}");
+        // Each write is a line of its own. There is nobody else to tell.
+        let _ = log.write_all(format!("<3>stanza-agent: {text}").as_bytes());
     }
 }
 

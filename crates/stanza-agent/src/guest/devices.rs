@@ -27,11 +27,17 @@ pub(super) fn load_modules(list: &str) -> Result<(), String> {
     };
     for name in names.lines().filter(|line| !line.is_empty()) {
         let path = Path::new(MODULES).join(name);
-        let loaded = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .and_then(|file| finit_module(&file, c"", 0));
-        match loaded {
+        let file = rustix::fs::open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(|error| format!("cannot open the module `{}`: {error}", path.display()))?;
+        match finit_module(&file, c"", 0) {
             Ok(()) | Err(Errno::EXIST) => {}
-            Err(error) => return Err(format!("cannot load the module `{}`: {error}", path.display())),
+            Err(Errno::NOENT) => {
+                return Err(format!(
+                    "cannot load the module `{name}`: it needs another one before it in `{}`",
+                    list.display()
+                ));
+            }
+            Err(error) => return Err(format!("cannot load the module `{name}`: {error}")),
         }
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! An agent on this machine: in namespaces of its own, at the other end of a socket pair.
 
 #![allow(dead_code, reason = "each test program uses its part")]
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
 
 use std::io::Write;
 use std::os::fd::OwnedFd;
@@ -20,24 +21,39 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program under test.
-const AGENT: &str = env!("CARGO_BIN_EXE_stanza-agent");
+pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_stanza-agent");
 
 /// An agent and its root file system.
 pub(crate) struct Fixture {
     pub(crate) guest: Guest,
-    pub(crate) child: Child,
-    pub(crate) directory: TempDir,
+    pub(crate) child: Killed,
+    directory: Option<TempDir>,
     /// What came and nobody has asked for yet.
     events: Vec<Event>,
     /// Bytes are told of as consumed as soon as they come.
     pub(crate) reading: bool,
 }
 
-impl Drop for Fixture {
+/// A process that is killed when it is dropped; with an agent its namespace of processes ends.
+pub(crate) struct Killed(Child);
+
+impl std::ops::Deref for Killed {
+    type Target = Child;
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Killed {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Killed {
     fn drop(&mut self) {
-        // Its namespace of processes ends with it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -73,14 +89,19 @@ pub(crate) fn start_agent(channel: UnixStream) -> Child {
 }
 
 impl Fixture {
+    /// One that somebody else has started.
+    pub(crate) fn of(guest: Guest, child: Child) -> Fixture {
+        Fixture { guest, child: Killed(child), directory: None, events: Vec::new(), reading: true }
+    }
+
     /// One that is configured.
     pub(crate) fn new() -> Fixture {
         let directory = root_directory();
         let (ours, theirs) = UnixStream::pair().unwrap();
         let child = start_agent(theirs);
         let guest = Guest::new(ours).unwrap();
-        let mut fixture = Fixture { guest, child, directory, events: Vec::new(), reading: true };
-        let root = Root::Directory(fixture.directory.path().to_owned());
+        let root = Root::Directory(directory.path().to_owned());
+        let mut fixture = Fixture { directory: Some(directory), ..Fixture::of(guest, child) };
         fixture.guest.configure(GuestConfig { root, ..GuestConfig::default() }).unwrap();
         fixture.wait("ready", |event| matches!(event, Event::Ready { .. }));
         fixture.wait("configured", |event| matches!(event, Event::Configured));
@@ -96,7 +117,7 @@ impl Fixture {
     }
 
     pub(crate) fn root(&self) -> &Path {
-        self.directory.path()
+        self.directory.as_ref().unwrap().path()
     }
 
     /// Sends and receives once.
@@ -233,4 +254,19 @@ pub(crate) fn exec(words: &[&str]) -> ExecPlan {
         console_size: None,
         open_stdin: false,
     }
+}
+
+/// With what only a guest of its own has: cgroups, and the network of the machine.
+pub(crate) fn as_in_a_machine(spec: &mut stanza_spec::oci::runtime::Spec) {
+    let mut value = serde_json::to_value(&*spec).unwrap();
+    let limits = json!({ "memory": { "limit": 64 << 20, "swap": 64 << 20 }, "pids": { "limit": 100 } });
+    value["linux"]["resources"] = limits;
+    let namespaces = value["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({ "type": "cgroup" }));
+    let mounts = value["mounts"].as_array_mut().unwrap();
+    mounts.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"] }));
+    mounts.push(json!({
+        "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]
+    }));
+    *spec = serde_json::from_value(value).unwrap();
 }
