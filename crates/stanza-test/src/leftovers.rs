@@ -103,12 +103,17 @@ fn port_maps(network: &Network) -> BTreeSet<String> {
         return BTreeSet::new();
     }
     let mut found = BTreeSet::new();
-    // The host's table has sets of what stays, the networks; that of frames has sets of containers only.
-    for (family, kind) in [("inet", "map"), ("bridge", "set")] {
+    // The host's table has also sets of what stays, the networks; that of frames has sets of containers only.
+    let stays = ["bridges", "internal", "within", "guarded", "subnets", "masqueraded"];
+    for (family, kind) in [("inet", "map"), ("inet", "set"), ("bridge", "set")] {
         let listed = network.run(&["nft", "-j", "list", "table", family, "stanza"]);
         let Ok(document) = serde_json::from_str::<serde_json::Value>(&listed.stdout) else { continue };
         for object in document["nftables"].as_array().into_iter().flatten() {
             let set = &object[kind];
+            let name = set["name"].as_str().unwrap_or_default();
+            if family == "inet" && stays.contains(&name.trim_end_matches(['4', '6'])) {
+                continue;
+            }
             for element in set["elem"].as_array().into_iter().flatten() {
                 found.insert(format!("{family} {} {element}", set["name"]));
             }

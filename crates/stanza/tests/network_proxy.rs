@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use stanza_test::{
-    Network, Server, Stanza, ask_tcp, ask_udp, fixture, in_network_of, serve_tcp, skip, wait_for, wait_until,
+    Network, Server, Stanza, ask_tcp, ask_udp, fixture, in_network_of, reaches, serve_tcp, skip, wait_for,
+    wait_until,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -298,4 +299,87 @@ fn hundreds_of_ports_have_one_proxy_and_it_leads_each_to_its_own() {
         ask(&stanza, &format!("[::1]:{outside}")).unwrap_or_else(|error| panic!("{outside}: {error}"));
     }
     the_proxy(&stanza);
+}
+
+#[test]
+fn a_container_of_an_internal_network_reaches_no_port_that_a_proxy_serves() {
+    let stanza = fixture!(PrivateNetwork);
+    let before = stanza.leftovers();
+    for (network, subnet, option) in
+        [("inner", "fd00:91::/64", "--internal"), ("outer", "fd00:92::/64", "--label=a=b")]
+    {
+        stanza.ok(&["network", "create", "--ipv6", "--subnet", subnet, option, network]);
+        start(&stanza, network, &["--network", network]);
+    }
+    // Two on every address, one on that of the internal network's own bridge.
+    let options = ["-p", "8080:80", "-p", "5353:53/udp", "-p", "[fd00:91::1]:8081:80"];
+    let _server = serve(&stanza, &options);
+    let datagrams = in_network_of(stanza.pid("c1"), || UdpSocket::bind("0.0.0.0:53").unwrap());
+    thread::spawn(move || {
+        let mut buffer = [0; 100];
+        while let Ok((_, peer)) = datagrams.recv_from(&mut buffer) {
+            let _ = datagrams.send_to(b"told", peer);
+        }
+    });
+    let (inner, outer) = (stanza.pid("inner"), stanza.pid("outer"));
+    let known =
+        || stanza.leftovers().port_maps.iter().filter(|element| element.contains("proxied_of6")).count();
+    assert_eq!(known(), 3);
+    ask_tcp(outer, address("[fd00:92::1]:8080")).unwrap();
+    ask_udp(outer, address("[fd00:92::1]:5353")).unwrap();
+    ask(&stanza, "[fd00:91::1]:8081").unwrap();
+    for port in [8080, 8081] {
+        assert!(!reaches(inner, address(&format!("[fd00:91::1]:{port}"))), "{port}");
+    }
+    ask_udp(inner, address("[fd00:91::1]:5353")).unwrap_err();
+    // What else the host serves is not a container's: on the same port of another address, on another port.
+    let host = stanza.network().unwrap();
+    let _others = host.enter(|| {
+        let bridge = "$(ip -o address show to fd00:91::1 | cut -d ' ' -f 2 | head -1)";
+        let script = format!("ip address add fd00:91::5/64 dev {bridge} nodad");
+        let other = host.run(&["sh", "-c", &script]);
+        assert_eq!(other.code, 0, "{}", other.stderr);
+        ["[fd00:91::5]:8081", "[::]:9090"].map(|at| TcpListener::bind(at).unwrap())
+    });
+    for to in ["[fd00:91::5]:8081", "[fd00:91::1]:9090"] {
+        assert!(reaches(inner, address(to)), "{to}");
+    }
+    stanza.kill_9(stanza.monitor("c1"));
+    stanza.wait_state("c1", "exited");
+    stanza.ok(&["rm", "-f", "c1", "inner", "outer"]);
+    stanza.ok(&["network", "rm", "inner", "outer"]);
+    stanza.assert_clean(&before);
+}
+
+/// To the host's firewall the proxy is a program like any other: it is what decides, with both values of `publish`.
+#[test]
+fn the_hosts_firewall_decides_over_a_port_that_a_proxy_serves_whatever_publish_says() {
+    let stanza = fixture!(PrivateNetwork);
+    let outside = match outside(&stanza) {
+        Ok(outside) => outside,
+        Err(reason) => skip!("{reason}"),
+    };
+    let host = stanza.network().unwrap();
+    let firewall = "table inet own { set allowed { type inet_service; };
+        chain in { type filter hook input priority 0; policy drop; iif lo accept; ct state established accept;
+        meta l4proto icmpv6 accept; tcp dport @allowed accept; }; }";
+    let nft = |words: &[&str]| {
+        let done = host.run(&[&["nft"], words].concat());
+        assert_eq!(done.code, 0, "{}", done.stderr);
+    };
+    nft(&[firewall]);
+    let (by_kernel, by_proxy) = (address("192.0.2.1:8080"), address("[2001:db8::1]:8080"));
+    for (publish, is_open) in [("respect-firewall", false), ("open", true)] {
+        let config = stanza.file("config.toml", format!("[network]\npublish = \"{publish}\"\n").as_bytes());
+        let words = ["run", "-d", "--name", publish, "-p", "8080:80", "busybox", "sleep", "1000"];
+        let done = stanza.command(&words).env("STANZA_CONFIG", &config).output().unwrap();
+        assert!(done.status.success());
+        let _server = serve_tcp(&stanza, publish, 80);
+        assert_eq!(reaches(outside.pid(), by_kernel), is_open, "{publish}");
+        assert!(!reaches(outside.pid(), by_proxy), "{publish}");
+        nft(&["add", "element", "inet", "own", "allowed", "{ 8080 }"]);
+        ask_tcp(outside.pid(), by_proxy).unwrap();
+        nft(&["flush", "set", "inet", "own", "allowed"]);
+        stanza.ok(&["rm", "-f", publish]);
+    }
 }

@@ -169,10 +169,9 @@ impl World {
                 route::links(&mut conversation).unwrap().into_iter().map(|link| link.name).collect();
             links.sort();
             let mut netfilter = Conversation::open(Family::Netfilter).unwrap();
-            let mut keys = Vec::new();
             let found = crate::rules::published(&mut netfilter, &|_| true).unwrap();
-            keys.extend(found.into_iter().map(|published| published.element.key));
-            (links, keys)
+            let led = found.into_iter().filter(|published| published.element.set.name.contains("ports"));
+            (links, led.map(|published| published.element.key).collect())
         })
     }
 }

@@ -98,6 +98,7 @@ pub(super) fn container(plan: &EndpointsPlan, taken: &[PortMap]) -> Vec<Element>
     let targets = Targets::of(plan);
     for port in taken {
         elements.extend(ports(port, targets));
+        elements.extend(proxied(port, targets));
     }
     if plan.publish == Publish::Open && !taken.is_empty() {
         elements.extend(targets.ipv4.map(|address| member(IPV4.open, address.octets().to_vec())));
@@ -123,21 +124,57 @@ fn ports(port: &PortMap, targets: Targets) -> impl Iterator<Item = Element> {
 }
 
 fn port_element(port: &PortMap, address: IpAddr, target: IpAddr, host_port: u16) -> Element {
+    let ip = ip_of(address);
+    let (set, key) = place(port, address, host_port, (ip.ports, ip.addressed_ports));
+    let [high, low] = port.container_port.to_be_bytes();
+    Element { set, key, data: [&octets(target)[..], &[high, low, 0, 0]].concat(), end: None }
+}
+
+/// The elements that tell of a taken host port that a process of the host serves it, and whose it is: on the addresses of a family
+/// in which the container has none. Nobody reaches those of loopback but the host.
+fn proxied(port: &PortMap, targets: Targets) -> impl Iterator<Item = Element> {
+    addresses(port)
+        .filter(|address| port.protocol != Protocol::Sctp && !address.is_loopback())
+        .filter(move |address| targets.like(*address).is_none())
+        .filter_map(move |address| {
+            let (target, ip, number) = (targets.unlike(address)?, ip_of(address), port.host_port?);
+            let (known, key) = place(port, address, number, (ip.proxied, ip.addressed_proxied));
+            let (set, _) = place(port, address, number, (ip.proxied_of, ip.addressed_proxied_of));
+            let owner = Element { set, key: key.clone(), data: octets(target), end: None };
+            Some([member(known, key), owner])
+        })
+        .flatten()
+}
+
+/// What goes with an element that tells whose a port is.
+pub(super) fn served(owner: &Element) -> Option<Element> {
+    let set = [&IPV4, &IPV6].into_iter().find_map(|ip| match owner.set.name {
+        name if name == ip.proxied_of.name => Some(ip.proxied),
+        name if name == ip.addressed_proxied_of.name => Some(ip.addressed_proxied),
+        _ => None,
+    })?;
+    Some(member(set, owner.key.clone()))
+}
+
+/// The set that a port belongs to, of one for every address and one for single ones, and its key there.
+fn place(
+    port: &PortMap,
+    address: IpAddr,
+    host_port: u16,
+    (every, single): (&'static Set, &'static Set),
+) -> (&'static Set, Vec<u8>) {
     let protocol = match port.protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
         Protocol::Sctp => 132,
     };
-    let ip = ip_of(address);
     let [high, low] = host_port.to_be_bytes();
     let rest = [protocol, 0, 0, 0, high, low, 0, 0];
-    let (set, key) = if address.is_unspecified() {
-        (ip.ports, rest.to_vec())
+    if address.is_unspecified() {
+        (every, rest.to_vec())
     } else {
-        (ip.addressed_ports, [&octets(address)[..], &rest].concat())
-    };
-    let [high, low] = port.container_port.to_be_bytes();
-    Element { set, key, data: [&octets(target)[..], &[high, low, 0, 0]].concat(), end: None }
+        (single, [&octets(address)[..], &rest].concat())
+    }
 }
 
 #[cfg(test)]
@@ -183,6 +220,28 @@ mod tests {
         let four = Targets { ipv6: None, ..TARGETS };
         assert_eq!(ports(&map(None), four).map(|element| element.set.name).collect::<Vec<_>>(), ["ports4"]);
         assert_eq!(ports(&map(None), Targets::default()).count(), 0);
+    }
+
+    #[test]
+    fn a_port_is_a_proxys_on_the_addresses_of_a_family_that_the_container_lacks() {
+        let of = |host_ip, targets| {
+            let port = map(host_ip);
+            let elements = proxied(&port, targets);
+            let owners: Vec<Element> = elements.filter(|element| element.set.data.is_some()).collect();
+            assert!(owners.iter().all(|owner| proxied(&port, targets).any(|one| Some(one) == served(owner))));
+            owners.into_iter().map(|owner| (owner.set.name, owner.data)).collect::<Vec<_>>()
+        };
+        let four = Targets { ipv6: None, ..TARGETS };
+        let six = Targets { ipv4: None, ..TARGETS };
+        let (to_four, to_six) = (vec![10, 77, 0, 2], octets("fd00::2".parse().unwrap()));
+        assert_eq!(of(None, four), [("proxied_of6", to_four.clone())]);
+        assert_eq!(of(None, six), [("proxied_of4", to_six.clone())]);
+        assert_eq!(of(Some("2001:db8::1"), four), [("addressed_proxied_of6", to_four)]);
+        assert_eq!(of(Some("192.0.2.1"), six), [("addressed_proxied_of4", to_six)]);
+        for host_ip in [None, Some("::1"), Some("192.0.2.1")] {
+            assert_eq!(of(host_ip, TARGETS), [], "the kernel's, or loopback's");
+        }
+        assert_eq!(of(Some("127.0.0.1"), six), []);
     }
 
     #[test]

@@ -14,6 +14,9 @@
 //! set open4        { type ipv4_addr }                   containers that are published all the same
 //! map ports4           { type inet_proto . inet_service : ipv4_addr . inet_service }
 //! map addressed_ports4 { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service }
+//! set proxied4           { type inet_proto . inet_service }                  ports that a process of the host leads to
+//! set addressed_proxied4 { type ipv4_addr . inet_proto . inet_service }      containers without IPv4
+//! map proxied_of4, addressed_proxied_of4 { type … : ipv6_addr }              to which: what tells the dead's from the living's
 //!
 //! chain raw (filter, prerouting, -300)     iif != lo ip daddr 127.0.0.0/8 drop
 //! chain prerouting (nat, prerouting, -100) dnat to ip daddr . meta l4proto . th dport map @addressed_ports4
@@ -32,6 +35,8 @@
 //!                                              ct status dnat ip daddr != @open4 drop
 //!                                          oifname @bridges ct status dnat accept
 //!                                          oifname @bridges drop
+//! chain input (filter, input, 0)           iifname @internal ip daddr . meta l4proto . th dport @addressed_proxied4 drop
+//!                                          iifname @internal meta l4proto . th dport @proxied4 drop
 //! chain user                               the user's own: made empty, never changed
 //! ```
 //!
@@ -44,7 +49,8 @@
 //!   host, not by addresses. A host's own processes reach every container.
 //! * `user`: sees every forwarded packet first; accept and drop are final in this table. The host's port is
 //!   `meta l4proto tcp ct original proto-dst`. It can be made before us, by `table inet stanza { chain user { … } }` in the host's own rules.
-//! * `internal`: their containers reach each other, and the host by the bridge's address, as Docker's do.
+//! * `internal`: their containers reach each other, and the host by the bridge's address, as Docker's do; but no published port of
+//!   other containers, also not by the process of the host that serves it (`input`).
 //! * `guarded`: a firewall that drops what comes in means ports too that are published, which by address translation
 //!   pass it by. See [`crate::firewall`].
 //! * What other tables of the host drop stays dropped: an accept here ends this table only. A host whose firewall
@@ -271,6 +277,18 @@ pub(crate) fn set_guarded(conversation: &mut Conversation, families: &[u8]) -> R
     replace(conversation, &gone, &wanted, false)
 }
 
+/// The sets of published ports: those that the kernel leads have the container's port beside its address.
+const PUBLISHED: [(&nftables::Set, usize); 8] = [
+    (IPV4.ports, 4),
+    (IPV4.addressed_ports, 4),
+    (IPV6.ports, 4),
+    (IPV6.addressed_ports, 4),
+    (IPV4.proxied_of, 0),
+    (IPV4.addressed_proxied_of, 0),
+    (IPV6.proxied_of, 0),
+    (IPV6.addressed_proxied_of, 0),
+];
+
 /// A published port that was found in the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Published {
@@ -287,9 +305,9 @@ pub(crate) fn published(
     is_stale: &dyn Fn(IpAddr) -> bool,
 ) -> Result<Vec<Published>, NetlinkError> {
     let mut found = Vec::new();
-    for set in [IPV4.ports, IPV4.addressed_ports, IPV6.ports, IPV6.addressed_ports] {
+    for (set, port) in PUBLISHED {
         found.extend(listed(conversation, set)?.into_iter().filter_map(|element| {
-            let address = address_of(element.data.get(..element.data.len().checked_sub(4)?)?)?;
+            let address = address_of(element.data.get(..element.data.len().checked_sub(port)?)?)?;
             let [protocol, _, _, _, high, low, _, _] = *element.key.last_chunk::<8>()?;
             let udp_port = (protocol == 17).then_some(u16::from_be_bytes([high, low]));
             is_stale(address).then_some(Published { element, address, udp_port })
@@ -316,6 +334,9 @@ pub(crate) fn withdraw_stale(
     remove_seen(conversation, |conversation| {
         gone = published(conversation, is_stale)?;
         let mut elements: Vec<Element> = gone.iter().map(|published| published.element.clone()).collect();
+        let served: Vec<Element> =
+            gone.iter().filter_map(|published| elements::served(&published.element)).collect();
+        elements.extend(present(conversation, &served)?);
         for set in [IPV4.open, IPV6.open] {
             let stale = |element: &Element| address_of(&element.key).is_some_and(is_stale);
             elements.extend(listed(conversation, set)?.into_iter().filter(stale));

@@ -42,6 +42,11 @@ pub(super) struct Ip {
     pub(super) open: &'static Set,
     pub(super) ports: &'static Set,
     pub(super) addressed_ports: &'static Set,
+    pub(super) proxied: &'static Set,
+    pub(super) addressed_proxied: &'static Set,
+    /// Whose they are: no rule looks there.
+    pub(super) proxied_of: &'static Set,
+    pub(super) addressed_proxied_of: &'static Set,
 }
 
 const ADDRESS_4: u32 = datatype::IPV4_ADDRESS;
@@ -68,6 +73,19 @@ pub(super) static IPV4: Ip = Ip {
         data: Some((datatype::join(ADDRESS_4, datatype::PORT), 8)),
         ..PLAIN
     },
+    proxied: &Set { name: "proxied4", key: (PROTOCOL_PORT, 8), ..PLAIN },
+    addressed_proxied: &Set {
+        name: "addressed_proxied4",
+        key: (datatype::join(datatype::join(ADDRESS_4, datatype::PROTOCOL), datatype::PORT), 12),
+        ..PLAIN
+    },
+    proxied_of: &Set { name: "proxied_of4", key: (PROTOCOL_PORT, 8), data: Some((ADDRESS_6, 16)), ..PLAIN },
+    addressed_proxied_of: &Set {
+        name: "addressed_proxied_of4",
+        key: (datatype::join(datatype::join(ADDRESS_4, datatype::PROTOCOL), datatype::PORT), 12),
+        data: Some((ADDRESS_6, 16)),
+        ..PLAIN
+    },
 };
 
 pub(super) static IPV6: Ip = Ip {
@@ -92,9 +110,22 @@ pub(super) static IPV6: Ip = Ip {
         data: Some((datatype::join(ADDRESS_6, datatype::PORT), 20)),
         ..PLAIN
     },
+    proxied: &Set { name: "proxied6", key: (PROTOCOL_PORT, 8), ..PLAIN },
+    addressed_proxied: &Set {
+        name: "addressed_proxied6",
+        key: (datatype::join(datatype::join(ADDRESS_6, datatype::PROTOCOL), datatype::PORT), 24),
+        ..PLAIN
+    },
+    proxied_of: &Set { name: "proxied_of6", key: (PROTOCOL_PORT, 8), data: Some((ADDRESS_4, 4)), ..PLAIN },
+    addressed_proxied_of: &Set {
+        name: "addressed_proxied_of6",
+        key: (datatype::join(datatype::join(ADDRESS_6, datatype::PROTOCOL), datatype::PORT), 24),
+        data: Some((ADDRESS_4, 4)),
+        ..PLAIN
+    },
 };
 
-pub(super) static SETS: [&Set; 14] = [
+pub(super) static SETS: [&Set; 22] = [
     &BRIDGES,
     &INTERNAL,
     &WITHIN,
@@ -104,11 +135,19 @@ pub(super) static SETS: [&Set; 14] = [
     IPV4.open,
     IPV4.ports,
     IPV4.addressed_ports,
+    IPV4.proxied,
+    IPV4.addressed_proxied,
+    IPV4.proxied_of,
+    IPV4.addressed_proxied_of,
     IPV6.subnets,
     IPV6.masqueraded,
     IPV6.open,
     IPV6.ports,
     IPV6.addressed_ports,
+    IPV6.proxied,
+    IPV6.addressed_proxied,
+    IPV6.proxied_of,
+    IPV6.addressed_proxied_of,
 ];
 
 const fn chain(name: &'static str, kind: &'static str, hook: u32, priority: i32) -> Chain {
@@ -120,6 +159,7 @@ const PREROUTING: Chain = chain("prerouting", "nat", 0, -100);
 const OUTPUT: Chain = chain("output", "nat", 3, -100);
 const POSTROUTING: Chain = chain("postrouting", "nat", 4, 100);
 const FORWARD: Chain = chain("forward", "filter", 2, 0);
+const INPUT: Chain = chain("input", "filter", 1, 0);
 
 const IN_INDEX: Expression = Expression::Meta { key: 4, to: FIRST };
 pub(super) const IN_NAME: Expression = Expression::Meta { key: 6, to: FIRST };
@@ -157,6 +197,9 @@ pub(super) const fn protocol_to(register: u32) -> Expression {
     Expression::Meta { key: 16, to: register }
 }
 
+/// The key of the sets of ports that are published on every address.
+const ON_ALL: [Expression; 2] = [protocol_to(FIRST), port_to(word(1))];
+
 impl Ip {
     /// The next packet is of this family.
     fn is_family(&self) -> [Expression; 2] {
@@ -184,17 +227,30 @@ impl Ip {
         ]
     }
 
-    fn create_redirections(&self, transaction: &mut Transaction, chain: &Chain) {
+    /// The key of the sets of ports that are published on one address: address, protocol, port.
+    fn addressed(&self) -> [Expression; 3] {
         let after = self.length / 4;
-        let addressed = [self.destination(), protocol_to(word(after)), port_to(word(after + 1))];
+        [self.destination(), protocol_to(word(after)), port_to(word(after + 1))]
+    }
+
+    fn create_redirections(&self, transaction: &mut Transaction, chain: &Chain) {
+        let addressed = self.addressed();
         append(transaction, chain, &[&self.is_family(), &addressed, &self.redirect(self.addressed_ports)]);
         let fixed: &[Expression] = match self.fixed {
             Some(value) => &[self.destination(), Expression::Compare { equal: false, value }],
             None => &[],
         };
         let local = [Expression::DestinationType { to: FIRST }, LOCAL];
-        let key = [protocol_to(FIRST), port_to(word(1))];
-        append(transaction, chain, &[&self.is_family(), fixed, &local, &key, &self.redirect(self.ports)]);
+        append(transaction, chain, &[&self.is_family(), fixed, &local, &ON_ALL, &self.redirect(self.ports)]);
+    }
+
+    /// A container of an internal network reaches no port of another one's, also where a process of the host serves it.
+    fn create_seclusion(&self, transaction: &mut Transaction) {
+        let from_internal = [IN_NAME, ON_INTERNAL];
+        for (key, set) in [(&self.addressed()[..], self.addressed_proxied), (&ON_ALL, self.proxied)] {
+            let is_known = [Expression::Lookup { set, inverted: false }, DROP];
+            append(transaction, &INPUT, &[&self.is_family(), &from_internal, key, &is_known]);
+        }
     }
 
     fn create_masquerading(&self, transaction: &mut Transaction) {
@@ -230,7 +286,7 @@ pub(super) fn ensure(transaction: &mut Transaction) {
         transaction.ensure_set(set, id);
     }
     transaction.ensure_plain_chain(HOST, USER);
-    for chain in [RAW, PREROUTING, OUTPUT, POSTROUTING, FORWARD] {
+    for chain in [RAW, PREROUTING, OUTPUT, POSTROUTING, FORWARD, INPUT] {
         transaction.ensure_chain(&chain);
         transaction.flush_chain(HOST, chain.name);
     }
@@ -244,6 +300,7 @@ pub(super) fn ensure(transaction: &mut Transaction) {
         ip.create_redirections(transaction, &PREROUTING);
         ip.create_redirections(transaction, &OUTPUT);
         ip.create_masquerading(transaction);
+        ip.create_seclusion(transaction);
     }
     let from_loopback = [first_byte(IPV4.source), LOOPBACK_NET, OUT_NAME, ON_BRIDGE, Expression::Masquerade];
     append(transaction, &POSTROUTING, &[&IPV4.is_family(), &from_loopback]);
