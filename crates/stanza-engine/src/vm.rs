@@ -37,9 +37,13 @@ pub(crate) fn refuse(config: &ContainerConfig, rootless: bool) -> Result<(), Cre
         return refused("running without root", "");
     }
     if config.image == HOST_IMAGE {
-        return refused("the image `host`", "a machine gets the layers of an image, not this machine's files");
+        return refused(
+            "the image `host`",
+            "a machine gets the layers of an image, not this machine's files",
+        );
     }
-    for (option, mode) in [("--pid host", config.pid), ("--ipc host", config.ipc), ("--uts host", config.uts)] {
+    for (option, mode) in [("--pid host", config.pid), ("--ipc host", config.ipc), ("--uts host", config.uts)]
+    {
         if mode == NamespaceMode::Host {
             return refused(&format!("`{option}`"), "the host's namespaces are of the host's kernel");
         }
@@ -83,7 +87,9 @@ pub(crate) fn limits(resources: &mut LinuxResources) {
     resources.set_pids(None).set_devices(None);
     if let Some(memory) = resources.memory_mut() {
         let with = |limit: Option<i64>| {
-            limit.map(|limit| if limit < 0 { limit } else { limit.saturating_add(OVERHEAD + (i64::from(GUEST_MIB) << 20)) })
+            limit.map(|limit| {
+                if limit < 0 { limit } else { limit.saturating_add(OVERHEAD + (i64::from(GUEST_MIB) << 20)) }
+            })
         };
         let (limit, swap, reservation) = (memory.limit(), memory.swap(), memory.reservation());
         memory.set_limit(with(limit)).set_swap(with(swap)).set_reservation(with(reservation));

@@ -193,6 +193,7 @@ impl Steps<'_> {
             outlives_starter: true,
             no_pivot: request.no_pivot,
             preserved: self.preserved,
+            handed: Vec::new(),
             gate,
         };
         let mut starter = Starter { context, spec: self.spec, container, agent: self.agent };

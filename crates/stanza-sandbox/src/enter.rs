@@ -22,13 +22,10 @@ use rustix::termios::{Winsize, tcsetwinsize};
 use serde::{Deserialize, Serialize};
 use stanza_cgroup::CgroupPlan;
 use stanza_container::{CgroupEntry, ExecTarget, Init, Manner, Stdio};
-use stanza_spec::ErrorKind;
 use stanza_spec::oci::runtime::Process;
 use stanza_sys::{SignalDescriptor, receive_descriptors, send_descriptors};
 
-use crate::attach::{
-    AttachEnd, AttachOptions, DetachKeys, RawTerminal, connect, window_size, write_all,
-};
+use crate::attach::{AttachEnd, AttachOptions, DetachKeys, RawTerminal, connect, window_size, write_all};
 use crate::error::{AttachError, ConnectError, ExecError};
 use crate::frame::{self, Kind, Refusal};
 use crate::plan::Running;

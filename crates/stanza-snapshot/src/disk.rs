@@ -14,7 +14,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, BufReader};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::pipe::{PipeFlags, fcntl_setpipe_size, pipe_with};
@@ -106,6 +106,8 @@ impl DiskStore {
         let file = File::options().read(true).write(true).create_new(true).open(&made).map_err(fail)?;
         let path = self.place(layers);
         write(rootfs, &name(layers), &file, &fail)?;
+        // Who runs a machine has a user of its own, and sees of all disks this one alone.
+        file.set_permissions(PermissionsExt::from_mode(0o444)).map_err(fail)?;
         file.sync_data().map_err(fail)?;
         fs::rename(&made, &path).map_err(fail)?;
         Ok(path)
@@ -146,7 +148,7 @@ impl DiskStore {
 
     fn lock(&self) -> io::Result<File> {
         fs::create_dir_all(&self.path)?;
-        fs::set_permissions(&self.path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        fs::set_permissions(&self.path, PermissionsExt::from_mode(0o700))?;
         let file = File::options().create(true).truncate(false).write(true).open(self.path.join(".lock"))?;
         rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
         Ok(file)

@@ -20,8 +20,8 @@ use stanza_image::{Image, Platforms, Progress, ResolveError};
 use stanza_snapshot::prepare;
 use stanza_spec::oci::image::Config;
 use stanza_spec::{
-    ContainerConfig, ContainerId, Digest, Instant, MountKind, NamespaceMode, NetworkMode,
-    Platform, PullPolicy, Reference, Rootfs, UsernsMode,
+    ContainerConfig, ContainerId, Digest, Instant, MountKind, NamespaceMode, NetworkMode, Platform,
+    PullPolicy, Reference, Rootfs, UsernsMode,
 };
 
 use crate::database::{Insert, InsertError, Phase, Record};

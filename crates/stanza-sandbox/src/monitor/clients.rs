@@ -301,7 +301,10 @@ fn serve(clients: &mut Clients, isolation: &mut dyn Isolation, gone: &mut Vec<us
     }
     gone.sort_unstable();
     gone.dedup();
-    for (index, plan) in commands.into_iter().rev().filter(|(index, _)| !gone.contains(index)) {
+    for (index, plan) in commands.into_iter().rev() {
+        if gone.contains(&index) {
+            continue;
+        }
         let client = clients.clients.remove(index);
         gone.iter_mut().filter(|other| **other > index).for_each(|other| *other -= 1);
         isolation.exec(client.stream, client.reader, client.queue, &plan);

@@ -57,10 +57,9 @@ use ports::ProxiedPorts;
 /// Signals that must not end a monitor: a terminal's, and those that a careless `killall` sends.
 const BLOCKED: [i32; 5] = [1, 2, 3, 13, 15];
 
-/// The monitor's whole life. Its standard input is the socket of the door that started it; `agent` is the executable that
-/// becomes the first process of a virtual machine's guest. Returns its exit code.
+/// The monitor's whole life. Its standard input is the socket of the door that started it; returns its exit code.
 #[must_use]
-pub fn monitor_main(agent: &'static [u8]) -> i32 {
+pub fn monitor_main() -> i32 {
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"stanza-monitor");
     let Ok(signals) = SignalDescriptor::new(&BLOCKED) else { return 1 };
@@ -79,7 +78,6 @@ pub fn monitor_main(agent: &'static [u8]) -> i32 {
     let _ = stanza_container::rootless::stay(&runroot);
     let log = Log::new(plan.log.clone());
     let mut monitor = Monitor {
-        agent,
         plan,
         state,
         lock: None,
@@ -127,8 +125,6 @@ fn receive_plan(socket: UnixStream) -> Option<(Connection, SandboxPlan, Option<O
 
 /// Everything that one container's monitor owns.
 struct Monitor {
-    /// The first process of guests.
-    agent: &'static [u8],
     plan: SandboxPlan,
     state: State,
     /// Held for as long as the container is not torn down.
@@ -309,17 +305,9 @@ impl Monitor {
         filter: Option<&Filter>,
     ) -> Result<Box<dyn Isolation>, Refusal> {
         let cards = self.attach_machine()?;
-        let mut attendant =
-            MachineAttendant { network: &self.plan.network, resolver: &mut self.resolver };
-        let starting = Starting {
-            plan: &self.plan,
-            machine,
-            agent: self.agent,
-            filter,
-            cgroup,
-            cards,
-            attendant: &mut attendant,
-        };
+        let mut attendant = MachineAttendant { network: &self.plan.network, resolver: &mut self.resolver };
+        let starting =
+            Starting { plan: &self.plan, machine, filter, cgroup, cards, attendant: &mut attendant };
         Ok(Box::new(starting.start()?))
     }
 

@@ -126,7 +126,10 @@ impl Monitor {
                 let attachment = self.attachment.insert(attachment);
                 self.proxied = ProxiedPorts::renew(None, attachment)
                     .map_err(|error| Refusal::of_io(UNSERVED, &error))?;
-                return Ok(taps.into_iter().zip(plan.endpoints.iter().map(|endpoint| endpoint.mac)).collect());
+                return Ok(taps
+                    .into_iter()
+                    .zip(plan.endpoints.iter().map(|endpoint| endpoint.mac))
+                    .collect());
             }
             NetworkPlan::Host => "in the host's network",
             NetworkPlan::Join { .. } => "in another container's network",

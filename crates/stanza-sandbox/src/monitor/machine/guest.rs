@@ -56,7 +56,11 @@ pub(super) fn config(plan: &SandboxPlan) -> Result<GuestConfig, Refusal> {
         disks: Vec::new(),
         interfaces,
         // The container shares the guest's network: these are the guest's.
-        sysctls: sysctls.into_iter().filter(|(name, _)| name.starts_with("net.")).collect::<BTreeMap<_, _>>(),
+        sysctls: sysctls
+            .into_iter()
+            .filter(|(name, _)| name.starts_with("net."))
+            .map(|(name, value)| (name.replace('.', "/"), value))
+            .collect::<BTreeMap<_, _>>(),
         dns_relay,
     })
 }
@@ -112,9 +116,8 @@ fn spec(plan: &SandboxPlan, files: &mut Vec<GuestFile>) -> Result<Spec, Refusal>
     }
     if let Some(linux) = spec.linux_mut() {
         if let Some(namespaces) = linux.namespaces_mut() {
-            namespaces.retain(|one| {
-                !matches!(one.typ(), LinuxNamespaceType::Network | LinuxNamespaceType::User)
-            });
+            namespaces
+                .retain(|one| !matches!(one.typ(), LinuxNamespaceType::Network | LinuxNamespaceType::User));
         }
         linux.set_uid_mappings(None).set_gid_mappings(None).set_cgroups_path(None).set_seccomp(None);
         let sysctl = linux.sysctl().clone().unwrap_or_default();
@@ -131,7 +134,8 @@ fn spec(plan: &SandboxPlan, files: &mut Vec<GuestFile>) -> Result<Spec, Refusal>
 /// The host's path of a bind mount.
 fn bound(mount: &Mount) -> Option<PathBuf> {
     let options = mount.options().as_deref().unwrap_or_default();
-    let binds = mount.typ().as_deref() == Some("bind") || options.iter().any(|one| one == "bind" || one == "rbind");
+    let binds =
+        mount.typ().as_deref() == Some("bind") || options.iter().any(|one| one == "bind" || one == "rbind");
     mount.source().clone().filter(|_| binds)
 }
 

@@ -94,7 +94,8 @@ impl Machine {
     fn give_up(&mut self, reason: String) {
         if self.ended.is_none() {
             let tail = self.console_tail();
-            let told = if tail.is_empty() { reason } else { format!("{reason}; its kernel's last words: {tail}") };
+            let told =
+                if tail.is_empty() { reason } else { format!("{reason}; its kernel's last words: {tail}") };
             self.trouble = Some(told);
             self.ended = Some(ExitStatus::Signal(9));
         }

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command as Program;
@@ -12,9 +12,11 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use stanza_agent::{Event, Guest};
 use stanza_container::seccomp::Filter;
-use stanza_container::{Attendant, CgroupEntry, Init, Launch, Manner, Stdio, launch};
-use stanza_spec::{Classify, Rootfs};
-use stanza_vmm::{Accelerator, Boot, Console, Disk, Memory, Nic, VmSpec};
+use stanza_container::{Attendant, CgroupEntry, Launch, Manner, Stdio, launch};
+use stanza_spec::Rootfs;
+use stanza_vmm::{
+    Accelerator, Boot, Disk, Kernel, KernelFiles, Memory, Nic, Qemu, Store, VmSpec, plan_command,
+};
 
 use super::exec::Sessions;
 use super::walls::{self, Seen};
@@ -33,8 +35,6 @@ const UPPER_SIZE: u64 = 64 << 30;
 pub(in crate::monitor) struct Starting<'a> {
     pub(in crate::monitor) plan: &'a SandboxPlan,
     pub(in crate::monitor) machine: &'a MachinePlan,
-    /// The guest's agent.
-    pub(in crate::monitor) agent: &'static [u8],
     /// The filter of the container inside.
     pub(in crate::monitor) filter: Option<&'a Filter>,
     pub(in crate::monitor) cgroup: CgroupEntry,
@@ -47,7 +47,7 @@ impl Starting<'_> {
     /// Starts the machine and the container in it: returns when its program runs.
     pub(in crate::monitor) fn start(self) -> Result<Machine, Refusal> {
         let failed = |what: &'static str| move |error: io::Error| Refusal::of_io(what, &error);
-        let boot = Boot::prepare(&self.machine.root, self.agent).map_err(|error| Refusal::of(&error))?;
+        let kind = Kind::find(self.machine)?;
         let root = self.plan.run_dir.join("machine");
         walls::make_root(&root).map_err(failed("failed to make the machine's directory"))?;
         let (agent, theirs) = UnixStream::pair().map_err(failed("failed to make a socket pair"))?;
@@ -62,14 +62,15 @@ impl Starting<'_> {
             .map_err(failed("failed to make the console's file"))?;
 
         let mut files = vec![
-            Seen::read(&boot.vmlinux, "kernel"),
-            Seen::read(&boot.initramfs, "initramfs"),
+            Seen::read(&kind.boot.kernel.vmlinux, "kernel"),
+            Seen::read(&kind.boot.initramfs, "initramfs"),
             Seen::read(&self.machine.disk, guest::LOWER),
         ];
         if let Some(upper) = &self.machine.upper {
             make_upper(upper, self.machine.user)?;
             files.push(Seen::written(upper, guest::UPPER));
         }
+        let stdio = stdio(&console_file).map_err(failed("failed to open /dev/null"))?;
         let mut handed = vec![OwnedFd::from(theirs), OwnedFd::from(qmp_theirs), OwnedFd::from(console_file)];
         let numbers: Vec<RawFd> = handed.iter().map(AsRawFd::as_raw_fd).collect();
         let nics = self.cards.iter().map(|(tap, mac)| Nic { tap: tap.as_raw_fd(), mac: *mac }).collect();
@@ -78,7 +79,7 @@ impl Starting<'_> {
         let spec = VmSpec {
             kernel: files[0].path(),
             initramfs: files[1].path(),
-            accelerator: boot.accelerator,
+            accelerator: kind.accelerator,
             memory_mib: self.machine.memory_mib,
             memory: Memory::Private,
             cpus: self.machine.cpus,
@@ -93,22 +94,23 @@ impl Starting<'_> {
             shares: Vec::new(),
             agent: numbers[0],
             qmp: numbers[1],
-            console: Console::Descriptor(numbers[2]),
+            console: Some(numbers[2]),
             restore: false,
         };
-        let command = boot.qemu.command(&spec).map_err(|error| Refusal::of(&error))?;
+        let command = plan_command(&kind.qemu, &spec)
+            .map_err(|error| refused("failed to describe the machine", &error))?;
         let mut guest = Guest::new(OwnedFd::from(agent)).map_err(failed("failed to prepare the channel"))?;
         guest.configure(guest::config(self.plan)?).map_err(|error| Refusal::of(&error))?;
         let container = guest::container(self.plan, self.filter)?;
         guest.create(PROGRAM, container).map_err(|error| Refusal::of(&error))?;
         let init = launch(Launch {
-            spec: &walls::spec(&command, &files, self.machine.user, boot.accelerator),
+            spec: &walls::spec(&command, &files, self.machine.user, kind.accelerator),
             rootfs: &Rootfs::Directory(root),
             copy_up: &[],
             filter: None,
             landlock: None,
             cgroup: self.cgroup,
-            stdio: stdio().map_err(failed("failed to open /dev/null"))?,
+            stdio,
             manner: Manner { handed, ..Manner::default() },
             attendant: self.attendant,
         })
@@ -128,6 +130,35 @@ impl Starting<'_> {
         machine.wait_for_program().inspect_err(|_| machine.kill())?;
         Ok(machine)
     }
+}
+
+/// What machines of a kind are made of, found and made ready once for all of them.
+struct Kind {
+    qemu: Qemu,
+    boot: Boot,
+    accelerator: Accelerator,
+}
+
+impl Kind {
+    fn find(machine: &MachinePlan) -> Result<Kind, Refusal> {
+        let program = stanza_agent::program().map_err(|error| Refusal::of(&error))?;
+        let store = Store::open(&machine.root)
+            .map_err(|error| refused("failed to open the store of virtual machines", &error))?;
+        let qemu = Qemu::find(&store).map_err(|error| refused("failed to find QEMU", &error))?;
+        let no_kernel = |error: stanza_vmm::KernelError| refused("failed to get a guest's kernel", &error);
+        let kernel =
+            Kernel::prepare(&store, &KernelFiles::find(&store).map_err(no_kernel)?).map_err(no_kernel)?;
+        let boot = Boot::prepare(&store, kernel, program)
+            .map_err(|error| refused("failed to make a guest's first files", &error))?;
+        let choice = Accelerator::choose(&store, &qemu, &boot)
+            .map_err(|error| refused("failed to choose who runs the guest", &error))?;
+        Ok(Kind { qemu, boot, accelerator: choice.accelerator })
+    }
+}
+
+/// A refusal of the floor below, whose errors have no kinds.
+fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Refusal {
+    Refusal { message: format!("{what}: {}", chain(error)), kind: "unavailable".to_owned(), hint: None }
 }
 
 impl Machine {
@@ -177,8 +208,8 @@ impl Machine {
     }
 }
 
-/// Standard streams of nobody: what QEMU says goes nowhere but its errors, which the console's file gets.
-fn stdio() -> io::Result<Stdio> {
+/// QEMU's standard streams: it says something when it fails only, which is kept with what the guest's kernel says.
+fn stdio(console: &File) -> io::Result<Stdio> {
     let null = || -> io::Result<OwnedFd> {
         Ok(rustix::fs::open(
             "/dev/null",
@@ -186,12 +217,13 @@ fn stdio() -> io::Result<Stdio> {
             rustix::fs::Mode::empty(),
         )?)
     };
-    Ok(Stdio::Descriptors([null()?, null()?, null()?]))
+    Ok(Stdio::Descriptors([null()?, null()?, console.try_clone()?.into()]))
 }
 
 /// Makes the disk that keeps what the container writes, unless it is there.
 fn make_upper(path: &Path, user: u32) -> Result<(), Refusal> {
-    let failed = |error: io::Error| Refusal::of_io("failed to make the disk of what the container writes", &error);
+    let failed =
+        |error: io::Error| Refusal::of_io("failed to make the disk of what the container writes", &error);
     if path.exists() {
         return Ok(());
     }
@@ -199,7 +231,8 @@ fn make_upper(path: &Path, user: u32) -> Result<(), Refusal> {
     let file =
         File::options().create(true).write(true).truncate(true).mode(0o600).open(&new).map_err(failed)?;
     file.set_len(UPPER_SIZE).map_err(failed)?;
-    let words = ["-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-J", "size=8"];
+    let words =
+        ["-q", "-F", "-m", "0", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-J", "size=8"];
     let output = stanza_sys::as_helper(Program::new("mkfs.ext4").args(words).arg(&new))
         .env("PATH", "/usr/sbin:/sbin:/usr/bin:/bin")
         .output();
@@ -211,7 +244,8 @@ fn make_upper(path: &Path, user: u32) -> Result<(), Refusal> {
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(Refusal {
-                message: "a container in a virtual machine that is not removed at its end needs `mkfs.ext4`".to_owned(),
+                message: "a container in a virtual machine that is not removed at its end needs `mkfs.ext4`"
+                    .to_owned(),
                 kind: "unavailable".to_owned(),
                 hint: Some("install `e2fsprogs`, or use `--rm`".to_owned()),
             });

@@ -137,11 +137,13 @@ fn mounts(files: &[Seen]) -> Vec<Mount> {
             .set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
         mount
     };
-    let system = SYSTEM.iter().map(Path::new).filter(|path| {
-        fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
-    });
-    let mut mounts: Vec<Mount> =
-        system.map(|path| mount(path, "bind", path, &["bind", "ro", "nosuid", "nodev", "rprivate"])).collect();
+    let system = SYSTEM
+        .iter()
+        .map(Path::new)
+        .filter(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()));
+    let mut mounts: Vec<Mount> = system
+        .map(|path| mount(path, "bind", path, &["bind", "ro", "nosuid", "nodev", "rprivate"]))
+        .collect();
     mounts.push(mount(
         Path::new("/dev"),
         "tmpfs",
