@@ -6,6 +6,9 @@
 //! STANZA_GUEST_KERNEL=$PWD/kernel cargo test -p stanza-agent --test machine -- --ignored --nocapture
 //! ```
 
+#![allow(clippy::print_stdout, reason = "it measures, too")]
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
+
 mod common;
 
 use std::collections::BTreeMap;
@@ -16,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{AGENT, Fixture, container, exec, root_directory};
+use common::{Fixture, agent, container, exec, root_directory};
 use stanza_agent::{
     Disk, Event, ExitStatus, FileSystem, Guest, GuestConfig, Hex, Interface, Root, Route, Upper,
 };
@@ -53,8 +56,7 @@ fn initramfs(kernel: &Path) -> Vec<u8> {
     for directory in ["dev", "proc", "sys", "run", "modules"] {
         entry(&mut archive, directory, 0o40755, b"");
     }
-    let agent = std::env::var_os("STANZA_AGENT").map_or_else(|| PathBuf::from(AGENT), PathBuf::from);
-    entry(&mut archive, "init", 0o100_755, &fs::read(agent).unwrap());
+    entry(&mut archive, "init", 0o100_755, &fs::read(agent()).unwrap());
     for (list, names) in [("early", &EARLY[..]), ("late", &LATE[..])] {
         for name in names {
             entry(&mut archive, &format!("modules/{name}.ko"), 0o100_644, &module(kernel, name));
@@ -198,8 +200,7 @@ fn a_machine_boots_to_the_agent_runs_a_container_and_powers_off() {
     assert!(guest.finish(30).text().contains("10.77.0.9"));
 
     // Too much memory ends the process, and is told.
-    let mut plan = exec(&["sh", "-c", "head -c 200000000 /dev/zero | tail -c 150000000 > /dev/null"]);
-    plan.open_stdin = false;
+    let plan = exec(&["dd", "if=/dev/zero", "of=/dev/null", "bs=150M", "count=1"]);
     guest.guest.exec(31, plan).unwrap();
     let exited =
         wait(&mut guest, place.path(), "ended", |event| matches!(event, Event::Exited { task: 31, .. }));

@@ -1,5 +1,7 @@
 //! The agent's processes, on this machine and in namespaces of their own. Needs root.
 
+#![allow(clippy::print_stdout, reason = "it measures, too")]
+
 mod common;
 
 use std::fs;

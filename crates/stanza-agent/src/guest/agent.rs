@@ -144,6 +144,8 @@ impl Agent {
     /// A machine that is nobody's yet may lose its host: it may be saved, and go on with another.
     fn host_gone(&mut self) -> Result<(), String> {
         if self.place == Place::Machine && matches!(self.stage, Stage::Blank) {
+            // What the one had begun to say is not the other's.
+            (self.orders, self.out) = (Orders::new(), Outbox::default());
             std::thread::sleep(PAUSE);
             return Ok(());
         }
