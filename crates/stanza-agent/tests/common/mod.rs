@@ -249,8 +249,8 @@ pub(crate) fn exec(words: &[&str]) -> ExecPlan {
     }
 }
 
-/// With what only a guest of its own has: cgroups, and the network of the machine.
-pub(crate) fn as_in_a_machine(spec: &mut stanza_spec::oci::runtime::Spec) {
+/// With what only a guest of its own has: cgroups, the network of the machine, and a volume.
+pub(crate) fn as_in_a_machine(spec: &mut stanza_spec::oci::runtime::Spec, volume: &str) {
     let mut value = serde_json::to_value(&*spec).unwrap();
     let limits = json!({ "memory": { "limit": 64 << 20, "swap": 64 << 20 }, "pids": { "limit": 100 } });
     value["linux"]["resources"] = limits;
@@ -260,6 +260,9 @@ pub(crate) fn as_in_a_machine(spec: &mut stanza_spec::oci::runtime::Spec) {
     mounts.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"] }));
     mounts.push(json!({
         "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]
+    }));
+    mounts.push(json!({
+        "destination": "/volume", "type": "bind", "source": volume, "options": ["rbind"]
     }));
     *spec = serde_json::from_value(value).unwrap();
 }
