@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use common::{Fixture, agent, container, exec, root_directory};
 use stanza_agent::{
-    Disk, DiskMount, Event, ExitStatus, FileSystem, Guest, GuestConfig, Hex, Interface, Root, Route, Upper,
+    Disk, DiskMount, Event, ExitStatus, FileSystem, Guest, GuestAddress, GuestConfig, Hex, Interface, Root,
+    Route, Upper,
 };
 
 /// In the order in which they are loaded.
@@ -143,6 +144,18 @@ fn wait(guest: &mut Fixture, place: &Path, what: &str, wanted: impl Fn(&Event) -
     done.unwrap_or_else(|_| panic!("the console: {}", console()))
 }
 
+/// Answers the next query with 10.77.0.9; both messages.
+fn answer_one(guest: &mut Fixture, place: &Path) -> (Vec<u8>, Vec<u8>) {
+    let asked = wait(guest, place, "asked", |event| matches!(event, Event::Query { .. }));
+    let Event::Query { query, message } = asked else { unreachable!("it was looked for") };
+    let mut answer = message.clone();
+    answer[2..4].copy_from_slice(&[0x81, 0x80]);
+    answer[7] = 1;
+    answer.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\x4d\0\x09");
+    guest.guest.answer(query, &answer);
+    (message, answer)
+}
+
 #[test]
 #[ignore = "needs QEMU and a kernel: see above"]
 fn a_machine_boots_to_the_agent_runs_a_container_and_powers_off() {
@@ -195,22 +208,37 @@ fn a_machine_boots_to_the_agent_runs_a_container_and_powers_off() {
         assert!(text.contains(part), "`{part}` is not in\n{text}");
     }
 
-    // A name is asked for inside, and answered here.
+    // A name is asked for inside, and answered here; then the same by connections that are made from here.
     guest.guest.exec(30, exec(&["nslookup", "-type=a", "name.test", "127.0.0.11"])).unwrap();
-    let asked = wait(&mut guest, place.path(), "asked", |event| matches!(event, Event::Query { .. }));
-    let Event::Query { query, message } = asked else { unreachable!("it was looked for") };
-    let mut answer = message.clone();
-    answer[2..4].copy_from_slice(&[0x81, 0x80]);
-    answer[7] = 1;
-    answer.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\x4d\0\x09");
-    guest.guest.answer(query, &answer);
+    let (question, answer) = answer_one(&mut guest, place.path());
     assert!(guest.finish(30).text().contains("10.77.0.9"));
+    let resolver = "127.0.0.11:53".parse().unwrap();
+    let prefixed = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+    for (task, address, asked, wanted) in [
+        (31, GuestAddress::Udp(resolver), question.clone(), answer.clone()),
+        (32, GuestAddress::Tcp(resolver), prefixed(&question), prefixed(&answer)),
+    ] {
+        guest.guest.dial(task, address).unwrap();
+        guest.started(task);
+        assert_eq!(guest.guest.write_stdin(task, &asked), asked.len());
+        answer_one(&mut guest, place.path());
+        wait(
+            &mut guest,
+            place.path(),
+            "answered",
+            |event| matches!(event, Event::Output { task: of, bytes, .. } if *of == task && *bytes == wanted),
+        );
+        guest.guest.close_stdin(task);
+        assert_eq!(guest.finish(task).status, ExitStatus::Code(0));
+    }
+    guest.guest.dial(33, GuestAddress::Tcp("127.0.0.1:1".parse().unwrap())).unwrap();
+    wait(&mut guest, place.path(), "refused", |event| matches!(event, Event::Failed { task: 33, .. }));
 
     // Too much memory ends the process, and is told.
     let plan = exec(&["dd", "if=/dev/zero", "of=/dev/null", "bs=150M", "count=1"]);
-    guest.guest.exec(31, plan).unwrap();
+    guest.guest.exec(40, plan).unwrap();
     let exited =
-        wait(&mut guest, place.path(), "ended", |event| matches!(event, Event::Exited { task: 31, .. }));
+        wait(&mut guest, place.path(), "ended", |event| matches!(event, Event::Exited { task: 40, .. }));
     assert!(matches!(exited, Event::Exited { oom_killed: true, .. }), "{exited:?}");
     guest.guest.stats().unwrap();
     let stats = wait(&mut guest, place.path(), "told", |event| matches!(event, Event::Stats(_)));

@@ -260,6 +260,18 @@ fn a_unix_socket_of_the_container_is_dialled() {
 }
 
 #[test]
+fn a_connection_is_closed_by_a_signal_whatever_its_peer_does() {
+    let mut fixture = Fixture::with_container();
+    let listener = UnixListener::bind(fixture.root().join("socket")).unwrap();
+    fixture.guest.dial(2, GuestAddress::Unix("/socket".into())).unwrap();
+    fixture.started(2);
+    let (mut server, _) = listener.accept().unwrap();
+    fixture.guest.signal(2, 9, false).unwrap();
+    assert_eq!(fixture.finish(2).status, CODE_0);
+    assert_eq!(std::io::Read::read(&mut server, &mut [0]).unwrap(), 0);
+}
+
+#[test]
 fn what_the_guest_has_used_is_told() {
     let mut fixture = Fixture::with_container();
     fixture.guest.stats().unwrap();

@@ -289,12 +289,15 @@ impl Agent {
     }
 
     /// Who is gone meanwhile has nothing to be told.
-    fn signal(&self, task: TaskId, signal: i32, all: bool) {
+    fn signal(&mut self, task: TaskId, signal: i32, all: bool) {
         let container = self.container.as_ref().and_then(|container| container.cgroup.as_ref());
         if let (true, Some(cgroup), Some(signal)) = (all, container, Signal::from_named_raw(signal)) {
             let _ = cgroup.signal_all(signal);
-        } else if let Some(pidfd) = self.tasks.get(&task).and_then(Task::pidfd) {
-            let _ = stanza_sys::signal_process(pidfd, signal);
+        } else if let Some(known) = self.tasks.get_mut(&task) {
+            match known.pidfd() {
+                Some(pidfd) => drop(stanza_sys::signal_process(pidfd, signal)),
+                None => known.close(&mut self.out),
+            }
         }
     }
 

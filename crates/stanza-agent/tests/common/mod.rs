@@ -22,7 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The program under test: another one than this build's for measurements.
 pub(crate) fn agent() -> PathBuf {
-    std::env::var_os("STANZA_AGENT").map_or_else(|| env!("CARGO_BIN_EXE_stanza-agent").into(), PathBuf::from)
+    std::env::var_os("STANZA_TEST_AGENT")
+        .map_or_else(|| env!("CARGO_BIN_EXE_stanza-agent").into(), PathBuf::from)
 }
 
 /// An agent and its root file system.
