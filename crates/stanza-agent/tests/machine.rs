@@ -1,10 +1,13 @@
-//! The agent as what it is made for: the first process of a machine that QEMU emulates. Needs root, QEMU, `mkfs.ext4` and an
+//! The agent as what it is made for: the first process of a machine that QEMU emulates. Needs root, QEMU, `mkfs.erofs`, `mkfs.ext4` and an
 //! unpacked package of Debian's cloud kernel 6.1 in `STANZA_GUEST_KERNEL`:
 //!
 //! ```text
 //! apt-get download linux-image-6.1.0-56-cloud-amd64 && dpkg-deb -x linux-image-*.deb kernel
 //! STANZA_GUEST_KERNEL=$PWD/kernel cargo test -p stanza-agent --test machine -- --ignored --nocapture
 //! ```
+
+#![allow(clippy::print_stdout, reason = "it measures, too")]
+#![allow(clippy::unwrap_used, reason = "only tests use it")]
 
 mod common;
 
@@ -16,14 +19,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{AGENT, Fixture, container, exec, root_directory};
+use common::{Fixture, agent, container, exec, root_directory};
 use stanza_agent::{
-    Disk, Event, ExitStatus, FileSystem, Guest, GuestConfig, Hex, Interface, Root, Route, Upper,
+    Disk, DiskMount, Event, ExitStatus, FileSystem, Guest, GuestAddress, GuestConfig, Hex, Interface, Root,
+    Route, Upper,
 };
 
 /// In the order in which they are loaded.
 const EARLY: [&str; 4] = ["virtio_ring", "virtio", "virtio_mmio", "virtio_console"];
-const LATE: [&str; 5] = ["virtio_blk", "failover", "net_failover", "virtio_net", "overlay"];
+const LATE: [&str; 7] =
+    ["virtio_blk", "libcrc32c", "erofs", "failover", "net_failover", "virtio_net", "overlay"];
+
+/// Where a volume is in the guest.
+const VOLUME: &str = "/run/stanza/volumes/one";
 
 const MAC: &str = "02:42:0a:4d:00:02";
 
@@ -53,8 +61,7 @@ fn initramfs(kernel: &Path) -> Vec<u8> {
     for directory in ["dev", "proc", "sys", "run", "modules"] {
         entry(&mut archive, directory, 0o40755, b"");
     }
-    let agent = std::env::var_os("STANZA_AGENT").map_or_else(|| PathBuf::from(AGENT), PathBuf::from);
-    entry(&mut archive, "init", 0o100_755, &fs::read(agent).unwrap());
+    entry(&mut archive, "init", 0o100_755, &fs::read(agent()).unwrap());
     for (list, names) in [("early", &EARLY[..]), ("late", &LATE[..])] {
         for name in names {
             entry(&mut archive, &format!("modules/{name}.ko"), 0o100_644, &module(kernel, name));
@@ -67,37 +74,36 @@ fn initramfs(kernel: &Path) -> Vec<u8> {
     archive
 }
 
-/// A disk with busybox on it.
-fn disk(place: &Path) -> PathBuf {
-    let (root, disk) = (root_directory(), place.join("root.ext4"));
-    let made = Command::new("mkfs.ext4")
-        .args(["-q", "-F", "-O", "^has_journal", "-d"])
-        .arg(root.path())
-        .arg(&disk)
-        .arg("16M")
-        .status()
-        .unwrap();
-    assert!(made.success());
-    disk
+/// A disk with busybox on it, and an empty one.
+fn disks(place: &Path) -> (PathBuf, PathBuf) {
+    let (root, image, volume) = (root_directory(), place.join("image.erofs"), place.join("volume.ext4"));
+    let erofs = Command::new("mkfs.erofs").arg(&image).arg(root.path()).output().unwrap();
+    assert!(erofs.status.success(), "{erofs:?}");
+    let ext4 = Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&volume).arg("8M").output().unwrap();
+    assert!(ext4.status.success(), "{ext4:?}");
+    (image, volume)
 }
 
 fn machine(channel: UnixStream, kernel: &Path, place: &Path) -> std::process::Child {
     fs::write(place.join("initramfs"), initramfs(kernel)).unwrap();
-    let image = fs::read_dir(kernel.join("boot")).unwrap().map(|entry| entry.unwrap().path());
-    let image = image.into_iter().find(|path| path.to_string_lossy().contains("vmlinuz")).unwrap();
+    let vmlinuz = fs::read_dir(kernel.join("boot")).unwrap().map(|entry| entry.unwrap().path());
+    let vmlinuz = vmlinuz.into_iter().find(|path| path.to_string_lossy().contains("vmlinuz")).unwrap();
+    let (image, volume) = disks(place);
     let words = "console=ttyS0 tsc_early_khz=2600000 tsc=reliable no_timer_check panic=-1 loglevel=4";
     Command::new("qemu-system-x86_64")
         .args(["-M", "microvm,acpi=on", "-accel", "tcg", "-cpu", "max", "-m", "192M", "-nodefaults"])
         .args(["-no-user-config", "-no-reboot", "-display", "none", "-append", words, "-kernel"])
-        .arg(image)
+        .arg(vmlinuz)
         .arg("-initrd")
         .arg(place.join("initramfs"))
         .arg("-serial")
         .arg(format!("file:{}", place.join("console").display()))
         .args(["-device", "virtio-serial-device", "-chardev", "socket,id=agent,fd=0"])
         .args(["-device", "virtserialport,chardev=agent,name=stanza.agent", "-drive"])
-        .arg(format!("if=none,id=root,format=raw,readonly=on,file={}", disk(place).display()))
-        .args(["-device", "virtio-blk-device,drive=root,serial=image"])
+        .arg(format!("if=none,id=image,format=raw,readonly=on,file={}", image.display()))
+        .args(["-device", "virtio-blk-device,drive=image,serial=image", "-drive"])
+        .arg(format!("if=none,id=volume,format=raw,file={}", volume.display()))
+        .args(["-device", "virtio-blk-device,drive=volume,serial=volume"])
         .args(["-netdev", "user,id=net,restrict=on", "-device"])
         .arg(format!("virtio-net-device,netdev=net,mac={MAC}"))
         .stdin(Stdio::from(OwnedFd::from(channel)))
@@ -106,7 +112,8 @@ fn machine(channel: UnixStream, kernel: &Path, place: &Path) -> std::process::Ch
 }
 
 fn config() -> GuestConfig {
-    let disk = Disk { serial: "image".to_owned(), file_system: FileSystem::Ext4 };
+    let disk = Disk { serial: "image".to_owned(), file_system: FileSystem::Erofs };
+    let volume = Disk { serial: "volume".to_owned(), file_system: FileSystem::Ext4 };
     let interface = Interface {
         mac: MAC.to_owned(),
         name: "eth0".to_owned(),
@@ -123,6 +130,7 @@ fn config() -> GuestConfig {
         hostname: Some("guest".to_owned()),
         machine_id: Some("0123456789abcdef0123456789abcdef".to_owned()),
         root: Root::Overlay { lower: disk, upper: Upper::Memory(Some(8 << 20)) },
+        disks: vec![DiskMount { disk: volume, target: VOLUME.into(), read_only: false }],
         interfaces: vec![interface],
         sysctls: BTreeMap::from([("net/ipv4/ip_forward".to_owned(), "1".to_owned())]),
         dns_relay: true,
@@ -134,6 +142,18 @@ fn wait(guest: &mut Fixture, place: &Path, what: &str, wanted: impl Fn(&Event) -
     let console = || fs::read_to_string(place.join("console")).unwrap_or_default();
     let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| guest.wait(what, wanted)));
     done.unwrap_or_else(|_| panic!("the console: {}", console()))
+}
+
+/// Answers the next query with 10.77.0.9; both messages.
+fn answer_one(guest: &mut Fixture, place: &Path) -> (Vec<u8>, Vec<u8>) {
+    let asked = wait(guest, place, "asked", |event| matches!(event, Event::Query { .. }));
+    let Event::Query { query, message } = asked else { unreachable!("it was looked for") };
+    let mut answer = message.clone();
+    answer[2..4].copy_from_slice(&[0x81, 0x80]);
+    answer[7] = 1;
+    answer.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\x4d\0\x09");
+    guest.guest.answer(query, &answer);
+    (message, answer)
 }
 
 #[test]
@@ -151,9 +171,9 @@ fn a_machine_boots_to_the_agent_runs_a_container_and_powers_off() {
     guest.guest.configure(config()).unwrap();
     let script = "hostname; date +%s; cat /proc/1/cgroup; ip -o addr show dev eth0; ip route; ip -6 route; \
         cat /proc/sys/net/ipv4/ip_forward /sys/class/net/eth0/mtu; echo written > /file; cat /file; ls /sys/fs/cgroup | head -1; \
-        cat /sys/fs/cgroup/memory.max";
+        cat /sys/fs/cgroup/memory.max; grep -E ' (/|/volume) ' /proc/mounts | cut -d ' ' -f 1-3; touch /volume/x";
     let mut plan = container(&["sh", "-c", &format!("{script}; exec sleep 1000")]);
-    common::as_in_a_machine(&mut plan.spec);
+    common::as_in_a_machine(&mut plan.spec, VOLUME);
     guest.guest.create(1, plan).unwrap();
     let start = Instant::now();
     let configured = wait(&mut guest, place.path(), "configured", |event| {
@@ -182,27 +202,43 @@ fn a_machine_boots_to_the_agent_runs_a_container_and_powers_off() {
         "default via 10.77.0.1 dev eth0",
         "default via fd77::1 dev eth0",
         "1\n1400\nwritten\ncgroup.controllers\n67108864\n",
+        "overlay / overlay\n",
+        "/dev/vdb /volume ext4\n",
     ] {
         assert!(text.contains(part), "`{part}` is not in\n{text}");
     }
 
-    // A name is asked for inside, and answered here.
+    // A name is asked for inside, and answered here; then the same by connections that are made from here.
     guest.guest.exec(30, exec(&["nslookup", "-type=a", "name.test", "127.0.0.11"])).unwrap();
-    let asked = wait(&mut guest, place.path(), "asked", |event| matches!(event, Event::Query { .. }));
-    let Event::Query { query, message } = asked else { unreachable!("it was looked for") };
-    let mut answer = message.clone();
-    answer[2..4].copy_from_slice(&[0x81, 0x80]);
-    answer[7] = 1;
-    answer.extend_from_slice(b"\xc0\x0c\0\x01\0\x01\0\0\0\x3c\0\x04\x0a\x4d\0\x09");
-    guest.guest.answer(query, &answer);
+    let (question, answer) = answer_one(&mut guest, place.path());
     assert!(guest.finish(30).text().contains("10.77.0.9"));
+    let resolver = "127.0.0.11:53".parse().unwrap();
+    let prefixed = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat();
+    for (task, address, asked, wanted) in [
+        (31, GuestAddress::Udp(resolver), question.clone(), answer.clone()),
+        (32, GuestAddress::Tcp(resolver), prefixed(&question), prefixed(&answer)),
+    ] {
+        guest.guest.dial(task, address).unwrap();
+        guest.started(task);
+        assert_eq!(guest.guest.write_stdin(task, &asked), asked.len());
+        answer_one(&mut guest, place.path());
+        wait(
+            &mut guest,
+            place.path(),
+            "answered",
+            |event| matches!(event, Event::Output { task: of, bytes, .. } if *of == task && *bytes == wanted),
+        );
+        guest.guest.close_stdin(task);
+        assert_eq!(guest.finish(task).status, ExitStatus::Code(0));
+    }
+    guest.guest.dial(33, GuestAddress::Tcp("127.0.0.1:1".parse().unwrap())).unwrap();
+    wait(&mut guest, place.path(), "refused", |event| matches!(event, Event::Failed { task: 33, .. }));
 
     // Too much memory ends the process, and is told.
-    let mut plan = exec(&["sh", "-c", "head -c 200000000 /dev/zero | tail -c 150000000 > /dev/null"]);
-    plan.open_stdin = false;
-    guest.guest.exec(31, plan).unwrap();
+    let plan = exec(&["dd", "if=/dev/zero", "of=/dev/null", "bs=150M", "count=1"]);
+    guest.guest.exec(40, plan).unwrap();
     let exited =
-        wait(&mut guest, place.path(), "ended", |event| matches!(event, Event::Exited { task: 31, .. }));
+        wait(&mut guest, place.path(), "ended", |event| matches!(event, Event::Exited { task: 40, .. }));
     assert!(matches!(exited, Event::Exited { oom_killed: true, .. }), "{exited:?}");
     guest.guest.stats().unwrap();
     let stats = wait(&mut guest, place.path(), "told", |event| matches!(event, Event::Stats(_)));

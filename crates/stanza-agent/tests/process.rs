@@ -1,5 +1,7 @@
 //! The agent's processes, on this machine and in namespaces of their own. Needs root.
 
+#![allow(clippy::print_stdout, reason = "it measures, too")]
+
 mod common;
 
 use std::fs;
@@ -255,6 +257,18 @@ fn a_unix_socket_of_the_container_is_dialled() {
     assert_eq!((finished.status, finished.text().as_str()), (CODE_0, "answer"));
     fixture.guest.dial(3, GuestAddress::Unix("/nowhere".into())).unwrap();
     fixture.wait("failed", |event| matches!(event, Event::Failed { task: 3, .. }));
+}
+
+#[test]
+fn a_connection_is_closed_by_a_signal_whatever_its_peer_does() {
+    let mut fixture = Fixture::with_container();
+    let listener = UnixListener::bind(fixture.root().join("socket")).unwrap();
+    fixture.guest.dial(2, GuestAddress::Unix("/socket".into())).unwrap();
+    fixture.started(2);
+    let (mut server, _) = listener.accept().unwrap();
+    fixture.guest.signal(2, 9, false).unwrap();
+    assert_eq!(fixture.finish(2).status, CODE_0);
+    assert_eq!(std::io::Read::read(&mut server, &mut [0]).unwrap(), 0);
 }
 
 #[test]

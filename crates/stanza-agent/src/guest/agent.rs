@@ -144,6 +144,8 @@ impl Agent {
     /// A machine that is nobody's yet may lose its host: it may be saved, and go on with another.
     fn host_gone(&mut self) -> Result<(), String> {
         if self.place == Place::Machine && matches!(self.stage, Stage::Blank) {
+            // What the one had begun to say is not the other's.
+            (self.orders, self.out) = (Orders::new(), Outbox::default());
             std::thread::sleep(PAUSE);
             return Ok(());
         }
@@ -287,12 +289,15 @@ impl Agent {
     }
 
     /// Who is gone meanwhile has nothing to be told.
-    fn signal(&self, task: TaskId, signal: i32, all: bool) {
+    fn signal(&mut self, task: TaskId, signal: i32, all: bool) {
         let container = self.container.as_ref().and_then(|container| container.cgroup.as_ref());
         if let (true, Some(cgroup), Some(signal)) = (all, container, Signal::from_named_raw(signal)) {
             let _ = cgroup.signal_all(signal);
-        } else if let Some(pidfd) = self.tasks.get(&task).and_then(Task::pidfd) {
-            let _ = stanza_sys::signal_process(pidfd, signal);
+        } else if let Some(known) = self.tasks.get_mut(&task) {
+            match known.pidfd() {
+                Some(pidfd) => drop(stanza_sys::signal_process(pidfd, signal)),
+                None => known.close(&mut self.out),
+            }
         }
     }
 

@@ -114,6 +114,11 @@ impl Input {
         }
     }
 
+    /// Nobody reads it any more.
+    pub(super) fn close(&mut self) {
+        self.descriptor = None;
+    }
+
     /// Whether nothing more will be written.
     pub(super) fn is_over(&self) -> bool {
         self.descriptor.is_none()
@@ -146,6 +151,11 @@ impl Output {
     pub(super) fn new(descriptor: OwnedFd, stream: Stream, flavour: Flavour) -> io::Result<Output> {
         rustix::io::ioctl_fionbio(&descriptor, true)?;
         Ok(Output { descriptor, stream, budget: Budget::new(), flavour })
+    }
+
+    /// Whether it ends by itself: a datagram socket does not.
+    pub(super) fn ends(&self) -> bool {
+        self.flavour != Flavour::Datagrams
     }
 
     pub(super) fn stream(&self) -> Stream {

@@ -71,12 +71,15 @@ impl Task {
                         format!("cannot connect inside the guest: {error}"),
                     );
                     super::tell(out, &Notice::Failed { task: self.id, refusal });
+                    // It has never stood, so it does not end.
+                    *connecting = Some(socket);
                     return Turn::Over;
                 }
             }
         }
         self.input.write(self.id, out);
         let ended = matches!(self.what, What::Process { status: Some(_), .. });
+        let closed = self.input.is_over();
         let id = self.id;
         let mut more = false;
         self.outputs.retain_mut(|output| {
@@ -89,7 +92,7 @@ impl Task {
             }
             more |= got == Got::Some;
             // Its children may hold the pipes open; they are not waited for.
-            let over = got == Got::End || (ended && got == Got::Nothing);
+            let over = got == Got::End || got == Got::Nothing && (ended || closed && !output.ends());
             if over {
                 out.push(Kind::End, output.stream().number(id), b"");
             }
@@ -104,6 +107,21 @@ impl Task {
             (true, _) => Turn::Over,
             (false, true) => Turn::HasMore,
             (false, false) => Turn::Goes,
+        }
+    }
+
+    /// Ends a connection in both directions, whatever its peer does.
+    pub(super) fn close(&mut self, out: &mut Outbox) {
+        if let What::Connection { connecting } = &mut self.what {
+            // One that does not stand yet is as good as refused: its turn tells.
+            if let Some(socket) = connecting {
+                let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
+                return;
+            }
+            self.input.close();
+            for output in self.outputs.drain(..) {
+                out.push(Kind::End, output.stream().number(self.id), b"");
+            }
         }
     }
 

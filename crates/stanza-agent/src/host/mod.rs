@@ -165,7 +165,7 @@ impl Guest {
     }
 
     /// Connects to something inside: [`Event::Started`] or [`Event::Failed`]. What comes out of the connection is
-    /// [`Stream::Output`]; it exits with code 0 when both directions have ended.
+    /// [`Stream::Output`]; it exits with code 0 when both directions have ended, of a datagram socket when its input has.
     ///
     /// # Errors
     /// As [`Guest::create`].
@@ -198,7 +198,8 @@ impl Guest {
         self.session.resize(task, rows, columns)
     }
 
-    /// Sends a signal to a task's process, or to `all` processes of the container.
+    /// Sends a signal to a task's process, or to `all` processes of the container. A connection is closed in both directions
+    /// by any signal.
     ///
     /// # Errors
     /// As above.

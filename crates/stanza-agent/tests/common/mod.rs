@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,11 @@ use tempfile::TempDir;
 /// Longer than anything here takes on a machine with much else to do.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The program under test.
-pub(crate) const AGENT: &str = env!("CARGO_BIN_EXE_stanza-agent");
+/// The program under test: another one than this build's for measurements.
+pub(crate) fn agent() -> PathBuf {
+    std::env::var_os("STANZA_TEST_AGENT")
+        .map_or_else(|| env!("CARGO_BIN_EXE_stanza-agent").into(), PathBuf::from)
+}
 
 /// An agent and its root file system.
 pub(crate) struct Fixture {
@@ -71,17 +74,8 @@ pub(crate) fn root_directory() -> TempDir {
 /// Starts an agent whose channel is `channel`.
 pub(crate) fn start_agent(channel: UnixStream) -> Child {
     Command::new("unshare")
-        .args([
-            "--mount",
-            "--pid",
-            "--ipc",
-            "--uts",
-            "--net",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            AGENT,
-        ])
+        .args(["--mount", "--pid", "--ipc", "--uts", "--net", "--fork", "--kill-child", "--mount-proc"])
+        .arg(agent())
         .arg("--serve")
         .stdin(Stdio::from(OwnedFd::from(channel)))
         .spawn()
@@ -256,8 +250,8 @@ pub(crate) fn exec(words: &[&str]) -> ExecPlan {
     }
 }
 
-/// With what only a guest of its own has: cgroups, and the network of the machine.
-pub(crate) fn as_in_a_machine(spec: &mut stanza_spec::oci::runtime::Spec) {
+/// With what only a guest of its own has: cgroups, the network of the machine, and a volume.
+pub(crate) fn as_in_a_machine(spec: &mut stanza_spec::oci::runtime::Spec, volume: &str) {
     let mut value = serde_json::to_value(&*spec).unwrap();
     let limits = json!({ "memory": { "limit": 64 << 20, "swap": 64 << 20 }, "pids": { "limit": 100 } });
     value["linux"]["resources"] = limits;
@@ -267,6 +261,9 @@ pub(crate) fn as_in_a_machine(spec: &mut stanza_spec::oci::runtime::Spec) {
     mounts.push(json!({ "destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"] }));
     mounts.push(json!({
         "destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]
+    }));
+    mounts.push(json!({
+        "destination": "/volume", "type": "bind", "source": volume, "options": ["rbind"]
     }));
     *spec = serde_json::from_value(value).unwrap();
 }
