@@ -126,8 +126,7 @@ pub(crate) fn write_whole(making: &Making<'_>, name: &Path, content: &[u8]) -> R
 
 pub(crate) fn write_synced(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let failed = |error| StoreError::new("write", path, error);
-    let mut file =
-        OpenOptions::new().create(true).write(true).truncate(true).open(path).map_err(failed)?;
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).open(path).map_err(failed)?;
     // Nobody else gets as far as the file, but a confined QEMU, which has a user of its own, sees it alone.
     file.set_permissions(PermissionsExt::from_mode(0o644))
         .and_then(|()| file.write_all(content))

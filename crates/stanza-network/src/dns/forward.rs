@@ -41,6 +41,8 @@ pub(super) enum Asker {
     Datagram { from: SocketAddr, limit: usize },
     /// A connection.
     Stream(u32),
+    /// The guest of a virtual machine, by the number of its question.
+    Guest(u32),
 }
 
 /// How a server is asked.
@@ -227,7 +229,7 @@ impl Pending {
         query[..2].copy_from_slice(&self.id.to_be_bytes());
         let family = if server.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-        if matches!(self.asker, Asker::Datagram { .. }) {
+        if matches!(self.asker, Asker::Datagram { .. } | Asker::Guest(_)) {
             // The kernel chooses a port at random.
             let socket = socket_with(family, SocketType::DGRAM, flags, None)?;
             connect(&socket, &server)?;

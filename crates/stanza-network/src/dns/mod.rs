@@ -177,6 +177,8 @@ pub struct Resolver {
     watch: Watch,
     streams: Streams,
     forwarder: Forwarder,
+    /// Answers for the guest of a virtual machine.
+    answers: Vec<(u32, Vec<u8>)>,
 }
 
 impl Resolver {
@@ -202,6 +204,7 @@ impl Resolver {
             watch,
             streams: Streams::default(),
             forwarder: Forwarder::new(plan.upstream.clone()),
+            answers: Vec::new(),
         })
     }
 
@@ -236,6 +239,21 @@ impl Resolver {
             Response::Later => self.wake_in_time(),
             Response::Never => {}
         }
+    }
+
+    /// Takes a question of the guest of a virtual machine, which has its own way to ask it; `number` is its way to know it again.
+    /// Sooner or later [`Resolver::answers`] has the answer.
+    pub fn ask(&mut self, number: u32, query: &[u8]) {
+        match self.respond(query, |_| Asker::Guest(number), Some(MAX_MESSAGE)) {
+            Response::Now(bytes) => self.answers.push((number, bytes)),
+            Response::Never => self.answers.push((number, Vec::new())),
+            Response::Later => self.wake_in_time(),
+        }
+    }
+
+    /// The answers to such questions since the last call; an empty one is none.
+    pub fn answers(&mut self) -> Vec<(u32, Vec<u8>)> {
+        std::mem::take(&mut self.answers)
     }
 
     /// Does all the rest that there is to do. To be called whenever the resolver's own descriptor is readable.
@@ -328,6 +346,7 @@ impl Resolver {
                 let short = (reply.bytes.len() > limit).then(|| wire::cut(&reply.bytes, reply.end));
                 let _ = self.listeners.datagrams.send_to(short.as_ref().unwrap_or(&reply.bytes), from);
             }
+            Asker::Guest(number) => self.answers.push((number, reply.bytes.clone())),
             Asker::Stream(number) => {
                 let sent = self.streams.send(number, Some(&reply.bytes));
                 self.settle(number, sent);

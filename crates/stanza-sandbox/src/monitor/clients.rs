@@ -220,11 +220,25 @@ pub(super) fn turn(
         }
     }
     turn.ended = isolation.turn(&inside, &mut |stream, bytes| keep(clients, log, stream, bytes));
+    resolve(isolation, resolver.as_mut());
     turn.networks = serve(clients, isolation, &mut gone);
     for index in gone.into_iter().rev() {
         clients.clients.remove(index);
     }
     turn
+}
+
+/// Carries questions about names to the resolver, and its answers back.
+fn resolve(isolation: &mut dyn Isolation, mut resolver: Option<&mut Resolver>) {
+    for (number, query) in isolation.questions() {
+        match &mut resolver {
+            Some(resolver) => resolver.ask(number, &query),
+            None => isolation.answer(number, &[]),
+        }
+    }
+    for (number, message) in resolver.map(Resolver::answers).unwrap_or_default() {
+        isolation.answer(number, &message);
+    }
 }
 
 /// Output goes to the log and to everybody attached.

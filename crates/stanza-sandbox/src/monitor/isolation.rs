@@ -54,6 +54,14 @@ pub(super) trait Isolation {
         let _ = client.write_all(&queue);
     }
 
+    /// Questions about names that came to it and not to the resolver in its network namespace, by their number.
+    fn questions(&mut self) -> Vec<(u32, Vec<u8>)> {
+        Vec::new()
+    }
+
+    /// The answer to one of them; an empty one is none.
+    fn answer(&mut self, _question: u32, _message: &[u8]) {}
+
     /// Whether its own kernel has killed a process of it for want of memory; this machine's is asked elsewhere.
     fn oom_killed(&self) -> bool {
         false

@@ -48,6 +48,8 @@ pub(super) struct Machine {
     console: PathBuf,
     input: Input,
     sessions: Sessions,
+    /// Questions about names that nobody has fetched.
+    questions: Vec<(u32, Vec<u8>)>,
     /// How the program ended.
     ended: Option<ExitStatus>,
     oom_killed: bool,
@@ -84,6 +86,8 @@ impl Machine {
                     });
                     self.oom_killed = oom_killed;
                 }
+                // Their number is bounded: see `stanza_agent`.
+                Event::Query { query, message } => self.questions.push((query, message)),
                 event => self.sessions.hear(event, &mut self.guest),
             }
         }
@@ -199,6 +203,15 @@ impl Isolation for Machine {
 
     fn exec(&mut self, client: UnixStream, reader: Reader, queue: Vec<u8>, plan: &[u8]) {
         self.sessions.begin(client, reader, queue, plan, &mut self.guest);
+        self.flush();
+    }
+
+    fn questions(&mut self) -> Vec<(u32, Vec<u8>)> {
+        std::mem::take(&mut self.questions)
+    }
+
+    fn answer(&mut self, question: u32, message: &[u8]) {
+        self.guest.answer(question, message);
         self.flush();
     }
 

@@ -123,6 +123,7 @@ impl Starting<'_> {
             console,
             input,
             sessions: Sessions::default(),
+            questions: Vec::new(),
             ended: None,
             oom_killed: false,
             trouble: None,
