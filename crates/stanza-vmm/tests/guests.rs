@@ -142,7 +142,7 @@ fn a_broken_template_is_made_again(room: &Room) {
     assert_eq!(Template::find(&room.store, &room.qemu, &room.boot, SHAPE), None);
     assert_eq!(room.template(), template);
     assert_eq!(room.restored().ask("ping"), "pong");
-    assert_eq!(remove_templates_but(&room.store, &[template.clone()]).unwrap(), 0);
+    assert_eq!(remove_templates_but(&room.store, std::slice::from_ref(&template)).unwrap(), 0);
     assert_eq!(remove_templates_but(&room.store, &[]).unwrap(), 1);
     assert!(!template.ram.exists());
 }
