@@ -85,9 +85,3 @@ fn packages(directory: &Path) -> Result<Vec<String>, String> {
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     Ok(names.filter(|name| name.ends_with(".deb")).collect())
 }
-
-#[cfg(test)]
-#[test]
-fn tmp() {
-    ensure().unwrap();
-}
