@@ -14,6 +14,7 @@ mod check;
 mod conformance;
 mod floors;
 mod interop;
+mod kernels;
 mod links;
 mod packages;
 mod room;

@@ -25,6 +25,8 @@ const NEEDED: &[(&str, &str, &str)] = &[
     ("slirp4netns", "slirp4netns", "the same, by another program"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins", "chains of CNI plugins"),
     ("iptables-nft", "iptables", "a host whose firewall is another program's, and what CNI plugins call"),
+    ("qemu-system-x86_64", "qemu-system-x86", "virtual machines"),
+    ("mkfs.erofs", "erofs-utils", "disks of virtual machines"),
     ("dig", "bind9-dnsutils", "questions to resolvers by another client"),
 ];
 

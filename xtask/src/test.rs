@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
 
-use crate::packages;
 use crate::shell::{cargo, step};
+use crate::{kernels, packages};
 
 /// Tests that compare bytes may print a great many of them.
 const LONGEST_LINE: usize = 2000;
@@ -71,6 +71,7 @@ fn forward(stream: impl Read + Send + 'static, lines: Sender<String>) {
 pub(crate) fn run(words: &[String]) -> Result<bool, String> {
     packages::ensure()?;
     packages::ensure_user()?;
+    kernels::ensure()?;
     if !step("build", cargo().args(["test", "--workspace", "--no-run"]))? {
         return Ok(false);
     }

@@ -21,7 +21,7 @@ pub mod host;
 mod program;
 pub mod wire;
 
-pub use host::{Event, Guest, GuestError};
+pub use host::{Event, Guest, GuestError, greeting};
 pub use program::{NoAgent, program, provide_program};
 pub use wire::{
     ContainerPlan, Disk, DiskMount, ExecPlan, ExitStatus, FileSystem, GuestAddress, GuestConfig, GuestFile,

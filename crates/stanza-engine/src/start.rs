@@ -191,6 +191,7 @@ impl Engine {
         let mut warnings = Vec::new();
         let plan = self.sandbox_plan(ready, attached, console_size, &mut warnings)?;
         let started = monitor.start(&plan, ready.lock.as_fd())?;
+        warnings.extend(started.notice.clone());
         Ok((started, warnings))
     }
 

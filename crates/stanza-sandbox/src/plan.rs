@@ -103,6 +103,9 @@ pub struct Running {
     /// It runs in a virtual machine: `pid` is that one's, and who wants anything of the container asks the monitor.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub machine: bool,
+    /// What the user should know of its walls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
     /// The host's rules were missing when it started, and were made: with them went what is known of others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub made_rules: bool,

@@ -38,6 +38,8 @@ pub struct Started {
     pub ports: Vec<PortMap>,
     /// The host's rules were missing, and were made: other containers are to be told to make theirs anew.
     pub made_rules: bool,
+    /// What the user should know of its walls.
+    pub notice: Option<String>,
     /// The conversation with its monitor.
     pub connection: Connection,
 }
@@ -104,6 +106,7 @@ impl Spawned {
                     started_at: running.started_at,
                     ports: running.ports,
                     made_rules: running.made_rules,
+                    notice: running.notice,
                     connection,
                 })
             }

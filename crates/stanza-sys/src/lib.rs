@@ -23,6 +23,7 @@ mod proc;
 mod random;
 mod scheduling;
 mod seccomp;
+mod seccomp_notify;
 mod signal;
 mod tap;
 mod time;
@@ -48,6 +49,7 @@ pub use scheduling::{
     SchedulingAttributes, set_io_priority, set_memory_policy, set_personality, set_scheduling,
 };
 pub use seccomp::{install_seccomp, seccomp_takes};
+pub use seccomp_notify::{HeldCall, answer_with_descriptor, next_held_call};
 pub use signal::{
     SignalDescriptor, SignalRecord, exit_process, ignore_broken_pipes, reset_signals, signal_process,
 };

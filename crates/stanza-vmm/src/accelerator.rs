@@ -104,7 +104,7 @@ fn emulated(reason: &str) -> Choice {
 fn probe(qemu: &Qemu, boot: &Boot) -> Result<(), BootError> {
     let shape = Shape { accelerator: Accelerator::Kvm, memory_mib: 128, cpus: 1 };
     let mut machine = Process::start(qemu, plain_machine(boot, shape, Memory::Private), WATCHDOG)?;
-    machine.wait_ready(WATCHDOG)
+    machine.wait_ready(&boot.greeting, WATCHDOG)
 }
 
 #[cfg(test)]
@@ -123,6 +123,7 @@ mod tests {
             kernel: Kernel { vmlinux: "/k".into(), modules: "/m".into(), digest: "d".into() },
             initramfs: "/i".into(),
             key: key.into(),
+            greeting: Vec::new(),
         };
         let probes = Cell::new(0);
         let probe = || {

@@ -36,6 +36,17 @@ pub struct Boot {
     pub initramfs: PathBuf,
     /// Tells it from every other pair, in hexadecimal digits.
     pub key: String,
+    /// What the agent answers.
+    pub(crate) greeting: Vec<u8>,
+}
+
+/// The first process of a guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Agent<'a> {
+    /// Its executable.
+    pub program: &'a [u8],
+    /// The first bytes that it is sent over its channel: with its answer it is ready. None are sent to one that speaks first.
+    pub greeting: &'a [u8],
 }
 
 /// Why there is nothing to boot from.
@@ -54,17 +65,17 @@ impl Boot {
     ///
     /// # Errors
     /// When the kernel does not have what a guest needs: all of it is named.
-    pub fn prepare(store: &Store, kernel: Kernel, agent: &[u8]) -> Result<Boot, BootFilesError> {
-        let parts = format!("{FORMAT} {} {} {EARLY:?} {LATE:?}", kernel.digest, store::digest(agent));
+    pub fn prepare(store: &Store, kernel: Kernel, agent: Agent<'_>) -> Result<Boot, BootFilesError> {
+        let parts = format!("{FORMAT} {} {} {EARLY:?} {LATE:?}", kernel.digest, store::digest(agent.program));
         let key = store::digest(parts.as_bytes());
         let initramfs = store.path("initramfs").join(&key);
         if !initramfs.is_file() {
             let modules = Modules::open(&kernel.modules)?;
             let early = modules.closure(EARLY, &[])?;
             let late = modules.closure(LATE, &early)?;
-            let archive = Initramfs { init: agent, early: &early, late: &late }.archive();
+            let archive = Initramfs { init: agent.program, early: &early, late: &late }.archive();
             store::write_whole(&store.lock()?, &initramfs, &archive)?;
         }
-        Ok(Boot { kernel, initramfs, key })
+        Ok(Boot { kernel, initramfs, key, greeting: agent.greeting.to_vec() })
     }
 }

@@ -33,7 +33,7 @@ mod store;
 mod template;
 
 pub use accelerator::Choice;
-pub use boot::{Boot, BootFilesError};
+pub use boot::{Agent, Boot, BootFilesError};
 pub use initramfs::Initramfs;
 pub use kernel::{DebError, ImageError, InstallError, Kernel, KernelError, KernelFiles, install_kernel};
 pub use modules::{Module, Modules, ModulesError};

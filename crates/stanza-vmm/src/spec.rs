@@ -77,7 +77,7 @@ pub struct Disk {
     pub path: PathBuf,
     /// Whether writes are refused by the monitor.
     pub read_only: bool,
-    /// What the guest finds it by: at most 20 letters, digits, `-` and `_`.
+    /// What the guest finds it by: 1 to 20 letters, digits, `-`, `_` and `.`.
     pub serial: String,
 }
 

@@ -44,6 +44,9 @@ pub(super) fn configure(
             .and_then(|()| fs::write("/etc/machine-id", format!("{id}\n")))
             .map_err(failed("cannot write `/etc/machine-id`"))?;
     }
+    if machine && config.rescan {
+        fs::write("/sys/bus/pci/rescan", "1").map_err(failed("cannot look for new devices"))?;
+    }
     if machine {
         devices::load_modules("late").map_err(internal)?;
         network::configure(&config.interfaces)?;

@@ -75,6 +75,12 @@ impl Classify for GuestError {
     }
 }
 
+/// What a host says first. A guest that is not configured answers it, as often as it is said: with the answer it is ready.
+#[must_use]
+pub fn greeting() -> Vec<u8> {
+    Session::greeting()
+}
+
 /// The agent of one guest. Nothing here ever waits: requests are queued, [`Guest::flush`] sends them, [`Guest::receive`] tells
 /// what came of them.
 #[derive(Debug)]

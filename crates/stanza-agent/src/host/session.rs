@@ -70,6 +70,11 @@ impl Session {
         session
     }
 
+    /// What a host says first, and a guest that is not configured answers as often as it is said.
+    pub(crate) fn greeting() -> Vec<u8> {
+        Session::new().waiting().to_vec()
+    }
+
     /// What is to be sent.
     pub(crate) fn waiting(&self) -> &[u8] {
         self.out.waiting()

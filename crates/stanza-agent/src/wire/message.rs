@@ -149,6 +149,8 @@ impl<'de> Deserialize<'de> for Hex {
 pub struct GuestConfig {
     /// Random bytes of the host, at least 32: a guest that was restored from a template knows what its siblings know.
     pub entropy: Hex,
+    /// Look for devices that came after the guest had booted.
+    pub rescan: bool,
     /// The time of day, as seconds since 1970 and nanoseconds.
     pub clock: Option<(i64, u32)>,
     /// The host name.

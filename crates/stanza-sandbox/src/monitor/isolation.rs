@@ -62,6 +62,11 @@ pub(super) trait Isolation {
     /// The answer to one of them; an empty one is none.
     fn answer(&mut self, _question: u32, _message: &[u8]) {}
 
+    /// What the user should know of it when it starts.
+    fn notice(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether its own kernel has killed a process of it for want of memory; this machine's is asked elsewhere.
     fn oom_killed(&self) -> bool {
         false

@@ -345,6 +345,7 @@ impl Monitor {
             started_at: Instant::now().rfc3339(),
             ports: self.ports().to_vec(),
             machine: self.plan.machine.is_some(),
+            notice: isolation.notice().map(str::to_owned),
             made_rules: self.attachment.as_ref().is_some_and(Attachment::made_rules),
         };
         let text = serde_json::to_vec(&running).unwrap_or_default();

@@ -352,8 +352,8 @@ mod tests {
         spec.nics = vec![Nic { tap: 6, mac: [2, 0, 0, 0, 0, 0x1a] }];
         spec.shares = vec![Share { socket: 7, tag: "data".into() }];
         spec.disks = vec![
-            Disk { path: "/vm/root.erofs".into(), read_only: true },
-            Disk { path: "/vm/upper".into(), read_only: false },
+            Disk { path: "/vm/root.erofs".into(), read_only: true, serial: "root".into() },
+            Disk { path: "/vm/upper".into(), read_only: false, serial: "upper".into() },
         ];
         let command = plan(&qemu((7, 2)), &spec, None).unwrap();
         let text = text(&command);
@@ -364,9 +364,9 @@ mod tests {
              -device virtio-net-pci,netdev=net0,mac=02:00:00:00:00:1a,addr=2,romfile=,disable-legacy=on\n\
              -chardev socket,id=share0,fd=7\n-device vhost-user-fs-pci,chardev=share0,tag=data,addr=a\n\
              -blockdev driver=raw,node-name=disk0,read-only=on,discard=unmap,file.driver=file,file.locking=off,\
-             file.filename=/vm/root.erofs\n-device virtio-blk-pci,drive=disk0,addr=14,disable-legacy=on\n\
+             file.filename=/vm/root.erofs\n-device virtio-blk-pci,drive=disk0,serial=root,addr=14,disable-legacy=on\n\
              -blockdev driver=raw,node-name=disk1,read-only=off,discard=unmap,file.driver=file,file.locking=off,\
-             file.filename=/vm/upper\n-device virtio-blk-pci,drive=disk1,addr=15,disable-legacy=on\n\
+             file.filename=/vm/upper\n-device virtio-blk-pci,drive=disk1,serial=upper,addr=15,disable-legacy=on\n\
              -incoming defer"
         );
         assert!(text.contains("share=on,mem-path=/vm/copy,,1\n"), "{text}");

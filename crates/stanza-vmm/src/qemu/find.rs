@@ -119,7 +119,8 @@ impl Qemu {
     }
 
     /// Whether a template's memory can be opened for reading only (`readonly=on,rom=off`).
-    pub(crate) fn opens_memory_read_only(&self) -> bool {
+    #[must_use]
+    pub fn opens_memory_read_only(&self) -> bool {
         self.version >= (8, 2)
     }
 }

@@ -1,7 +1,7 @@
 //! QEMU as a child of this process, for the machines that stanza starts for itself: a probe, or a template in the making.
 //! They hold nobody's data, and end with the thread that started them.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -69,8 +69,10 @@ impl Process {
         }
     }
 
-    /// Waits for the agent's first byte.
-    pub(crate) fn wait_ready(&mut self, limit: Duration) -> Result<(), BootError> {
+    /// Greets the agent, and waits for its first byte.
+    pub(crate) fn wait_ready(&mut self, greeting: &[u8], limit: Duration) -> Result<(), BootError> {
+        // It waits in the socket until the agent is there.
+        self.agent.write_all(greeting).map_err(BootError::Start)?;
         let end = Instant::now() + limit;
         loop {
             let left = end.saturating_duration_since(Instant::now());

@@ -15,7 +15,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd as _;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -225,7 +225,12 @@ fn make(
 ) -> Result<(), TemplateError> {
     let create = |name: &str| {
         let path = directory.join(name);
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path);
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        // A confined QEMU has a user of its own, and sees no other file of the store.
+        let file = file.and_then(|file| {
+            file.set_permissions(PermissionsExt::from_mode(0o644))?;
+            Ok(file)
+        });
         file.map_err(|source| TemplateError::Write { path, source })
     };
     let (ram, state) = (create("ram")?, create("state")?);
@@ -234,7 +239,7 @@ fn make(
     ram.set_len(ram_bytes(shape)).map_err(failed)?;
     let spec = plain_machine(boot, shape, Memory::File(path.clone()));
     let mut machine = Process::start(qemu, spec, COMMAND_LIMIT)?;
-    machine.wait_ready(limit)?;
+    machine.wait_ready(&boot.greeting, limit)?;
     machine.qmp.stop(COMMAND_LIMIT)?;
     machine.qmp.save(state.as_fd(), COMMAND_LIMIT)?;
     machine.quit(COMMAND_LIMIT)?;

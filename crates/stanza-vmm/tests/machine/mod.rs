@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use stanza_vmm::{
-    Accelerator, Boot, Disk, Event, Kernel, KernelFiles, Memory, Qemu, Qmp, QmpError, Shape, Store, Template,
-    VmSpec, install_kernel, installed, plan_command,
+    Accelerator, Agent, Boot, Disk, Event, Kernel, KernelFiles, Memory, Qemu, Qmp, QmpError, Shape, Store,
+    Template, VmSpec, install_kernel, installed, plan_command,
 };
 
 /// Far more than anything takes, on a machine that does much else.
@@ -61,7 +61,7 @@ impl Room {
         let files = KernelFiles::find(&store).unwrap();
         let version = files.image.parent().unwrap().file_name().unwrap().to_str().unwrap().to_owned();
         let kernel = Kernel::prepare(&store, &files).unwrap();
-        let boot = Boot::prepare(&store, kernel, &agent(root)).unwrap();
+        let boot = Boot::prepare(&store, kernel, Agent { program: &agent(root), greeting: b"" }).unwrap();
         Room { root: root.to_owned(), qemu: Qemu::find(&store).unwrap(), store, boot, version }
     }
 
@@ -144,7 +144,7 @@ pub(crate) fn disk(room: &Room, content: &str) -> Disk {
     fs::write(tree.join("hello"), content).unwrap();
     let made = Command::new("mkfs.erofs").arg(&path).arg(&tree).stdout(Stdio::null()).status();
     assert!(made.expect("mkfs.erofs, of the package erofs-utils").success());
-    Disk { path, read_only: true }
+    Disk { path, read_only: true, serial: "disk".to_owned() }
 }
 
 /// A running machine. Dropped, it is killed.

@@ -45,6 +45,8 @@ pub(super) fn config(plan: &SandboxPlan) -> Result<GuestConfig, Refusal> {
     let sysctls = plan.spec.linux().as_ref().and_then(|linux| linux.sysctl().clone()).unwrap_or_default();
     Ok(GuestConfig {
         entropy: Hex(entropy),
+        // Its disks and cards came after its template had booted.
+        rescan: true,
         clock: Some(stanza_sys::realtime()),
         hostname: plan.spec.hostname().clone(),
         machine_id: plan.id.as_str().get(..32).map(str::to_owned),

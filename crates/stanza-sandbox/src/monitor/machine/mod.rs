@@ -13,6 +13,8 @@
 
 mod exec;
 mod guest;
+mod kind;
+mod memory;
 mod start;
 mod walls;
 
@@ -50,6 +52,8 @@ pub(super) struct Machine {
     sessions: Sessions,
     /// Questions about names that nobody has fetched.
     questions: Vec<(u32, Vec<u8>)>,
+    /// What the user should know of this kind of machine.
+    notice: Option<String>,
     /// How the program ended.
     ended: Option<ExitStatus>,
     oom_killed: bool,
@@ -213,6 +217,10 @@ impl Isolation for Machine {
     fn answer(&mut self, question: u32, message: &[u8]) {
         self.guest.answer(question, message);
         self.flush();
+    }
+
+    fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     fn oom_killed(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,19 @@ use stanza_agent::{Event, Guest};
 use stanza_container::seccomp::Filter;
 use stanza_container::{Attendant, CgroupEntry, Launch, Manner, Stdio, launch};
 use stanza_spec::Rootfs;
-use stanza_vmm::{
-    Accelerator, Boot, Disk, Kernel, KernelFiles, Memory, Nic, Qemu, Store, VmSpec, plan_command,
-};
+use stanza_vmm::{Disk, Memory, Nic, Qmp, Template, VmSpec, plan_command};
 
 use super::exec::Sessions;
+use super::kind::{Kind, refused};
+use super::memory::{Listening, Opener};
 use super::walls::{self, Seen};
 use super::{CONSOLE_TAIL, Input, Machine, PROGRAM, guest};
 use crate::error::chain;
 use crate::frame::Refusal;
 use crate::plan::{MachinePlan, SandboxPlan};
 
-/// How long a guest may take from its first instruction until its program runs: an emulated one on a loaded machine takes
-/// half a minute.
+/// How long a guest may take from its first instruction until its program runs, and QEMU for whatever it is told: an emulated
+/// one on a loaded machine takes its time.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Bytes of a disk for what a container writes; it takes room only as it is filled.
 const UPPER_SIZE: u64 = 64 << 30;
@@ -47,122 +47,153 @@ impl Starting<'_> {
     /// Starts the machine and the container in it: returns when its program runs.
     pub(in crate::monitor) fn start(self) -> Result<Machine, Refusal> {
         let failed = |what: &'static str| move |error: io::Error| Refusal::of_io(what, &error);
-        let kind = Kind::find(self.machine)?;
+        let kind = Kind::of(self.machine)?;
+        let opener = Opener::of(&kind.qemu, &kind.template.ram)?;
         let root = self.plan.run_dir.join("machine");
         walls::make_root(&root).map_err(failed("failed to make the machine's directory"))?;
-        let (agent, theirs) = UnixStream::pair().map_err(failed("failed to make a socket pair"))?;
-        let (qmp, qmp_theirs) = UnixStream::pair().map_err(failed("failed to make a socket pair"))?;
-        let console = self.plan.state_dir.join("console.log");
-        let console_file = File::options()
-            .create(true)
-            .write(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&console)
-            .map_err(failed("failed to make the console's file"))?;
+        let channels = Channels::open(&self.plan.state_dir.join("console.log"))
+            .map_err(failed("failed to make the machine's channels"))?;
+        let files = Files::of(self.machine, &kind)?;
 
-        let mut files = vec![
-            Seen::read(&kind.boot.kernel.vmlinux, "kernel"),
-            Seen::read(&kind.boot.initramfs, "initramfs"),
-            Seen::read(&self.machine.disk, guest::LOWER),
-        ];
-        if let Some(upper) = &self.machine.upper {
-            make_upper(upper, self.machine.user)?;
-            files.push(Seen::written(upper, guest::UPPER));
-        }
-        let stdio = stdio(&console_file).map_err(failed("failed to open /dev/null"))?;
-        let mut handed = vec![OwnedFd::from(theirs), OwnedFd::from(qmp_theirs), OwnedFd::from(console_file)];
-        let numbers: Vec<RawFd> = handed.iter().map(AsRawFd::as_raw_fd).collect();
-        let nics = self.cards.iter().map(|(tap, mac)| Nic { tap: tap.as_raw_fd(), mac: *mac }).collect();
-        handed.extend(self.cards.into_iter().map(|(tap, _)| tap));
-        let disks = files[2..].iter().zip([guest::LOWER, guest::UPPER]);
-        let spec = VmSpec {
-            kernel: files[0].path(),
-            initramfs: files[1].path(),
-            accelerator: kind.accelerator,
-            memory_mib: self.machine.memory_mib,
-            memory: Memory::Private,
-            cpus: self.machine.cpus,
-            disks: disks
-                .map(|(file, serial)| Disk {
-                    path: file.path(),
-                    read_only: serial == guest::LOWER,
-                    serial: serial.to_owned(),
-                })
-                .collect(),
-            nics,
-            shares: Vec::new(),
-            agent: numbers[0],
-            qmp: numbers[1],
-            console: Some(numbers[2]),
-            restore: false,
-        };
-        let command = plan_command(&kind.qemu, &spec)
-            .map_err(|error| refused("failed to describe the machine", &error))?;
-        let mut guest = Guest::new(OwnedFd::from(agent)).map_err(failed("failed to prepare the channel"))?;
+        let mut guest = Guest::new(channels.agent).map_err(failed("failed to prepare the channel"))?;
         guest.configure(guest::config(self.plan)?).map_err(|error| Refusal::of(&error))?;
         let container = guest::container(self.plan, self.filter)?;
         guest.create(PROGRAM, container).map_err(|error| Refusal::of(&error))?;
+
+        let spec = VmSpec {
+            kernel: files.kernel.path(),
+            initramfs: files.initramfs.path(),
+            accelerator: kind.accelerator,
+            memory_mib: self.machine.memory_mib,
+            memory: Memory::Template(files.ram.path()),
+            cpus: self.machine.cpus,
+            disks: files.disks(),
+            nics: self.cards.iter().map(|(tap, mac)| Nic { tap: tap.as_raw_fd(), mac: *mac }).collect(),
+            shares: Vec::new(),
+            agent: channels.its_agent.as_raw_fd(),
+            qmp: channels.its_control.as_raw_fd(),
+            console: Some(channels.console.as_raw_fd()),
+            restore: true,
+        };
+        let command = plan_command(&kind.qemu, &spec)
+            .map_err(|error| refused("failed to describe the machine", &error))?;
+        let stdio = stdio(&channels.console).map_err(failed("failed to open /dev/null"))?;
+        let mut handed = vec![channels.its_agent, channels.its_control, channels.console.into()];
+        handed.extend(self.cards.into_iter().map(|(tap, _)| tap));
+        let mut attendant = Listening::new(self.attendant);
         let init = launch(Launch {
-            spec: &walls::spec(&command, &files, self.machine.user, kind.accelerator),
+            spec: &walls::spec(&command, &files.all(), self.machine.user, kind.accelerator),
             rootfs: &Rootfs::Directory(root),
             copy_up: &[],
-            filter: None,
+            filter: opener.as_ref().map(Opener::filter),
             landlock: None,
             cgroup: self.cgroup,
             stdio,
             manner: Manner { handed, ..Manner::default() },
-            attendant: self.attendant,
+            attendant: &mut attendant,
         })
         .map_err(|error| Refusal::of(&error))?;
-        drop(qmp);
-        let input = Input { once: self.plan.attached, closed: !self.plan.open_stdin, ..Input::default() };
+        let listener = attendant.into_listener();
         let mut machine = Machine {
             init,
             guest,
-            console,
-            input,
+            console: channels.console_path,
+            input: Input { once: self.plan.attached, closed: !self.plan.open_stdin, ..Input::default() },
             sessions: Sessions::default(),
             questions: Vec::new(),
+            notice: kind.notice,
             ended: None,
             oom_killed: false,
             trouble: None,
         };
-        machine.wait_for_program().inspect_err(|_| machine.kill())?;
+        let served = opener
+            .zip(listener)
+            .map_or(Ok(()), |(opener, listener)| opener.serve(&listener, &machine.init.pidfd));
+        served
+            .map_err(|error| machine.lost(&format!("its memory cannot be opened: {error}")))
+            .and_then(|()| machine.go_on(channels.control, &kind.template))
+            .and_then(|()| machine.wait_for_program())
+            .inspect_err(|_| machine.kill())?;
         Ok(machine)
     }
 }
 
-/// What machines of a kind are made of, found and made ready once for all of them.
-struct Kind {
-    qemu: Qemu,
-    boot: Boot,
-    accelerator: Accelerator,
+/// The machine's channels, both ends of each.
+struct Channels {
+    agent: OwnedFd,
+    its_agent: OwnedFd,
+    control: UnixStream,
+    its_control: OwnedFd,
+    console: File,
+    console_path: PathBuf,
 }
 
-impl Kind {
-    fn find(machine: &MachinePlan) -> Result<Kind, Refusal> {
-        let program = stanza_agent::program().map_err(|error| Refusal::of(&error))?;
-        let store = Store::open(&machine.root)
-            .map_err(|error| refused("failed to open the store of virtual machines", &error))?;
-        let qemu = Qemu::find(&store).map_err(|error| refused("failed to find QEMU", &error))?;
-        let no_kernel = |error: stanza_vmm::KernelError| refused("failed to get a guest's kernel", &error);
-        let kernel =
-            Kernel::prepare(&store, &KernelFiles::find(&store).map_err(no_kernel)?).map_err(no_kernel)?;
-        let boot = Boot::prepare(&store, kernel, program)
-            .map_err(|error| refused("failed to make a guest's first files", &error))?;
-        let choice = Accelerator::choose(&store, &qemu, &boot)
-            .map_err(|error| refused("failed to choose who runs the guest", &error))?;
-        Ok(Kind { qemu, boot, accelerator: choice.accelerator })
+impl Channels {
+    fn open(console: &Path) -> io::Result<Channels> {
+        let (agent, its_agent) = UnixStream::pair()?;
+        let (control, its_control) = UnixStream::pair()?;
+        let file = File::options().create(true).write(true).truncate(true).mode(0o600).open(console)?;
+        Ok(Channels {
+            agent: agent.into(),
+            its_agent: its_agent.into(),
+            control,
+            its_control: its_control.into(),
+            console: file,
+            console_path: console.to_owned(),
+        })
     }
 }
 
-/// A refusal of the floor below, whose errors have no kinds.
-fn refused(what: &str, error: &(dyn std::error::Error + 'static)) -> Refusal {
-    Refusal { message: format!("{what}: {}", chain(error)), kind: "unavailable".to_owned(), hint: None }
+/// The files that the machine opens.
+struct Files {
+    kernel: Seen,
+    initramfs: Seen,
+    ram: Seen,
+    lower: Seen,
+    upper: Option<Seen>,
+}
+
+impl Files {
+    /// Makes those that are not there yet.
+    fn of(machine: &MachinePlan, kind: &Kind) -> Result<Files, Refusal> {
+        if let Some(upper) = &machine.upper {
+            make_upper(upper, machine.user)?;
+        }
+        Ok(Files {
+            kernel: Seen::read(&kind.boot.kernel.vmlinux, "kernel"),
+            initramfs: Seen::read(&kind.boot.initramfs, "initramfs"),
+            ram: Seen::read(&kind.template.ram, "ram"),
+            lower: Seen::read(&machine.disk, guest::LOWER),
+            upper: machine.upper.as_ref().map(|upper| Seen::written(upper, guest::UPPER)),
+        })
+    }
+
+    fn disks(&self) -> Vec<Disk> {
+        let disk = |file: &Seen, serial: &str, read_only| Disk {
+            path: file.path(),
+            read_only,
+            serial: serial.to_owned(),
+        };
+        let lower = disk(&self.lower, guest::LOWER, true);
+        std::iter::once(lower)
+            .chain(self.upper.as_ref().map(|upper| disk(upper, guest::UPPER, false)))
+            .collect()
+    }
+
+    fn all(self) -> Vec<Seen> {
+        let mut all = vec![self.kernel, self.initramfs, self.ram, self.lower];
+        all.extend(self.upper);
+        all
+    }
 }
 
 impl Machine {
+    /// Loads the template's state, and lets the guest go on.
+    fn go_on(&self, control: UnixStream, template: &Template) -> Result<(), Refusal> {
+        let mut qmp = Qmp::connect(control, PATIENCE).map_err(|error| self.lost(&chain(&error)))?;
+        template.restore(&mut qmp, PATIENCE).map_err(|error| self.lost(&chain(&error)))
+    }
+
     /// Waits until the guest says that the program runs, or why it does not.
     fn wait_for_program(&mut self) -> Result<(), Refusal> {
         let deadline = Instant::now() + PATIENCE;
