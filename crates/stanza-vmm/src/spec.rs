@@ -63,8 +63,7 @@ pub enum Memory {
     Private,
     /// Anonymous, but such that a server of [`Share`]s can map it too.
     Shared,
-    /// A file of exactly the memory's size, mapped shared: a template that is being made, or a copy of a template's
-    /// memory for a machine that has [`Share`]s.
+    /// A file of exactly the memory's size, mapped shared: a template that is being made.
     File(PathBuf),
     /// A template's memory, mapped privately: the file stays as it is. QEMU before 8.2 still opens it for writing.
     Template(PathBuf),
@@ -90,7 +89,8 @@ pub struct Nic {
     pub mac: [u8; 6],
 }
 
-/// A directory of the host, served by a vhost-user file system server. Needs [`Memory::Shared`] or [`Memory::File`].
+/// A directory of the host, served by a vhost-user file system server. Needs [`Memory::Shared`] or
+/// [`Memory::File`], and a machine that boots: QEMU 7.2 loads no state while such a device is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Share {
     /// A socket connected to the server.

@@ -54,7 +54,7 @@ pub struct Shape {
 /// A template on the disk, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    /// The memory: give it as [`Memory::Template`], or a copy as [`Memory::File`].
+    /// The memory: give it as [`Memory::Template`].
     pub ram: PathBuf,
     /// The devices' state: load it with [`Template::restore`].
     pub state: PathBuf,
