@@ -9,38 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use stanza_test::{Layout, Registry, Stanza, Tarball, fixture, skip};
-
-/// Numbers that look random, told by a seed (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn new() -> Random {
-        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let given = std::env::var("STANZA_SEED").ok().and_then(|text| text.parse().ok());
-        Random(given.unwrap_or(u64::from(time.subsec_nanos()) << 16 | u64::from(std::process::id())) | 1)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(count + 8);
-        while bytes.len() < count {
-            bytes.extend_from_slice(&self.next().to_le_bytes());
-        }
-        bytes.truncate(count);
-        bytes
-    }
-}
+use stanza_test::{Layout, Random, Registry, Stanza, Tarball, fixture, skip};
 
 /// An image of three layers, two of them its own: one large file, and many small ones.
 fn image(stanza: &Stanza, random: &mut Random, text: &str) -> Layout {
@@ -88,7 +57,7 @@ fn a_kill_at_any_moment_leaves_whole_stores_and_nothing_else() {
     };
     let kills: u64 = std::env::var("STANZA_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(40);
     let mut random = Random::new();
-    let seed = random.0;
+    let seed = random.seed();
     let _ = registry.push(&image(&stanza, &mut random, "pulled"), "room:1");
     let pulled = registry.name("room:1");
     let archive = stanza

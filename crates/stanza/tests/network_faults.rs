@@ -8,16 +8,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use stanza_test::{
-    Leftovers, Network, Stanza, ask_tcp, fixture, in_network_of, reaches, serve_tcp, skip, tool, wait_for,
-    wait_until,
+    Leftovers, Network, Random, Stanza, ask_tcp, fixture, in_network_of, number, reaches, serve_tcp, skip,
+    tool, wait_for, wait_until,
 };
 
 fn start(stanza: &Stanza, name: &str, options: &[&str]) {
     stanza.ok(&[&["run", "-d", "--name", name], options, &["busybox", "sleep", "1000"]].concat());
-}
-
-fn number(variable: &str, default: u64) -> u64 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 /// A private name space that stands for a host, and takes a command to succeed.
@@ -40,25 +36,6 @@ fn settled(stanza: &Stanza) -> Leftovers {
         let devices = seen.links.iter().filter(|link| link.starts_with("stz")).count();
         (devices == stanza.ok(&["ps", "-q"]).lines().count()).then_some(seen)
     })
-}
-
-/// Numbers that look random, told by a seed (xorshift).
-struct Random(u64);
-
-impl Random {
-    fn new() -> Random {
-        let time = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
-        Random(
-            number("STANZA_SEED", u64::from(time.subsec_nanos()) << 16 | u64::from(std::process::id())) | 1,
-        )
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit.max(1)
-    }
 }
 
 /// The processes that one has started: of a command these are monitors, and what they start.
@@ -119,7 +96,7 @@ fn a_kill_at_any_moment_of_a_networks_verb_leaves_nothing() {
     }
     let before = settled(&stanza);
     let mut random = Random::new();
-    let seed = random.0;
+    let seed = random.seed();
     for kill in 0..number("STANZA_KILLS", 20) {
         let at = usize::try_from(random.below(6)).expect("an index");
         let (verb, needs_container) = verbs[at];
@@ -213,7 +190,7 @@ fn a_network_whose_making_or_removal_was_killed_is_there_or_gone_and_its_subnet_
         lengths.push(u64::try_from(begin.elapsed().as_micros()).expect("a short time"));
     }
     let mut random = Random::new();
-    let seed = random.0;
+    let seed = random.seed();
     for kill in 0..number("STANZA_KILLS", 10) {
         let is_removal = kill % 2 == 1;
         let verb = if is_removal { &remove[..] } else { &create };

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use outside::{GATEWAY, HOST, ask_tcp, ask_udp, at, is_gone, outside, serve_tcp, serve_udp};
-use stanza_test::{Network, Stanza, fixture, skip, tool, wait_until};
+use stanza_test::{Network, Random, Stanza, fixture, number, skip, tool, wait_until};
 
 /// A container that runs, in the network `lan`.
 fn start(stanza: &Stanza, name: &str, options: &[&str]) -> u32 {
@@ -350,6 +350,69 @@ fn a_door_that_is_killed_at_any_moment_of_a_start_leaves_nothing() {
     stanza.ok(&["network", "rm", "lan"]);
     stanza.ok(&["system", "check", "--repair"]);
     stanza.assert_clean(&before);
+}
+
+/// Kills at any moment: of the command, the monitor, both, or what keeps the name space along with them. `STANZA_KILLS` sets how many.
+#[test]
+fn whatever_is_killed_at_any_moment_of_a_life_on_bridges_nothing_is_left_and_it_can_be_had_again() {
+    let (stanza, outside) = world!();
+    stanza.ok(&["network", "create", "wan"]);
+    let run = ["run", "-d", "--name", "one", "--network", "lan", "-p", "8080:80", "busybox", "sleep", "1000"];
+    let verbs: [(&[&str], bool); 4] = [
+        (&run, false),
+        (&["network", "connect", "wan", "one"], true),
+        (&["network", "disconnect", "lan", "one"], true),
+        (&["rm", "-f", "one"], true),
+    ];
+    // The networks' directories of names stay for as long as the networks.
+    start(&stanza, "one", &["--network", "wan"]);
+    stanza.ok(&["rm", "-f", "one"]);
+    assert_nothing_is_left(&stanza);
+    wait_until("its monitor has ended", || processes(&stanza, "stanza-monitor").is_empty());
+    let before = stanza.leftovers();
+    let mut random = Random::new();
+    for kill in 0..number("STANZA_KILLS", 16) {
+        let (verb, needs_container) = verbs[usize::try_from(random.below(4)).expect("an index")];
+        if needs_container {
+            start(&stanza, "one", &["-p", "8080:80"]);
+            // Half of them have a proxy.
+            if random.below(2) == 0 {
+                proxy(&stanza, "one");
+            }
+        }
+        let (victims, moment) = (random.below(4), random.below(120_000));
+        let told = format!("seed {}, kill {kill}, {victims} in {verb:?} after {moment} µs", random.seed());
+        let mut command = stanza.command(verb);
+        let mut door = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        std::thread::sleep(Duration::from_micros(moment));
+        if victims != 1 {
+            let _ = door.kill();
+        }
+        if victims != 0 {
+            processes(&stanza, "stanza-monitor").into_iter().for_each(|pid| stanza.kill_9(pid));
+        }
+        if victims == 3 {
+            keepers(&stanza).into_iter().for_each(|pid| stanza.kill_9(pid));
+        }
+        door.wait().expect("it ends");
+        // A monitor that was sent its plan goes on without the door.
+        wait_until(&told, || {
+            stanza.output(&["rm", "-f", "one"]);
+            stanza.ok(&["ps", "-aq"]).is_empty() && processes(&stanza, "stanza-monitor").is_empty()
+        });
+        wait_until(&told, || keepers(&stanza).is_empty() && processes(&stanza, "stanza-proxy").is_empty());
+        stanza.ok(&["system", "check", "--repair"]);
+        let again = start(&stanza, "one", &["-p", "8080:80"]);
+        serve_tcp(again, "0.0.0.0", 80, "again");
+        let answer = ask_tcp(outside.pid(), at(HOST, 8080)).unwrap_or_else(|error| panic!("{told}: {error}"));
+        assert!(answer.starts_with("again "), "{told}: {answer}");
+        stanza.ok(&["rm", "-f", "one"]);
+        // What a holder that was killed left in its directory, the next one has replaced.
+        assert_nothing_is_left(&stanza);
+        wait_until(&told, || processes(&stanza, "stanza-monitor").is_empty());
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| stanza.assert_clean(&before)));
+        assert!(result.is_ok(), "{told}");
+    }
 }
 
 #[test]

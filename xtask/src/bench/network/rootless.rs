@@ -47,11 +47,16 @@ impl Contender {
     }
 }
 
-/// Makes a room fit for the user: directories, and a device for tunnels that anybody may open.
-fn prepare(home: &Home, directory: &str) -> Result<Vec<String>, String> {
+/// Makes a room fit for the user: directories, the way to them and to what all contenders read, whatever the caller's umask, and
+/// a device for tunnels that anybody may open.
+fn prepare(scene: &Scene, home: &Home, directory: &str) -> Result<Vec<String>, String> {
+    let (workshop, wire) = (&scene.workshop, &scene.wire);
+    let (top, rootfs, archive) =
+        (workshop.directory.display(), workshop.rootfs.display(), workshop.archive.display());
     let id = output(&["id", "-u", USER])?.trim().to_owned();
     let script = format!(
-        "set -e; mkdir -p {directory}/home /run/user/{id}; chown {USER}: {directory} {directory}/home /run/user/{id}; \
+        "set -e; umask 022; chmod 711 {top} {rootfs} {rootfs}/bin; chmod 755 {wire}; chmod 644 {archive}; \
+         mkdir -p {directory}/home /run/user/{id}; chown {USER}: {directory} {directory}/home /run/user/{id}; \
          chmod 700 /run/user/{id}; mknod -m 666 /run/tun c 10 200; mount --bind /run/tun /dev/net/tun"
     );
     ask(&home.enter(), &["sh", "-c", &script])?;
@@ -70,11 +75,11 @@ fn engine(scene: &Scene, kind: Kind) -> Result<Contender, String> {
     let (room, uplink) = scene.room()?;
     let (home, name) = (Home::Room(room), format!("{}-of-a-user", kind.name()));
     let directory = scene.workshop.make(&name)?.display().to_string();
-    let mut cli = prepare(&home, &directory)?;
+    let mut cli = prepare(scene, &home, &directory)?;
     let (program, mut title, limits) = if kind == Kind::Stanza {
         // Where it was built, the user may have no way to it.
-        let copy = scene.workshop.directory.join("stanza-of-a-user").display().to_string();
-        output(&["cp", &scene.workshop.stanza.display().to_string(), &copy])?;
+        let copy = format!("{directory}/stanza");
+        output(&["install", "-m", "755", &scene.workshop.stanza.display().to_string(), &copy])?;
         (copy, "stanza".to_owned(), Vec::new())
     } else {
         let program = find("podman").ok_or("not installed (package podman)")?;
@@ -102,9 +107,11 @@ fn pasta(scene: &Scene) -> Result<Contender, String> {
     let (room, uplink) = scene.room()?;
     let home = Home::Room(room);
     let directory = scene.workshop.make("pasta")?.display().to_string();
-    let user = prepare(&home, &directory)?;
+    let user = prepare(scene, &home, &directory)?;
     let mut alone = user.clone();
-    alone.extend([program, "--config-net".into(), "--quiet".into()]);
+    alone.extend([program]);
+    // Else the gateway's address, which is the server's outside, would be this side's loopback.
+    alone.extend(words(&["--config-net", "--quiet", "--ipv4-only", "--no-map-gw"]));
     let none = words(&["-t", "none", "-u", "none", "-T", "none", "-U", "none", "--"]);
     let inside = [&alone[..], &none, std::slice::from_ref(&scene.wire)].concat();
     alone.extend(["-t".into(), format!("{FIRST}:{PORT}"), "--".into()]);
