@@ -77,6 +77,8 @@ impl House {
     /// The files of a monitor that runs: it does while the answer is held.
     fn monitor(&self, id: &ContainerId) -> File {
         let running = Running {
+            machine: false,
+            notice: None,
             made_rules: false,
             pid: i32::MAX,
             start_time: 1,

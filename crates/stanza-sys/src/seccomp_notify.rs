@@ -4,9 +4,11 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// `SECCOMP_IOCTL_NOTIF_RECV`: `_IOWR('!', 0, struct seccomp_notif)`.
-const RECEIVE: libc::Ioctl = 0xC050_2100_u32 as libc::Ioctl;
+const RECEIVE: libc::Ioctl = 0xC050_2100;
 /// `SECCOMP_IOCTL_NOTIF_ADDFD`: `_IOW('!', 3, struct seccomp_notif_addfd)`.
 const ADD_DESCRIPTOR: libc::Ioctl = 0x4018_2103;
+/// `SECCOMP_ADDFD_FLAG_SEND`: the call returns the new descriptor.
+const SEND: u32 = 1 << 1;
 
 /// A call that is held up until it is answered, by its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +37,8 @@ pub fn answer_with_descriptor(
     descriptor: BorrowedFd<'_>,
 ) -> io::Result<()> {
     let source = u32::try_from(descriptor.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let answer = libc::seccomp_notif_addfd {
-        id: call.0,
-        flags: libc::SECCOMP_ADDFD_FLAG_SEND as u32,
-        srcfd: source,
-        newfd: 0,
-        newfd_flags: 0,
-    };
+    let answer =
+        libc::seccomp_notif_addfd { id: call.0, flags: SEND, srcfd: source, newfd: 0, newfd_flags: 0 };
     // SAFETY: the request reads a `seccomp_notif_addfd`, which this is and which outlives the call.
     let result = unsafe { libc::ioctl(listener.as_raw_fd(), ADD_DESCRIPTOR, std::ptr::from_ref(&answer)) };
     super::check(result.into()).map(drop)
