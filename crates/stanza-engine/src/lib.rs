@@ -57,6 +57,7 @@ mod system;
 mod user_mode;
 mod verify;
 mod vm;
+mod vm_kernel;
 mod volumes;
 mod wait;
 
@@ -106,6 +107,7 @@ pub use stanza_image::{
 pub use stanza_network::PortMap;
 pub use stanza_sandbox::{ExitRecord, Running, Spawned, Started, spawn_monitor};
 pub use stanza_snapshot::{Change, ChangeKind, LayerSummary, StorageDriver};
+pub use vm_kernel::{GuestKernel, GuestKernelError};
 
 #[cfg(test)]
 mod tests;

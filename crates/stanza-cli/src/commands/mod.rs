@@ -72,6 +72,8 @@ mod system_prune;
 mod system_reap;
 mod tag;
 mod version;
+mod vm_kernel_install;
+mod vm_kernel_show;
 mod wait;
 
 /// What must be there before a command runs.
@@ -191,11 +193,13 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     system_df::ENTRY,
     system_prune::ENTRY,
     system_reap::ENTRY,
+    vm_kernel_install::ENTRY,
+    vm_kernel_show::ENTRY,
     help::ENTRY,
 ];
 
 /// Words that stand before a command of their kind.
-const FAMILIES: [&str; 5] = ["container", "image", "manifest", "network", "system"];
+const FAMILIES: [&str; 6] = ["container", "image", "manifest", "network", "system", "vm"];
 
 /// The command that `words` start with, and how many of them are its own.
 ///
@@ -211,8 +215,12 @@ pub(crate) fn find(words: &[OsString]) -> Result<(&'static Entry, usize), Failur
         };
     }
     let path = format!("{first} {}", word(1));
-    match ENTRIES.iter().find(|entry| entry.paths.contains(&path.as_str())) {
-        Some(entry) => Ok((entry, 2)),
+    let longer = format!("{path} {}", word(2));
+    let found = [(&longer, 3), (&path, 2)].into_iter().find_map(|(path, count)| {
+        Some((*ENTRIES.iter().find(|entry| entry.paths.contains(&path.as_str()))?, count))
+    });
+    match found {
+        Some(found) => Ok(found),
         None if matches!(word(1), "" | "--help" | "-h") => {
             Err(Failure::usage(format!("`{first}` needs a command")).with_hint(verbs(first)))
         }
