@@ -6,7 +6,7 @@
 //!           └────── Failed ──────────────────────────▲
 //! ```
 //!
-//! What the guest may make this side keep: one frame that is not whole (at most [`MAX_DATA`] or [`MAX_NOTICE`]), and
+//! What the guest may make this side keep: one frame that is not whole (at most [`MAX_DATA`] or [`crate::wire::MAX_NOTICE`]), and
 //! nothing for each byte of a stream, which goes out as an event at once and counts against its window until it is consumed.
 
 use std::collections::{BTreeMap, BTreeSet};
