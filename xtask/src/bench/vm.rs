@@ -123,24 +123,23 @@ pub(super) fn run(words: &[String]) -> Result<bool, String> {
     let rows = vec![contender("stanza", &vm), contender("container", &[&["run"][..], &once].concat())];
     println!("\n==> run --rm --network none {IMAGE} true, from a template\n");
     print!("{}", table(&compete(&workshop, rows, options.runs)));
-    let mut names = vec!["one".to_owned()];
-    start("one", "vm")?;
-    start("beside", "container")?;
-    let pid = |name: &str| ask(&["inspect", "--format", "{{.State.Pid}}", name]);
-    let words = fs::read_to_string(format!("/proc/{}/cmdline", pid("one")?.trim())).unwrap_or_default();
-    println!("\n==> run by {}", if words.contains("kvm") { "KVM" } else { "emulation" });
-    println!("\n==> exec {IMAGE} true\n");
-    let rows = vec![
-        contender("stanza", &["exec", "one", "true"]),
-        contender("container", &["exec", "beside", "true"]),
-    ];
-    print!("{}", table(&compete(&workshop, rows, options.runs)));
-    println!(
-        "\n==> memory of idle machines of one template, with their monitors\n\n| machines | PSS of all, MiB | each, median MiB |\n|---|---|---|"
-    );
-    let mut measured = Ok(());
-    for count in COUNTS {
-        measured = (|| {
+    let measure = || -> Result<(), String> {
+        let mut names = vec!["one".to_owned()];
+        start("one", "vm")?;
+        start("beside", "container")?;
+        let pid = |name: &str| ask(&["inspect", "--format", "{{.State.Pid}}", name]);
+        let words = fs::read_to_string(format!("/proc/{}/cmdline", pid("one")?.trim())).unwrap_or_default();
+        println!("\n==> run by {}", if words.contains("kvm") { "KVM" } else { "emulation" });
+        println!("\n==> exec {IMAGE} true\n");
+        let rows = vec![
+            contender("stanza", &["exec", "one", "true"]),
+            contender("container", &["exec", "beside", "true"]),
+        ];
+        print!("{}", table(&compete(&workshop, rows, options.runs)));
+        println!(
+            "\n==> memory of idle machines of one template, with their monitors\n\n| machines | PSS of all, MiB | each, median MiB |\n|---|---|---|"
+        );
+        for count in COUNTS {
             while names.len() < count {
                 let name = format!("vm{}", names.len());
                 start(&name, "vm")?;
@@ -149,14 +148,15 @@ pub(super) fn run(words: &[String]) -> Result<bool, String> {
             let all: Vec<f64> =
                 names.iter().map(|name| memory(pid(name)?.trim())).collect::<Result<_, _>>()?;
             println!("| {count} | {:.1} | {:.1} |", all.iter().sum::<f64>(), median(&all));
-            Ok(())
-        })();
-        if measured.is_err() {
-            break;
         }
+        Ok(())
+    };
+    let measured = measure();
+    // Whatever was started, also when a measurement failed.
+    let ids = ask(&["ps", "-aq"])?;
+    let remove: Vec<&str> = ["rm", "-f"].into_iter().chain(ids.split_whitespace()).collect();
+    if remove.len() > 2 {
+        ask(&remove)?;
     }
-    names.push("beside".to_owned());
-    let remove: Vec<&str> = ["rm", "-f"].into_iter().chain(names.iter().map(String::as_str)).collect();
-    ask(&remove)?;
     measured.map(|()| true)
 }
