@@ -248,6 +248,21 @@ impl Cgroup {
         read.map_err(|source| failed("read", &first, source))
     }
 
+    /// Processor time that was used, in nanoseconds, and the most memory that was charged, in bytes: two small files, read at
+    /// the end of every container. What cannot be read is `None`.
+    #[must_use]
+    pub fn used(&self) -> (Option<u64>, Option<u64>) {
+        let number = |controller: &str, name: &str| {
+            self.group(controller).and_then(|path| crate::file::read_number(&path.join(name)).ok().flatten())
+        };
+        if self.version != Version::V2 {
+            return (number("cpuacct", "cpuacct.usage"), number("memory", "memory.max_usage_in_bytes"));
+        }
+        let Some(group) = self.groups.first().map(Group::directory) else { return (None, None) };
+        let cpu = v2::stats::cpu(&group).ok().flatten().map(|cpu| cpu.usage);
+        (cpu, crate::file::read_number(&group.join("memory.peak")).ok().flatten())
+    }
+
     fn stats_v1(&self) -> io::Result<Stats> {
         let part = |controller: &str| self.group(controller);
         let cpu = part("cpu");

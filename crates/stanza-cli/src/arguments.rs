@@ -22,7 +22,7 @@ pub(crate) fn command(
 ) -> Command {
     let help = Arg::new("help").long("help").action(ArgAction::Help).help("Print this help");
     // `-h` is the host name of `run` and `create`.
-    let help = if matches!(path, "run" | "create") { help } else { help.short('h') };
+    let help = if matches!(path, "run" | "create" | "compare") { help } else { help.short('h') };
     Command::new(path)
         .no_binary_name(true)
         .disable_help_flag(true)

@@ -197,5 +197,6 @@ fn lost(record: &Record, code: i32) -> ExitRecord {
         started_at: record.created_at.clone(),
         finished_at: Instant::now().rfc3339(),
         error: Some(error.to_owned()),
+        used: None,
     }
 }

@@ -76,6 +76,7 @@ impl Engine {
                     started_at: String::new(),
                     finished_at: String::new(),
                     error: None,
+                    used: None,
                 });
             }
             Some(State::Running(_)) => {}

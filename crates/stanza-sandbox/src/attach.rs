@@ -131,6 +131,31 @@ impl Connection {
         }
     }
 
+    /// Gives `sink` all output until the container exits; how that was.
+    ///
+    /// # Errors
+    /// When the monitor is killed.
+    pub fn listen(&mut self, mut sink: impl FnMut(&[u8])) -> Result<ExitRecord, AttachError> {
+        loop {
+            match self.receive() {
+                Ok((Kind::Stdout | Kind::Stderr, body)) => sink(&body),
+                Ok((Kind::Exit, body)) => {
+                    return serde_json::from_slice(&body).map_err(|error| AttachError::Socket(error.into()));
+                }
+                Ok(_) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+                    ) =>
+                {
+                    return Err(AttachError::Lost);
+                }
+                Err(error) => return Err(AttachError::Socket(error)),
+            }
+        }
+    }
+
     /// Connects this process's standard streams with the container until it exits or the user detaches.
     ///
     /// # Errors

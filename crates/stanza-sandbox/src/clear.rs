@@ -57,6 +57,7 @@ pub fn clear(
             started_at: running.started_at.clone(),
             finished_at: Instant::now().rfc3339(),
             error: Some(text.to_owned()),
+            used: None,
         });
     }
     if let Some(plan) = cgroup {

@@ -42,7 +42,7 @@ pub use error::{
 pub use monitor::monitor_main;
 pub use paths::MONITOR_LOCK;
 pub use pause::{PauseError, Paused, pause};
-pub use plan::{ExitRecord, LogPlan, MachinePlan, NetworkChange, Running, SandboxPlan};
+pub use plan::{ExitRecord, LogPlan, MachinePlan, NetworkChange, Running, SandboxPlan, Used};
 pub use proxy::proxy_main;
 pub use spawn::{Spawned, Started, spawn_monitor};
 pub use stanza_container::View;

@@ -126,4 +126,18 @@ pub struct ExitRecord {
     pub finished_at: String,
     /// What went wrong around it; `None` when nothing did.
     pub error: Option<String>,
+    /// What it took of the host; `None` when nobody saw its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used: Option<Used>,
+}
+
+/// What a container took of the host, its virtual machine included, from its start to its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Used {
+    /// Processor time of its control group, in nanoseconds; `None` where nothing counts it.
+    pub cpu: Option<u64>,
+    /// The most memory that the kernel charged to its control group, in bytes.
+    pub memory_peak: Option<u64>,
+    /// Processor time of its monitor up to then, in nanoseconds.
+    pub monitor_cpu: u64,
 }

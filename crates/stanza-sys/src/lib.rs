@@ -27,6 +27,7 @@ mod seccomp_notify;
 mod signal;
 mod tap;
 mod time;
+mod usage;
 
 pub use clone::{CloneFlags, Cloned, clone_process, unshare};
 pub use counter::SharedCounter;
@@ -55,6 +56,7 @@ pub use signal::{
 };
 pub use tap::create_tap;
 pub use time::{ProcessStatus, boot_id, process_start_time, process_status, realtime};
+pub use usage::{Ended, wait_with_usage};
 
 /// Makes `$main`, which returns an exit code, the `main` of a program that does without the set-up of Rust's standard library:
 /// no guard page handler, no look at the standard descriptors, and SIGPIPE as it was. For `#![no_main]`.

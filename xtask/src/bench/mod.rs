@@ -24,6 +24,7 @@ mod peers;
 mod scale;
 mod startup;
 mod statistics;
+mod vm;
 mod workshop;
 
 pub(crate) use measure::{Sample, Timer};
@@ -113,6 +114,11 @@ pub(crate) fn run(words: &[String]) -> Result<bool, String> {
         && first == "network"
     {
         return network::run(rest);
+    }
+    if let Some((first, rest)) = words.split_first()
+        && first == "vm"
+    {
+        return vm::run(rest);
     }
     let options = parse(words)?;
     if !is_root() {

@@ -13,6 +13,7 @@ use crate::output;
 
 mod attach;
 mod commit;
+mod compare;
 mod container_options;
 mod cp;
 mod create;
@@ -147,6 +148,7 @@ pub(crate) static ENTRIES: &[&Entry] = &[
     system_info::ENTRY,
     attach::ENTRY,
     commit::ENTRY,
+    compare::ENTRY,
     cp::ENTRY,
     create::ENTRY,
     diff::ENTRY,

@@ -415,6 +415,7 @@ mod tests {
             started_at: "2025-01-31T12:00:01Z".to_owned(),
             finished_at: "2025-01-31T12:00:05Z".to_owned(),
             error: None,
+            used: None,
         })
     }
 

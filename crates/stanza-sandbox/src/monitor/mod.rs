@@ -45,7 +45,7 @@ use crate::frame::{Kind, Refusal};
 use crate::lifecycle::{Effect, Event, ExitStatus, State, next};
 use crate::log::Log;
 use crate::paths;
-use crate::plan::{ExitRecord, MachinePlan, Running, SandboxPlan};
+use crate::plan::{ExitRecord, MachinePlan, Running, SandboxPlan, Used};
 use clients::Clients;
 use container::Container;
 use isolation::Isolation;
@@ -94,6 +94,7 @@ pub fn monitor_main() -> i32 {
         failure: None,
         error: None,
         oom_killed: false,
+        used: None,
         devices: Vec::new(),
         finished_at: String::new(),
         exit: Vec::new(),
@@ -149,6 +150,8 @@ struct Monitor {
     /// What went wrong around a container that ran, for the exit record.
     error: Option<String>,
     oom_killed: bool,
+    /// What it took of the host.
+    used: Option<Used>,
     /// The host's devices of the container, as they were when its lock was still held.
     devices: Vec<u32>,
     /// When the first process ended, RFC 3339.
@@ -381,6 +384,7 @@ impl Monitor {
             started_at: self.running.as_ref().map(|running| running.started_at.clone()).unwrap_or_default(),
             finished_at: self.finished_at.clone(),
             error: self.error.clone(),
+            used: self.used,
         }
     }
 

@@ -3,12 +3,22 @@
 use std::fs;
 use std::io;
 
+use rustix::time::{ClockId, clock_gettime};
+use stanza_cgroup::Cgroup;
 use stanza_network::NetworkPlan;
 use stanza_spec::Instant;
 
 use super::{Monitor, clients};
 use crate::error::chain;
 use crate::lifecycle::Event;
+use crate::plan::Used;
+
+/// Processor time of this process, in nanoseconds.
+fn own_cpu() -> u64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    let whole = u64::try_from(time.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000);
+    whole.saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
 
 impl Monitor {
     /// Reads what the container wrote last. Its pid namespace has died with its first process; processes of a container
@@ -46,6 +56,8 @@ impl Monitor {
         if let Some(trouble) = self.isolation.as_mut().and_then(|isolation| isolation.trouble()) {
             self.error.get_or_insert(trouble);
         }
+        let (cpu, memory_peak) = self.cgroup.as_ref().map_or((None, None), Cgroup::used);
+        self.used = Some(Used { cpu, memory_peak, monitor_cpu: own_cpu() });
         let mut errors = self.withdraw_names();
         self.user_mode = None;
         self.proxied = None;

@@ -15,6 +15,8 @@ use std::fmt::Write as _;
 use stanza_engine::{GraphContainer, NetworkGraph};
 use stanza_spec::NetworkMode;
 
+use crate::render::markup::escape;
+
 use super::{addresses, kind, places, published, real, subnets, traits};
 
 /// Everything is in pixels.
@@ -38,10 +40,6 @@ text{font:13px ui-sans-serif,system-ui,sans-serif;fill:#1f2937}\
 .h{fill:#e5e7eb;stroke:#9ca3af}.a{stroke:#4b5563;stroke-width:1.4;fill:none}.bg{fill:#f9fafb}\
 @media(prefers-color-scheme:dark){text{fill:#e5e7eb}.s{fill:#9ca3af}.b{fill:#1f2937;stroke:#6b7280}\
 .h{fill:#374151;stroke:#6b7280}.a{stroke:#9ca3af}.bg{fill:#111827}}";
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
 
 fn say(out: &mut String, class: &str, x: usize, y: usize, text: &str) {
     let _ = writeln!(out, "<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{}</text>", escape(text));

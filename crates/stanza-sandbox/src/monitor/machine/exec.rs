@@ -228,6 +228,7 @@ impl Sessions {
                     started_at: String::new(),
                     finished_at: Instant::now().rfc3339(),
                     error: None,
+                    used: None,
                 };
                 session.push(Kind::Exit, &serde_json::to_vec(&record).unwrap_or_default());
                 session.ended = true;
