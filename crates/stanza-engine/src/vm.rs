@@ -108,6 +108,9 @@ pub(crate) fn refuse(config: &ContainerConfig, rootless: bool) -> Result<(), Cre
             MountKind::Volume { .. } => return refused("a volume", ""),
         }
     }
+    if config.security.apparmor.as_ref().is_some_and(|profile| profile != "unconfined") {
+        return refused("`--security-opt apparmor`", "the profiles are of the host's kernel");
+    }
     if config.resources.cpuset_cpus.is_some() {
         return refused("`--cpuset-cpus`", "the machine's processors are not the host's");
     }

@@ -155,13 +155,14 @@ fn options_that_a_machine_cannot_have_are_refused_by_name() {
     let stanza = fixture!(Machines);
     let before = stanza.leftovers();
     let data = format!("{}:/data", stanza.directory().display());
-    let all: [&[&str]; 8] = [
+    let all: [&[&str]; 9] = [
         &["--pid", "host"],
         &["--ipc", "host"],
         &["--uts", "host"],
         &["--userns", "private"],
         &["--network", "host"],
         &["--cpuset-cpus", "0"],
+        &["--security-opt", "apparmor=other"],
         &["-v", &data],
         &["-v", "vol:/data"],
     ];
@@ -185,5 +186,24 @@ fn machines_in_numbers_leave_nothing() {
         let output = running.finish();
         assert_eq!((output.code, output.stdout), (0, format!("{number}\n")), "{}", output.stderr);
     }
+    stanza.assert_clean(&before);
+}
+
+#[test]
+fn without_qemu_it_is_said_how_to_get_it() {
+    let stanza = fixture!(Machines, PrivateNetwork);
+    let before = stanza.leftovers();
+    let host = stanza.network().unwrap();
+    for directory in ["/usr/bin", "/usr/local/bin", "/usr/libexec"] {
+        for name in ["qemu-system-x86_64", "qemu-kvm"] {
+            let path = format!("{directory}/{name}");
+            if fs::exists(&path).unwrap() {
+                let hidden = host.run(&["mount", "--bind", "/dev/null", &path]);
+                assert_eq!(hidden.code, 0, "{}", hidden.stderr);
+            }
+        }
+    }
+    let error = stanza.fails(125, &["run", "--rm", "--network", "none", "busybox", "true"]);
+    assert!(error.contains("is not installed") && error.contains("qemu-system-x86"), "{error}");
     stanza.assert_clean(&before);
 }
