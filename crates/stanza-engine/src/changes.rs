@@ -6,6 +6,7 @@ use stanza_spec::{Classify, ContainerId, ErrorKind};
 use crate::Engine;
 use crate::create::UnpackError;
 use crate::find::FindError;
+use crate::vm::OwnDisk;
 
 /// Why the changes cannot be told.
 #[derive(Debug, thiserror::Error)]
@@ -13,6 +14,9 @@ pub enum ChangesError {
     /// There is no such container.
     #[error(transparent)]
     Find(#[from] FindError),
+    /// Its files are its own kernel's.
+    #[error(transparent)]
+    Machine(#[from] OwnDisk),
     /// Its layers are not there.
     #[error("cannot put the root file system together")]
     Rootfs(#[source] UnpackError),
@@ -25,6 +29,7 @@ impl Classify for ChangesError {
     fn kind(&self) -> ErrorKind {
         match self {
             ChangesError::Find(error) => error.kind(),
+            ChangesError::Machine(error) => error.kind(),
             ChangesError::Rootfs(error) => error.kind(),
             ChangesError::Compare(error) => error.kind(),
         }
@@ -33,6 +38,7 @@ impl Classify for ChangesError {
     fn hint(&self) -> Option<String> {
         match self {
             ChangesError::Find(error) => error.hint(),
+            ChangesError::Machine(error) => error.hint(),
             ChangesError::Rootfs(error) => error.hint(),
             ChangesError::Compare(error) => error.hint(),
         }
@@ -46,6 +52,7 @@ impl Engine {
     /// When there is no such container, or its files cannot be read.
     pub fn changes(&mut self, id: &ContainerId) -> Result<Vec<Change>, ChangesError> {
         let record = self.record(id)?;
+        OwnDisk::check("diff", &record)?;
         let rootfs = self.plan_rootfs(&record);
         Ok(stanza_snapshot::changes(&rootfs.map_err(ChangesError::Rootfs)?)?)
     }

@@ -21,6 +21,7 @@ use crate::database::{DatabaseError, Record};
 use crate::find::FindError;
 use crate::reconcile::SettleError;
 use crate::spec::SpecError;
+use crate::vm::OwnDisk;
 use crate::{Engine, HOST_IMAGE};
 
 /// How a container becomes an image.
@@ -48,6 +49,9 @@ pub enum CommitError {
     /// There is no such container.
     #[error(transparent)]
     Find(#[from] FindError),
+    /// Its files are its own kernel's.
+    #[error(transparent)]
+    Machine(#[from] OwnDisk),
     /// Its root file system is this machine's.
     #[error("cannot commit container `{0}`: its files are this machine's own, seen through the image `host`")]
     Host(String),
@@ -98,6 +102,7 @@ impl Classify for CommitError {
     fn kind(&self) -> ErrorKind {
         match self {
             CommitError::Find(error) => error.kind(),
+            CommitError::Machine(error) => error.kind(),
             CommitError::Host(_) => ErrorKind::Unsupported,
             CommitError::Lock { source, .. } => ErrorKind::of_io(source),
             CommitError::Pause(error) => error.kind(),
@@ -115,6 +120,7 @@ impl Classify for CommitError {
     fn hint(&self) -> Option<String> {
         match self {
             CommitError::Find(error) => error.hint(),
+            CommitError::Machine(error) => error.hint(),
             CommitError::Host(_) => {
                 Some("`stanza diff` shows what it changed, `stanza cp` takes it out".to_owned())
             }
@@ -177,6 +183,7 @@ impl Engine {
         request: &CommitRequest,
     ) -> Result<(Image, Vec<String>), CommitError> {
         let record = self.record(id)?;
+        OwnDisk::check("commit", &record)?;
         if record.config.image == HOST_IMAGE {
             return Err(CommitError::Host(record.name));
         }

@@ -9,6 +9,7 @@ use stanza_spec::{Classify, ContainerId, ErrorKind};
 use crate::create::UnpackError;
 use crate::find::FindError;
 use crate::spec::SpecError;
+use crate::vm::OwnDisk;
 use crate::{Engine, HOST_IMAGE};
 
 /// Why files are not exported.
@@ -17,6 +18,9 @@ pub enum ExportError {
     /// There is no such container.
     #[error(transparent)]
     Find(#[from] FindError),
+    /// Its files are its own kernel's.
+    #[error(transparent)]
+    Machine(#[from] OwnDisk),
     /// Its root file system is this machine's.
     #[error("cannot export container `{0}`: its files are this machine's own, seen through the image `host`")]
     Host(String),
@@ -35,6 +39,7 @@ impl Classify for ExportError {
     fn kind(&self) -> ErrorKind {
         match self {
             ExportError::Find(error) => error.kind(),
+            ExportError::Machine(error) => error.kind(),
             ExportError::Host(_) => ErrorKind::Unsupported,
             ExportError::Spec(error) => error.kind(),
             ExportError::Rootfs(error) => error.kind(),
@@ -45,6 +50,7 @@ impl Classify for ExportError {
     fn hint(&self) -> Option<String> {
         match self {
             ExportError::Find(error) => error.hint(),
+            ExportError::Machine(error) => error.hint(),
             ExportError::Spec(error) => error.hint(),
             ExportError::Rootfs(error) => error.hint(),
             ExportError::Host(_) => Some("`stanza diff` shows what it changed".to_owned()),
@@ -61,6 +67,7 @@ impl Engine {
     /// When there is no such container, its files cannot be read, or the archive cannot be written.
     pub fn export(&mut self, id: &ContainerId, out: &File) -> Result<(), ExportError> {
         let record = self.record(id)?;
+        OwnDisk::check("export", &record)?;
         if record.config.image == HOST_IMAGE {
             return Err(ExportError::Host(record.name));
         }

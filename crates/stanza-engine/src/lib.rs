@@ -95,6 +95,7 @@ pub use system::{
     Facts, Finding, FindingStatus, ImageUsage, Part, PruneOptions, Pruned, SystemError, Usage, VolumeUsage,
 };
 pub use verify::{Problem, Repair, Verification, VerifyOptions};
+pub use vm::OwnDisk;
 pub use volumes::{Volume, VolumeError};
 pub use wait::WaitError;
 

@@ -8,7 +8,8 @@ use oci_spec::runtime::{LinuxResources, Spec};
 use stanza_sandbox::MachinePlan;
 use stanza_snapshot::{DiskError, DiskStore};
 use stanza_spec::{
-    ContainerConfig, Digest, Isolation, MountKind, NamespaceMode, NetworkMode, Rootfs, UsernsMode,
+    Classify, ContainerConfig, Digest, ErrorKind, Isolation, MountKind, NamespaceMode, NetworkMode, Rootfs,
+    UsernsMode,
 };
 
 use crate::Engine;
@@ -24,6 +25,37 @@ const GUEST_MIB: u32 = 128;
 const OVERHEAD: i64 = 256 << 20;
 /// The first of the users and groups that machines run as; nothing is anybody's of them.
 const FIRST_USER: u32 = 0x6000_0000;
+
+/// What is asked of a container's files, which are on a disk that only its own kernel reads.
+#[derive(Debug, thiserror::Error)]
+#[error("`{verb}` of a container in a virtual machine is not built yet: `{name}`")]
+pub struct OwnDisk {
+    verb: &'static str,
+    name: String,
+}
+
+impl OwnDisk {
+    /// Whether files can be had from outside: then this machine sees what the container does.
+    pub(crate) fn check(verb: &'static str, record: &Record) -> Result<(), OwnDisk> {
+        match record.config.isolation {
+            Isolation::Container => Ok(()),
+            Isolation::Vm => Err(OwnDisk { verb, name: record.name.clone() }),
+        }
+    }
+}
+
+impl Classify for OwnDisk {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Unsupported
+    }
+
+    fn hint(&self) -> Option<String> {
+        Some(format!(
+            "while it runs, `stanza exec {} tar -c PATH` writes its files to standard output",
+            self.name
+        ))
+    }
+}
 
 /// What cannot be behind another kernel, by the name of its option.
 pub(crate) fn refuse(config: &ContainerConfig, rootless: bool) -> Result<(), CreateError> {
@@ -75,6 +107,9 @@ pub(crate) fn refuse(config: &ContainerConfig, rootless: bool) -> Result<(), Cre
             }
             MountKind::Volume { .. } => return refused("a volume", ""),
         }
+    }
+    if config.security.apparmor.as_ref().is_some_and(|profile| profile != "unconfined") {
+        return refused("`--security-opt apparmor`", "the profiles are of the host's kernel");
     }
     if config.resources.cpuset_cpus.is_some() {
         return refused("`--cpuset-cpus`", "the machine's processors are not the host's");

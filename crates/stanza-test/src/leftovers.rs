@@ -131,7 +131,7 @@ impl Leftovers {
         let text = directory.to_string_lossy().into_owned();
         let root = stanza.root();
         // Made once and shared by all containers, or the frame that holds what is looked for.
-        let kept = ["layers/sha256", "layers/sha512", "layers/base", "images/blobs", "cache"]
+        let kept = ["layers/sha256", "layers/sha512", "layers/base", "images/blobs", "cache", "vm"]
             .map(|name| root.join(name));
         let skip = |path: &Path| {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

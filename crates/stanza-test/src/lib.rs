@@ -20,6 +20,7 @@ mod account;
 mod fake_registry;
 mod layout;
 mod leftovers;
+mod machines;
 mod name_server;
 mod network;
 mod process;

@@ -24,6 +24,8 @@ pub enum Wish {
     PrivateNetwork,
     /// It runs as an ordinary user.
     Rootless,
+    /// Its containers are in virtual machines.
+    Machines,
 }
 
 /// A stanza with directories of its own.
@@ -35,6 +37,7 @@ pub struct Stanza {
     runroot: PathBuf,
     network: Option<Network>,
     account: Option<Account>,
+    machines: bool,
     counter: AtomicU32,
 }
 
@@ -81,8 +84,12 @@ impl Stanza {
         }
         let network = wishes.contains(&Wish::PrivateNetwork).then(Network::private).transpose()?;
         let (root, runroot) = (path.join("root"), path.join("runroot"));
-        let stanza =
-            Stanza { binary, directory, root, runroot, network, account, counter: AtomicU32::new(0) };
+        let machines = wishes.contains(&Wish::Machines);
+        if machines {
+            crate::machines::provide(&binary, archive, &root)?;
+        }
+        let counter = AtomicU32::new(0);
+        let stanza = Stanza { binary, directory, root, runroot, network, account, machines, counter };
         if wishes.contains(&Wish::Empty) {
             // What the first command makes is not what a test looks for.
             stanza.ok(&["images", "-q"]);
@@ -158,12 +165,17 @@ impl Stanza {
         words.push(self.binary.display().to_string());
         words.push(format!("--root={}", self.root.display()));
         words.push(format!("--runroot={}", self.runroot.display()));
+        let arguments = args;
         let mut args = args.iter();
         words.extend(args.next().map(|word| (*word).to_owned()));
         let given = args.clone().any(|word| word.starts_with("--cidfile"));
         if words.last().is_some_and(|word| matches!(word.as_str(), "run" | "create")) && !given {
             let number = self.counter.fetch_add(1, Ordering::Relaxed);
             words.push(format!("--cidfile={}", self.directory().join(format!("cids/{number}")).display()));
+        }
+        let makes = arguments.first().is_some_and(|word| matches!(*word, "run" | "create"));
+        if self.machines && makes {
+            words.push("--isolation=vm".to_owned());
         }
         words.extend(args.map(|word| (*word).to_owned()));
         let mut command = Command::new(&words[0]);

@@ -11,6 +11,7 @@ use crate::database::DatabaseError;
 use crate::find::FindError;
 use crate::reconcile::SettleError;
 use crate::spec::SpecError;
+use crate::vm::OwnDisk;
 
 /// Why a copy was not made, or not all of it.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,9 @@ pub enum CopyError {
     /// There is no such container.
     #[error(transparent)]
     Find(#[from] FindError),
+    /// Its files are its own kernel's.
+    #[error(transparent)]
+    Machine(#[from] OwnDisk),
     /// The container's directory cannot be locked, or this machine's root not be opened.
     #[error("cannot {action}")]
     Prepare {
@@ -80,6 +84,7 @@ impl Classify for CopyError {
             CopyError::NoSource(_) => ErrorKind::NotFound,
             CopyError::Target(_) | CopyError::StreamTarget(_) => ErrorKind::Conflict,
             CopyError::Find(error) => error.kind(),
+            CopyError::Machine(error) => error.kind(),
             CopyError::Prepare { source, .. } | CopyError::Output(source) => ErrorKind::of_io(source),
             CopyError::Rootfs(error) => error.kind(),
             CopyError::Spec(error) => error.kind(),
@@ -94,6 +99,7 @@ impl Classify for CopyError {
         match self {
             CopyError::NoContainer => Some("a path in a container is `CONTAINER:PATH`".to_owned()),
             CopyError::Find(error) => error.hint(),
+            CopyError::Machine(error) => error.hint(),
             CopyError::Rootfs(error) => error.hint(),
             CopyError::Spec(error) => error.hint(),
             CopyError::Visit(error) => error.hint(),

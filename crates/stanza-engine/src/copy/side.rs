@@ -21,6 +21,7 @@ use crate::container::State;
 use crate::database::Record;
 use crate::engine::Lock;
 use crate::find::FindError;
+use crate::vm::OwnDisk;
 
 /// Bytes handed on at once.
 const CHUNK: usize = 128 << 10;
@@ -100,6 +101,7 @@ impl Visits {
                 continue;
             }
             let record = engine.record(id)?;
+            OwnDisk::check("cp", &record)?;
             let lock = engine
                 .lock(id.as_str())
                 .map_err(|source| CopyError::Prepare { action: "lock the container", source })?;
