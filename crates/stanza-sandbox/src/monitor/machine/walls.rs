@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use stanza_spec::oci::runtime::{
     Capability, Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceType, LinuxNamespace,
-    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, Process, RootBuilder, Spec, User,
+    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, PosixRlimitBuilder, PosixRlimitType, Process,
+    RootBuilder, Spec, User,
 };
 use stanza_vmm::{Accelerator, Command};
 
@@ -19,6 +20,9 @@ use stanza_vmm::{Accelerator, Command};
 const HOME: &str = "/machine";
 /// Where programs and their libraries are, on a host of any kind.
 const SYSTEM: [&str; 6] = ["/usr", "/lib", "/lib64", "/bin", "/nix/store", "/gnu/store"];
+
+/// How many files a server may have open, one for each that the guest knows; fewer where the monitor may have fewer.
+const SERVER_FILES: u64 = 1 << 20;
 
 /// A file that the program opens.
 #[derive(Clone, Debug)]
@@ -84,7 +88,15 @@ pub(super) fn server_spec(command: &Command, source: &Path, inside: &Path, read_
     mounts.push(mount(inside, "bind", source, &[&["rbind", "nodev", "nosuid", "rprivate"], access].concat()));
     // Of its own processes alone.
     mounts.push(mount(Path::new("/proc"), "proc", Path::new("proc"), &["ro", "nosuid", "noexec", "nodev"]));
-    contained(command, 0, capabilities(&names), mounts, None)
+    let mut spec = contained(command, 0, capabilities(&names), mounts, None);
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let files = files.map_or(SERVER_FILES, |most| most.min(SERVER_FILES));
+    let limit =
+        PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(files).hard(files).build();
+    if let Some(process) = spec.process_mut() {
+        process.set_rlimits(limit.ok().map(|limit| vec![limit]));
+    }
+    spec
 }
 
 fn contained(
