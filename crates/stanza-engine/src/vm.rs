@@ -1,6 +1,5 @@
 //! What a container in a virtual machine may be, and the machine that it gets.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -96,16 +95,13 @@ pub(crate) fn refuse(config: &ContainerConfig, rootless: bool) -> Result<(), Cre
     }
     for mount in &config.mounts {
         match &mount.kind {
-            MountKind::Tmpfs { .. } => {}
-            MountKind::Bind { source, .. } => {
-                if !fs::metadata(source).is_ok_and(|found| found.is_file()) || !mount.read_only {
-                    return refused(
-                        &format!("the mount of `{source}`"),
-                        "of the host only files can be mounted, and only read-only",
-                    );
-                }
+            MountKind::Bind { propagation: Some(propagation), .. } if !propagation.ends_with("private") => {
+                return refused(
+                    &format!("the mount option `{propagation}`"),
+                    "mounts do not spread between two kernels",
+                );
             }
-            MountKind::Volume { .. } => return refused("a volume", ""),
+            MountKind::Tmpfs { .. } | MountKind::Bind { .. } | MountKind::Volume { .. } => {}
         }
     }
     if config.security.apparmor.as_ref().is_some_and(|profile| profile != "unconfined") {

@@ -31,6 +31,7 @@ mod qmp;
 mod spec;
 mod store;
 mod template;
+mod virtiofsd;
 
 pub use accelerator::Choice;
 pub use boot::{Agent, Boot, BootFilesError};
@@ -45,3 +46,4 @@ pub use qmp::{EVENTS, Event, Qmp, QmpError, Status};
 pub use spec::{Accelerator, Disk, Memory, Nic, Share, VmSpec};
 pub use store::{Store, StoreError};
 pub use template::{Shape, Template, TemplateError, remove_templates_but};
+pub use virtiofsd::{NoVirtiofsd, Virtiofsd};

@@ -134,7 +134,7 @@ pub(super) fn create(
             let init = launch(Launch {
                 spec: &plan_of.spec,
                 rootfs,
-                copy_up: &[],
+                copy_up: &plan_of.copy_up,
                 filter: filter.as_ref(),
                 landlock: None,
                 cgroup: entry(cgroup.as_ref())?,

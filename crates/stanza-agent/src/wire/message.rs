@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use stanza_cgroup::Stats;
+use stanza_container::CopyUp;
 use stanza_spec::oci::runtime::{LinuxResources, Process, Spec};
 use stanza_spec::{Classify, ErrorKind};
 
@@ -295,6 +296,8 @@ pub struct ContainerPlan {
     pub spec: Spec,
     /// The system call filter as [`stanza_container::seccomp::Filter::to_bytes`] gives it; `None` is no filter.
     pub filter: Option<Hex>,
+    /// Empty volumes that the image's content is copied into before they are mounted; paths of the guest.
+    pub copy_up: Vec<CopyUp>,
     /// Files such as `resolv.conf`.
     pub files: Vec<GuestFile>,
     /// A terminal.

@@ -231,6 +231,7 @@ pub(crate) fn container(words: &[&str]) -> ContainerPlan {
         ] }
     });
     ContainerPlan {
+        copy_up: Vec::new(),
         spec: serde_json::from_value(spec).unwrap(),
         filter: None,
         files: Vec::new(),

@@ -256,8 +256,7 @@ impl Monitor {
         if let Some(plan) = &self.plan.cgroup {
             self.cgroup = Some(stanza_cgroup::apply(plan).map_err(|error| Refusal::of(&error))?);
         }
-        let cgroup = self
-            .cgroup_entry()
+        let cgroup = cgroup_entry(self.cgroup.as_ref())
             .map_err(|error| Refusal::of_io("failed to open the container's cgroup", &error))?;
         let filter = crate::paths::read_filter(self.plan.seccomp.as_deref())
             .map_err(|error| Refusal::of_io("failed to read the system call filter", &error))?;
@@ -309,8 +308,16 @@ impl Monitor {
     ) -> Result<Box<dyn Isolation>, Refusal> {
         let cards = self.attach_machine()?;
         let mut attendant = MachineAttendant { network: &self.plan.network, resolver: &mut self.resolver };
-        let starting =
-            Starting { plan: &self.plan, machine, filter, cgroup, cards, attendant: &mut attendant };
+        let groups = self.cgroup.as_ref();
+        let starting = Starting {
+            plan: &self.plan,
+            machine,
+            filter,
+            cgroup,
+            cgroup_again: &|| cgroup_entry(groups),
+            cards,
+            attendant: &mut attendant,
+        };
         Ok(Box::new(starting.start()?))
     }
 
@@ -326,16 +333,6 @@ impl Monitor {
         lock_exclusive(&file)?;
         self.lock = Some(file.into());
         Ok(())
-    }
-
-    fn cgroup_entry(&self) -> io::Result<CgroupEntry> {
-        Ok(match &self.cgroup {
-            Some(cgroup) => CgroupEntry {
-                tasks: cgroup.tasks_paths(),
-                directory: cgroup.directory().map_err(io::Error::other)?,
-            },
-            None => CgroupEntry::default(),
-        })
     }
 
     fn announce_start(&mut self) {
@@ -401,4 +398,15 @@ impl Monitor {
     fn announce_exit(&mut self) {
         self.clients.exit(&self.exit);
     }
+}
+
+/// The way into a container's control groups.
+fn cgroup_entry(cgroup: Option<&Cgroup>) -> io::Result<CgroupEntry> {
+    Ok(match cgroup {
+        Some(cgroup) => CgroupEntry {
+            tasks: cgroup.tasks_paths(),
+            directory: cgroup.directory().map_err(io::Error::other)?,
+        },
+        None => CgroupEntry::default(),
+    })
 }

@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use stanza_agent::{
     ContainerPlan, Disk, FileSystem, GuestConfig, GuestFile, Hex, Interface, Root, Route, Upper,
 };
+use stanza_container::CopyUp;
 use stanza_container::seccomp::Filter;
 use stanza_network::{Endpoint, NetworkPlan};
 use stanza_spec::oci::runtime::{LinuxNamespaceType, Mount, Spec};
 
+use super::shares::{LONGEST_FILE, Shared};
 use crate::frame::Refusal;
 use crate::plan::SandboxPlan;
 
@@ -22,13 +24,11 @@ pub(super) const LOWER: &str = "lower";
 pub(super) const UPPER: &str = "upper";
 /// Where in the guest the host's files for the container are.
 const FILES: &str = "/run/stanza/files";
-/// The longest file of the host's that is sent into a guest.
-const LONGEST_FILE: u64 = 1 << 20;
 /// Random bytes for a guest, which may know what others know.
 const ENTROPY: usize = 64;
 
 /// What makes this guest differ from others.
-pub(super) fn config(plan: &SandboxPlan) -> Result<GuestConfig, Refusal> {
+pub(super) fn config(plan: &SandboxPlan, shares: &[Shared]) -> Result<GuestConfig, Refusal> {
     let mut entropy = vec![0; ENTROPY];
     rustix::rand::getrandom(&mut entropy, rustix::rand::GetRandomFlags::empty())
         .map_err(|error| Refusal::of_io("failed to get random bytes for the guest", &error.into()))?;
@@ -54,7 +54,7 @@ pub(super) fn config(plan: &SandboxPlan) -> Result<GuestConfig, Refusal> {
             lower: Disk { serial: LOWER.to_owned(), file_system: FileSystem::Erofs },
             upper,
         },
-        shares: Vec::new(),
+        shares: shares.iter().map(Shared::in_guest).collect(),
         disks: Vec::new(),
         interfaces,
         // The container shares the guest's network: these are the guest's.
@@ -94,12 +94,17 @@ fn interface(endpoint: &Endpoint) -> Interface {
 }
 
 /// The container inside.
-pub(super) fn container(plan: &SandboxPlan, filter: Option<&Filter>) -> Result<ContainerPlan, Refusal> {
+pub(super) fn container(
+    plan: &SandboxPlan,
+    filter: Option<&Filter>,
+    shares: &[Shared],
+) -> Result<ContainerPlan, Refusal> {
     let mut files = Vec::new();
-    let spec = spec(plan, &mut files)?;
+    let spec = spec(plan, &mut files, shares)?;
     Ok(ContainerPlan {
         spec,
         filter: filter.map(|filter| Hex(filter.to_bytes())),
+        copy_up: copy_up(plan, shares),
         files,
         tty: plan.tty,
         console_size: plan.console_size,
@@ -107,10 +112,21 @@ pub(super) fn container(plan: &SandboxPlan, filter: Option<&Filter>) -> Result<C
     })
 }
 
-fn spec(plan: &SandboxPlan, files: &mut Vec<GuestFile>) -> Result<Spec, Refusal> {
+/// The empty volumes, as the guest has them. One that is served read-only stays empty.
+fn copy_up(plan: &SandboxPlan, shares: &[Shared]) -> Vec<CopyUp> {
+    let there = |copy: &CopyUp| {
+        let share = shares.iter().find(|share| share.is_for(&copy.destination) && !share.read_only())?;
+        Some(CopyUp { source: share.path_in_guest(), destination: copy.destination.clone() })
+    };
+    plan.copy_up.iter().filter_map(there).collect()
+}
+
+fn spec(plan: &SandboxPlan, files: &mut Vec<GuestFile>, shares: &[Shared]) -> Result<Spec, Refusal> {
     let mut spec = plan.spec.clone();
     for mount in spec.mounts_mut().iter_mut().flatten() {
-        if let Some(source) = bound(mount) {
+        if let Some(share) = shares.iter().find(|share| share.is_for(mount.destination())) {
+            mount.set_source(Some(share.path_in_guest()));
+        } else if let Some(source) = bound(mount) {
             let inside = PathBuf::from(FILES).join(files.len().to_string());
             files.push(file(&source, &inside)?);
             mount.set_source(Some(inside));
@@ -134,7 +150,7 @@ fn spec(plan: &SandboxPlan, files: &mut Vec<GuestFile>) -> Result<Spec, Refusal>
 }
 
 /// The host's path of a bind mount.
-fn bound(mount: &Mount) -> Option<PathBuf> {
+pub(super) fn bound(mount: &Mount) -> Option<PathBuf> {
     let options = mount.options().as_deref().unwrap_or_default();
     let binds =
         mount.typ().as_deref() == Some("bind") || options.iter().any(|one| one == "bind" || one == "rbind");

@@ -16,15 +16,15 @@ pub(super) struct Kind {
     pub(super) qemu: Qemu,
     pub(super) boot: Boot,
     pub(super) accelerator: Accelerator,
-    /// A guest that has booted, from which this kind's go on.
-    pub(super) template: Template,
+    /// A guest that has booted, from which this kind's go on; a machine with shares boots.
+    pub(super) template: Option<Template>,
     /// What the user should know.
     pub(super) notice: Option<String>,
 }
 
 impl Kind {
-    /// The kind that a plan's machine is of.
-    pub(super) fn of(machine: &MachinePlan) -> Result<Kind, Refusal> {
+    /// The kind that a plan's machine is of; `boots` when it cannot go on from a template.
+    pub(super) fn of(machine: &MachinePlan, boots: bool) -> Result<Kind, Refusal> {
         let program = stanza_agent::program().map_err(|error| Refusal::of(&error))?;
         let store = Store::open(&machine.root)
             .map_err(|error| refused("failed to open the store of virtual machines", &error))?;
@@ -39,7 +39,9 @@ impl Kind {
             .map_err(|error| refused("failed to choose who runs the guest", &error))?;
         let shape =
             Shape { accelerator: choice.accelerator, memory_mib: machine.memory_mib, cpus: machine.cpus };
-        let template = Template::ensure(&store, &qemu, &boot, shape, PATIENCE)
+        let template = (!boots)
+            .then(|| Template::ensure(&store, &qemu, &boot, shape, PATIENCE))
+            .transpose()
             .map_err(|error| refused("failed to make the template of virtual machines", &error))?;
         Ok(Kind { qemu, boot, accelerator: choice.accelerator, template, notice: choice.notice })
     }

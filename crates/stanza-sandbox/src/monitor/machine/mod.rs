@@ -15,6 +15,7 @@ mod exec;
 mod guest;
 mod kind;
 mod memory;
+mod shares;
 mod start;
 mod walls;
 
@@ -33,6 +34,7 @@ use crate::frame::Reader;
 use crate::lifecycle::ExitStatus;
 use crate::log::Stream;
 use exec::Sessions;
+use shares::Servers;
 pub(super) use start::Starting;
 
 /// The container's own program among the tasks of the guest; further commands count on from here.
@@ -46,6 +48,7 @@ const CONSOLE_TAIL: u64 = 2 << 10;
 pub(super) struct Machine {
     init: Init,
     guest: Guest,
+    servers: Servers,
     /// The guest kernel's messages.
     console: PathBuf,
     input: Input,
@@ -128,6 +131,7 @@ impl Machine {
     }
 
     fn kill(&self) {
+        self.servers.kill();
         let _ = stanza_sys::signal_process(self.init.pidfd.as_fd(), 9);
         let id = WaitId::PidFd(self.init.pidfd.as_fd());
         while let Err(rustix::io::Errno::INTR) = waitid(id.clone(), WaitIdOptions::EXITED) {}
@@ -146,6 +150,7 @@ impl Isolation for Machine {
             flags |= PollFlags::OUT;
         }
         descriptors.push(PollFd::new(&self.guest, flags));
+        self.servers.watch(descriptors);
         self.sessions.watch(descriptors);
     }
 
@@ -156,11 +161,16 @@ impl Isolation for Machine {
         {
             self.give_up(format!("the virtual machine has ended: {}", chain(&error)));
         }
-        self.sessions.turn(ready.get(2..).unwrap_or_default(), &mut self.guest);
+        let (servers, sessions) =
+            ready.get(2..).unwrap_or_default().split_at_checked(self.servers.count()).unwrap_or_default();
+        self.sessions.turn(sessions, &mut self.guest);
         if flags(0).contains(PollFlags::IN) {
             // What it said last may still be there.
             while self.ended.is_none() && self.hear(sink).is_ok() {}
             self.give_up("the virtual machine has ended before its container".to_owned());
+        }
+        if let Some(destination) = self.servers.dead(servers) {
+            self.give_up(format!("the server of the mount at `{}` has ended", destination.display()));
         }
         self.write_input();
         self.flush();

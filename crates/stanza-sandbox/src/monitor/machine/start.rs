@@ -14,11 +14,12 @@ use stanza_agent::{Event, Guest};
 use stanza_container::seccomp::Filter;
 use stanza_container::{Attendant, CgroupEntry, Launch, Manner, Stdio, launch};
 use stanza_spec::Rootfs;
-use stanza_vmm::{Disk, Memory, Nic, Qmp, Template, VmSpec, plan_command};
+use stanza_vmm::{Disk, Memory, Nic, Qmp, Share, Template, VmSpec, plan_command};
 
 use super::exec::Sessions;
 use super::kind::{Kind, refused};
 use super::memory::{Listening, Opener};
+use super::shares::{Servers, Shared};
 use super::walls::{self, Seen};
 use super::{CONSOLE_TAIL, Input, Machine, PROGRAM, guest};
 use crate::error::chain;
@@ -38,6 +39,8 @@ pub(in crate::monitor) struct Starting<'a> {
     /// The filter of the container inside.
     pub(in crate::monitor) filter: Option<&'a Filter>,
     pub(in crate::monitor) cgroup: CgroupEntry,
+    /// The way into the same control groups, for each further process.
+    pub(in crate::monitor) cgroup_again: &'a dyn Fn() -> io::Result<CgroupEntry>,
     /// The cables of its network cards, and the cards' addresses.
     pub(in crate::monitor) cards: Vec<(OwnedFd, [u8; 6])>,
     pub(in crate::monitor) attendant: &'a mut dyn Attendant,
@@ -47,8 +50,10 @@ impl Starting<'_> {
     /// Starts the machine and the container in it: returns when its program runs.
     pub(in crate::monitor) fn start(self) -> Result<Machine, Refusal> {
         let failed = |what: &'static str| move |error: io::Error| Refusal::of_io(what, &error);
-        let kind = Kind::of(self.machine)?;
-        let opener = Opener::of(&kind.qemu, &kind.template.ram)?;
+        let shares = Shared::of(self.plan)?;
+        let kind = Kind::of(self.machine, !shares.is_empty())?;
+        let ram = kind.template.as_ref().map(|template| &template.ram);
+        let opener = ram.map(|ram| Opener::of(&kind.qemu, ram)).transpose()?.flatten();
         let root = self.plan.run_dir.join("machine");
         walls::make_root(&root).map_err(failed("failed to make the machine's directory"))?;
         let channels = Channels::open(&self.plan.state_dir.join("console.log"))
@@ -56,30 +61,37 @@ impl Starting<'_> {
         let files = Files::of(self.machine, &kind)?;
 
         let mut guest = Guest::new(channels.agent).map_err(failed("failed to prepare the channel"))?;
-        guest.configure(guest::config(self.plan)?).map_err(|error| Refusal::of(&error))?;
-        let container = guest::container(self.plan, self.filter)?;
+        guest.configure(guest::config(self.plan, &shares)?).map_err(|error| Refusal::of(&error))?;
+        let container = guest::container(self.plan, self.filter, &shares)?;
         guest.create(PROGRAM, container).map_err(|error| Refusal::of(&error))?;
 
+        let mut servers = Servers::default();
+        let sockets = servers.start(self.plan, &shares, self.cgroup_again, &channels.console)?;
         let spec = VmSpec {
             kernel: files.kernel.path(),
             initramfs: files.initramfs.path(),
             accelerator: kind.accelerator,
             memory_mib: self.machine.memory_mib,
-            memory: Memory::Template(files.ram.path()),
+            memory: files.ram.as_ref().map_or(Memory::Shared, |ram| Memory::Template(ram.path())),
             cpus: self.machine.cpus,
             disks: files.disks(),
             nics: self.cards.iter().map(|(tap, mac)| Nic { tap: tap.as_raw_fd(), mac: *mac }).collect(),
-            shares: Vec::new(),
+            shares: shares
+                .iter()
+                .zip(&sockets)
+                .map(|(share, socket)| Share { socket: socket.as_raw_fd(), tag: share.tag() })
+                .collect(),
             agent: channels.its_agent.as_raw_fd(),
             qmp: channels.its_control.as_raw_fd(),
             console: Some(channels.console.as_raw_fd()),
-            restore: true,
+            restore: kind.template.is_some(),
         };
         let command = plan_command(&kind.qemu, &spec)
             .map_err(|error| refused("failed to describe the machine", &error))?;
         let stdio = stdio(&channels.console).map_err(failed("failed to open /dev/null"))?;
         let mut handed = vec![channels.its_agent, channels.its_control, channels.console.into()];
         handed.extend(self.cards.into_iter().map(|(tap, _)| tap));
+        handed.extend(sockets);
         let mut attendant = Listening::new(self.attendant);
         let init = launch(Launch {
             spec: &walls::spec(&command, &files.all(), self.machine.user, kind.accelerator),
@@ -97,6 +109,7 @@ impl Starting<'_> {
         let mut machine = Machine {
             init,
             guest,
+            servers,
             console: channels.console_path,
             input: Input { once: self.plan.attached, closed: !self.plan.open_stdin, ..Input::default() },
             sessions: Sessions::default(),
@@ -111,7 +124,10 @@ impl Starting<'_> {
             .map_or(Ok(()), |(opener, listener)| opener.serve(&listener, &machine.init.pidfd));
         served
             .map_err(|error| machine.lost(&format!("its memory cannot be opened: {error}")))
-            .and_then(|()| machine.go_on(channels.control, &kind.template))
+            .and_then(|()| match &kind.template {
+                Some(template) => machine.go_on(channels.control, template),
+                None => Ok(()),
+            })
             .and_then(|()| machine.wait_for_program())
             .inspect_err(|_| machine.kill())?;
         Ok(machine)
@@ -148,7 +164,7 @@ impl Channels {
 struct Files {
     kernel: Seen,
     initramfs: Seen,
-    ram: Seen,
+    ram: Option<Seen>,
     lower: Seen,
     upper: Option<Seen>,
 }
@@ -162,7 +178,7 @@ impl Files {
         Ok(Files {
             kernel: Seen::read(&kind.boot.kernel.vmlinux, "kernel"),
             initramfs: Seen::read(&kind.boot.initramfs, "initramfs"),
-            ram: Seen::read(&kind.template.ram, "ram"),
+            ram: kind.template.as_ref().map(|template| Seen::read(&template.ram, "ram")),
             lower: Seen::read(&machine.disk, guest::LOWER),
             upper: machine.upper.as_ref().map(|upper| Seen::written(upper, guest::UPPER)),
         })
@@ -181,7 +197,8 @@ impl Files {
     }
 
     fn all(self) -> Vec<Seen> {
-        let mut all = vec![self.kernel, self.initramfs, self.ram, self.lower];
+        let mut all = vec![self.kernel, self.initramfs, self.lower];
+        all.extend(self.ram);
         all.extend(self.upper);
         all
     }
@@ -241,7 +258,7 @@ impl Machine {
 }
 
 /// QEMU's standard streams: it says something when it fails only, which is kept with what the guest's kernel says.
-fn stdio(console: &File) -> io::Result<Stdio> {
+pub(super) fn stdio(console: &File) -> io::Result<Stdio> {
     let null = || -> io::Result<OwnedFd> {
         Ok(rustix::fs::open(
             "/dev/null",

@@ -10,8 +10,9 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use stanza_spec::oci::runtime::{
-    Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceType, LinuxNamespace, LinuxNamespaceBuilder,
-    LinuxNamespaceType, Mount, Process, RootBuilder, Spec, User,
+    Capability, Linux, LinuxCapabilities, LinuxDevice, LinuxDeviceType, LinuxNamespace,
+    LinuxNamespaceBuilder, LinuxNamespaceType, Mount, PosixRlimitBuilder, PosixRlimitType, Process,
+    RootBuilder, Spec, User,
 };
 use stanza_vmm::{Accelerator, Command};
 
@@ -19,6 +20,9 @@ use stanza_vmm::{Accelerator, Command};
 const HOME: &str = "/machine";
 /// Where programs and their libraries are, on a host of any kind.
 const SYSTEM: [&str; 6] = ["/usr", "/lib", "/lib64", "/bin", "/nix/store", "/gnu/store"];
+
+/// How many files a server may have open, one for each that the guest knows; fewer where the monitor may have fewer.
+const SERVER_FILES: u64 = 1 << 20;
 
 /// A file that the program opens.
 #[derive(Clone, Debug)]
@@ -60,6 +64,48 @@ pub(super) fn make_root(root: &Path) -> io::Result<()> {
 
 /// How the program is contained.
 pub(super) fn spec(command: &Command, files: &[Seen], user: u32, accelerator: Accelerator) -> Spec {
+    let devices = (accelerator == Accelerator::Kvm).then(|| vec![kvm(user)]);
+    contained(command, user, capabilities(&[]), mounts(files), devices)
+}
+
+/// How the program that serves a directory is contained: it is root, for files belong to many, with the capabilities for that,
+/// and those by which it gives the others up (`CAP_SYS_CHROOT`, `CAP_SETPCAP`).
+pub(super) fn server_spec(command: &Command, source: &Path, inside: &Path, read_only: bool) -> Spec {
+    let names = [
+        Capability::Chown,
+        Capability::DacOverride,
+        Capability::Fowner,
+        Capability::Fsetid,
+        Capability::Setgid,
+        Capability::Setuid,
+        Capability::Mknod,
+        Capability::Setfcap,
+        Capability::SysChroot,
+        Capability::Setpcap,
+    ];
+    let mut mounts = mounts(&[]);
+    let access: &[&str] = if read_only { &["ro", "rro"] } else { &["rw"] };
+    mounts.push(mount(inside, "bind", source, &[&["rbind", "nodev", "nosuid", "rprivate"], access].concat()));
+    // Of its own processes alone.
+    mounts.push(mount(Path::new("/proc"), "proc", Path::new("proc"), &["ro", "nosuid", "noexec", "nodev"]));
+    let mut spec = contained(command, 0, capabilities(&names), mounts, None);
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
+    let files = files.map_or(SERVER_FILES, |most| most.min(SERVER_FILES));
+    let limit =
+        PosixRlimitBuilder::default().typ(PosixRlimitType::RlimitNofile).soft(files).hard(files).build();
+    if let Some(process) = spec.process_mut() {
+        process.set_rlimits(limit.ok().map(|limit| vec![limit]));
+    }
+    spec
+}
+
+fn contained(
+    command: &Command,
+    user: u32,
+    capabilities: LinuxCapabilities,
+    mounts: Vec<Mount>,
+    devices: Option<Vec<LinuxDevice>>,
+) -> Spec {
     let mut identity = User::default();
     identity.set_uid(user).set_gid(user);
     let words = std::iter::once(command.program.as_os_str())
@@ -73,7 +119,7 @@ pub(super) fn spec(command: &Command, files: &[Seen], user: u32, accelerator: Ac
         .set_args(Some(words.collect()))
         .set_env(Some(vec!["PATH=/usr/bin:/bin".to_owned(), "HOME=/".to_owned()]))
         .set_cwd(PathBuf::from("/"))
-        .set_capabilities(Some(no_capabilities()))
+        .set_capabilities(Some(capabilities))
         .set_rlimits(None)
         .set_no_new_privileges(Some(true));
     let mut linux = Linux::default();
@@ -82,12 +128,12 @@ pub(super) fn spec(command: &Command, files: &[Seen], user: u32, accelerator: Ac
         .set_resources(None)
         .set_masked_paths(None)
         .set_readonly_paths(None)
-        .set_devices((accelerator == Accelerator::Kvm).then(|| vec![kvm(user)]));
+        .set_devices(devices);
     let root = RootBuilder::default().path("rootfs").readonly(true).build().unwrap_or_default();
     let mut spec = Spec::default();
     spec.set_root(Some(root))
         .set_process(Some(process))
-        .set_mounts(Some(mounts(files)))
+        .set_mounts(Some(mounts))
         .set_linux(Some(linux))
         .set_hostname(Some("machine".to_owned()))
         .set_hooks(None)
@@ -95,13 +141,14 @@ pub(super) fn spec(command: &Command, files: &[Seen], user: u32, accelerator: Ac
     spec
 }
 
-fn no_capabilities() -> LinuxCapabilities {
+fn capabilities(names: &[Capability]) -> LinuxCapabilities {
     let mut sets = LinuxCapabilities::default();
+    let these = Some(names.iter().copied().collect());
     let none = Some(std::collections::HashSet::new());
-    sets.set_bounding(none.clone())
-        .set_effective(none.clone())
+    sets.set_bounding(these.clone())
+        .set_effective(these.clone())
         .set_inheritable(none.clone())
-        .set_permitted(none.clone())
+        .set_permitted(these)
         .set_ambient(none);
     sets
 }
@@ -127,16 +174,17 @@ fn kvm(user: u32) -> LinuxDevice {
     device
 }
 
+fn mount(destination: &Path, kind: &str, source: &Path, options: &[&str]) -> Mount {
+    let mut mount = Mount::default();
+    mount
+        .set_destination(destination.to_owned())
+        .set_typ(Some(kind.to_owned()))
+        .set_source(Some(source.to_owned()))
+        .set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
+    mount
+}
+
 fn mounts(files: &[Seen]) -> Vec<Mount> {
-    let mount = |destination: &Path, kind: &str, source: &Path, options: &[&str]| {
-        let mut mount = Mount::default();
-        mount
-            .set_destination(destination.to_owned())
-            .set_typ(Some(kind.to_owned()))
-            .set_source(Some(source.to_owned()))
-            .set_options(Some(options.iter().map(|option| (*option).to_owned()).collect()));
-        mount
-    };
     let system = SYSTEM
         .iter()
         .map(Path::new)
