@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use stanza_network::dns::Resolver;
 
@@ -282,7 +282,9 @@ fn wait(
         sources.push(Source::Client(index));
         fds.push(PollFd::new(&client.stream, flags));
     }
-    if poll(&mut fds, ports.and_then(ProxiedPorts::patience).as_ref()).is_err() {
+    let at_once = isolation.has_news().then(Timespec::default);
+    let patience = at_once.or_else(|| ports.and_then(ProxiedPorts::patience));
+    if poll(&mut fds, patience.as_ref()).is_err() {
         return Vec::new();
     }
     sources.into_iter().zip(fds.iter().map(PollFd::revents)).collect()

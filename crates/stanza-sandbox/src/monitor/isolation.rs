@@ -21,6 +21,11 @@ pub(super) trait Isolation {
     /// Adds what is to be watched. Output is left where it is unless it is `wanted`.
     fn watch<'a>(&'a self, wanted: bool, descriptors: &mut Vec<PollFd<'a>>);
 
+    /// Whether [`Isolation::turn`] has something to do although nothing may happen to any descriptor.
+    fn has_news(&self) -> bool {
+        false
+    }
+
     /// Deals with what happened to the watched descriptors, in their order; says how the thing ended, once it has.
     fn turn(&mut self, ready: &[PollFlags], sink: &mut Sink<'_>) -> Option<ExitStatus>;
 

@@ -53,6 +53,8 @@ pub(super) struct Machine {
     console: PathBuf,
     input: Input,
     sessions: Sessions,
+    /// What the guest said in one breath with the word that the program runs: a short one may have ended with it.
+    news: Vec<Event>,
     /// Questions about names that nobody has fetched.
     questions: Vec<(u32, Vec<u8>)>,
     /// What the user should know of this kind of machine.
@@ -79,7 +81,15 @@ struct Input {
 impl Machine {
     /// Deals with what the guest has said; output goes into `sink`.
     fn hear(&mut self, sink: &mut Sink<'_>) -> Result<(), GuestError> {
-        for event in self.guest.receive()? {
+        let news = std::mem::take(&mut self.news);
+        self.take(news, sink);
+        let events = self.guest.receive()?;
+        self.take(events, sink);
+        Ok(())
+    }
+
+    fn take(&mut self, events: Vec<Event>, sink: &mut Sink<'_>) {
+        for event in events {
             match event {
                 Event::Output { task: PROGRAM, stream, bytes } => {
                     let kind = if stream == GuestStream::Error { Stream::Stderr } else { Stream::Stdout };
@@ -98,7 +108,6 @@ impl Machine {
                 event => self.sessions.hear(event, &mut self.guest),
             }
         }
-        Ok(())
     }
 
     /// The machine is of no use any more: the container counts as killed.
@@ -154,9 +163,14 @@ impl Isolation for Machine {
         self.sessions.watch(descriptors);
     }
 
+    fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
     fn turn(&mut self, ready: &[PollFlags], sink: &mut Sink<'_>) -> Option<ExitStatus> {
         let flags = |at: usize| ready.get(at).copied().unwrap_or(PollFlags::empty());
-        if flags(1).intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+        let is_heard = flags(1).intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR);
+        if (is_heard || self.has_news())
             && let Err(error) = self.hear(sink)
         {
             self.give_up(format!("the virtual machine has ended: {}", chain(&error)));

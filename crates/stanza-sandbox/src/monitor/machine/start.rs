@@ -113,6 +113,7 @@ impl Starting<'_> {
             console: channels.console_path,
             input: Input { once: self.plan.attached, closed: !self.plan.open_stdin, ..Input::default() },
             sessions: Sessions::default(),
+            news: Vec::new(),
             questions: Vec::new(),
             notice: kind.notice,
             ended: None,
@@ -221,9 +222,13 @@ impl Machine {
                 return Err(self.lost(&format!("its agent said nothing for {} s", PATIENCE.as_secs())));
             }
             self.wait(left).map_err(|error| Refusal::of_io("failed to wait for the machine", &error))?;
-            for event in self.guest.receive().map_err(|error| self.lost(&chain(&error)))? {
+            let mut events = self.guest.receive().map_err(|error| self.lost(&chain(&error)))?.into_iter();
+            while let Some(event) = events.next() {
                 match event {
-                    Event::Started { task: PROGRAM, .. } => return Ok(()),
+                    Event::Started { task: PROGRAM, .. } => {
+                        self.news = events.collect();
+                        return Ok(());
+                    }
                     Event::NotConfigured(refusal) | Event::Failed { task: PROGRAM, refusal } => {
                         return Err(super::exec::told(&refusal));
                     }
