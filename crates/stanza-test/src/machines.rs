@@ -31,7 +31,7 @@ pub(crate) fn provide(binary: &Path, archive: &[u8], root: &Path) -> Result<(), 
         return link(&kept, root);
     }
     let _ = fs::remove_dir_all(&kept);
-    unpack_kernel(&package(&target.join("kernel-packages"))?, &kept.join("vm/kernels"))?;
+    let package = package(&target.join("kernel-packages"))?;
     let run = |args: &[&str], input: &[u8]| {
         let mut command = Command::new(binary);
         command.arg(format!("--root={}", kept.display()));
@@ -41,6 +41,7 @@ pub(crate) fn provide(binary: &Path, archive: &[u8], root: &Path) -> Result<(), 
         let output = running.finish();
         assert_eq!(output.code, 0, "stanza {args:?}: {}", output.stderr);
     };
+    run(&["vm", "kernel", "install", &package.display().to_string()], &[]);
     run(&["import", "-", "busybox:latest"], archive);
     run(&["run", "--rm", "--isolation", "vm", "--network", "none", "busybox", "true"], &[]);
     fs::write(shared.join("made-by"), key).map_err(told)?;
@@ -56,27 +57,6 @@ fn package(directory: &Path) -> Result<PathBuf, String> {
         .ok_or_else(|| {
             format!("no kernel package in `{}` (`cargo xtask test` gets one)", directory.display())
         })
-}
-
-fn unpack_kernel(package: &Path, kernels: &Path) -> Result<(), String> {
-    let unpacked = kernels.with_file_name("package");
-    let (from, to) = (package.display().to_string(), unpacked.display().to_string());
-    fs::create_dir_all(&unpacked).map_err(|error| error.to_string())?;
-    let done = tool(&["dpkg-deb", "-x", &from, &to]);
-    if done.code != 0 {
-        return Err(format!("cannot unpack `{from}`: {}", done.stderr));
-    }
-    let modules = fs::read_dir(unpacked.join("lib/modules")).map_err(|error| error.to_string())?;
-    for version in modules.flatten() {
-        let name = version.file_name();
-        let kernel = kernels.join(&name);
-        fs::create_dir_all(&kernel).map_err(|error| error.to_string())?;
-        let image = unpacked.join("boot").join(format!("vmlinuz-{}", name.to_string_lossy()));
-        fs::rename(image, kernel.join("vmlinuz"))
-            .and_then(|()| fs::rename(version.path(), kernel.join("modules")))
-            .map_err(|error| error.to_string())?;
-    }
-    fs::remove_dir_all(&unpacked).map_err(|error| error.to_string())
 }
 
 /// Nothing of it is written again in place: what changes is made anew, and renamed.

@@ -1,5 +1,4 @@
-//! Mounts and volumes of containers in virtual machines. `STANZA_TEST_GUEST_KERNEL` names a directory with a guest's `vmlinuz`
-//! and its `modules`.
+//! Mounts and volumes of containers in virtual machines.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -7,20 +6,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 
-use stanza_test::{Output, Stanza, fixture, have, skip, tool};
-
-/// Gives the fixture a kernel for guests; the reason why there are none.
-fn equip(stanza: &Stanza) -> Result<(), String> {
-    if !have("qemu-system-x86_64") {
-        return Err("no QEMU".to_owned());
-    }
-    let kernel = std::env::var("STANZA_TEST_GUEST_KERNEL").map_err(|_| "no STANZA_TEST_GUEST_KERNEL")?;
-    let place = stanza.root().join("vm/kernels/6.12.0");
-    fs::create_dir_all(place.parent().unwrap()).unwrap();
-    let copied = tool(&["cp", "-r", &kernel, place.to_str().unwrap()]);
-    assert_eq!(copied.code, 0, "{}", copied.stderr);
-    Ok(())
-}
+use stanza_test::{Output, Stanza, fixture};
 
 fn run(stanza: &Stanza, mounts: &[&str], script: &str) -> Output {
     let mut words = vec!["run", "--rm", "--network", "none", "--isolation", "vm"];
@@ -43,10 +29,7 @@ fn at(path: &Path, inside: &str) -> String {
 
 #[test]
 fn files_of_the_host_are_read_and_written_in_a_machine() {
-    let stanza = fixture!();
-    if let Err(reason) = equip(&stanza) {
-        skip!("{reason}");
-    }
+    let stanza = fixture!(Machines);
     let data = directory(&stanza, "data");
     fs::write(data.join("a"), "from the host").unwrap();
     fs::write(data.join("hostname"), "the host's").unwrap();
@@ -62,10 +45,7 @@ fn files_of_the_host_are_read_and_written_in_a_machine() {
 
 #[test]
 fn a_read_only_mount_stays_as_it_is_and_a_single_file_is_written() {
-    let stanza = fixture!();
-    if let Err(reason) = equip(&stanza) {
-        skip!("{reason}");
-    }
+    let stanza = fixture!(Machines);
     let data = directory(&stanza, "data");
     let file = stanza.file("file", "one\n");
     let read_only = format!("{}:ro", at(&data, "/data"));
@@ -79,10 +59,7 @@ fn a_read_only_mount_stays_as_it_is_and_a_single_file_is_written() {
 
 #[test]
 fn a_new_volume_has_what_the_image_has_there_and_keeps_what_is_written() {
-    let stanza = fixture!();
-    if let Err(reason) = equip(&stanza) {
-        skip!("{reason}");
-    }
+    let stanza = fixture!(Machines);
     let first = run(&stanza, &["kept:/bin"], "echo mine > /bin/mine; ls /bin/busybox");
     assert_eq!((first.code, first.stdout.as_str()), (0, "/bin/busybox\n"), "{}", first.stderr);
     let second = run(&stanza, &["kept:/kept"], "cat /kept/mine");
@@ -91,10 +68,7 @@ fn a_new_volume_has_what_the_image_has_there_and_keeps_what_is_written() {
 
 #[test]
 fn the_kernels_own_files_are_refused_by_name() {
-    let stanza = fixture!();
-    if let Err(reason) = equip(&stanza) {
-        skip!("{reason}");
-    }
+    let stanza = fixture!(Machines);
     let output = run(&stanza, &["/proc/sys:/host"], "true");
     assert_ne!(output.code, 0);
     assert!(
