@@ -27,7 +27,11 @@ impl ProcessStatus {
 /// # Errors
 /// `NotFound` when there is no such process.
 pub fn process_status(pid: Pid) -> io::Result<ProcessStatus> {
-    let stat = crate::read_proc(&format!("/proc/{}/stat", pid.as_raw_nonzero()))?;
+    let stat = crate::read_proc(&format!("/proc/{}/stat", pid.as_raw_nonzero())).map_err(|error| {
+        // It went between the opening of the file and its reading.
+        let is_gone = error.raw_os_error() == Some(libc::ESRCH);
+        if is_gone { io::ErrorKind::NotFound.into() } else { error }
+    })?;
     // The second field, the name, is in parentheses and may hold anything, so count from the last one (proc(5)).
     let (_, rest) = stat.rsplit_once(')').ok_or(io::ErrorKind::InvalidData)?;
     let mut fields = rest.split_ascii_whitespace();
@@ -57,4 +61,27 @@ pub fn boot_id() -> io::Result<String> {
 pub fn realtime() -> (i64, u32) {
     let now = clock_gettime(ClockId::Realtime);
     (now.tv_sec, u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_goes_while_it_is_looked_at_is_not_found() {
+        for _ in 0..400 {
+            let mut child = Command::new("true").spawn().unwrap();
+            let pid = Pid::from_child(&child);
+            let reaper = std::thread::spawn(move || child.wait().unwrap());
+            let error = loop {
+                if let Err(error) = process_status(pid) {
+                    break error;
+                }
+            };
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+            reaper.join().unwrap();
+        }
+    }
 }
