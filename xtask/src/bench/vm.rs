@@ -48,23 +48,6 @@ fn package() -> Result<PathBuf, String> {
     Ok(directory.join(name.trim()))
 }
 
-/// Puts the package's kernel where stanza looks for kernels.
-fn unpack(workshop: &Workshop, package: &Path, root: &Path) -> Result<(), String> {
-    let place = workshop.make("kernel")?;
-    output(&["dpkg-deb", "-x", &package.display().to_string(), &place.display().to_string()])?;
-    let modules = fs::read_dir(place.join("lib/modules"))
-        .ok()
-        .and_then(|mut entries| entries.next()?.ok())
-        .ok_or_else(|| format!("`{}` has no modules", package.display()))?;
-    let version = modules.file_name();
-    let goal = root.join("vm/kernels").join(&version);
-    let tell = |error: std::io::Error| format!("cannot fill `{}`: {error}", goal.display());
-    fs::create_dir_all(&goal).map_err(tell)?;
-    fs::rename(place.join(format!("boot/vmlinuz-{}", version.display())), goal.join("vmlinuz"))
-        .map_err(tell)?;
-    fs::rename(modules.path(), goal.join("modules")).map_err(tell)
-}
-
 /// Proportional memory of a process and of its parent, in MiB: QEMU and its monitor.
 fn memory(pid: &str) -> Result<f64, String> {
     let field = |path: &str, name: &str| {
@@ -96,7 +79,6 @@ pub(super) fn run(words: &[String]) -> Result<bool, String> {
     let workshop = Workshop::open(stanza)?;
     println!("==> {}; {} rounds", workshop.describe(), options.runs);
     let root = workshop.make("root")?;
-    unpack(&workshop, &package, &root)?;
     let prefix = [workshop.stanza.display().to_string(), "--root".to_owned(), root.display().to_string()];
     let command = |words: &[&str]| -> Vec<String> {
         prefix.iter().cloned().chain(words.iter().map(|word| (*word).to_owned())).collect()
@@ -105,6 +87,7 @@ pub(super) fn run(words: &[String]) -> Result<bool, String> {
         let words = command(words);
         output(&words.iter().map(String::as_str).collect::<Vec<_>>())
     };
+    ask(&["vm", "kernel", "install", &package.display().to_string()])?;
     ask(&["import", &workshop.archive.display().to_string(), IMAGE])?;
     let once = ["--rm", "--network", "none", IMAGE, "true"];
     let vm = [&["run", "--isolation", "vm"][..], &once].concat();
