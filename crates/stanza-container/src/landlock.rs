@@ -23,6 +23,8 @@ use landlock::{
 };
 use serde::Deserialize;
 
+use stanza_spec::chain;
+
 use crate::error::{Failure, LaunchError};
 
 /// The annotation.
@@ -235,13 +237,6 @@ impl PathRule {
             created = created.add_rule(rule).map_err(|error| refused(&error))?;
         }
         Ok(created)
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
     }
 }
 

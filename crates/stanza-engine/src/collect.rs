@@ -38,15 +38,16 @@ impl Engine {
             return Ok(None);
         };
         let mut needed: BTreeSet<Digest> = self.image_store()?.leases()?.into_iter().collect();
-        for image in self.image_store()?.list()? {
-            needed.extend(image.layers.into_iter().map(|layer| layer.diff_id));
-        }
-        needed.extend(self.records()?.into_iter().flat_map(|record| record.facts.layers));
+        let images = self.image_store()?.list()?.into_iter();
+        let mut stacks: Vec<Vec<Digest>> =
+            images.map(|image| image.layers.into_iter().map(|layer| layer.diff_id).collect()).collect();
+        stacks.extend(self.records()?.into_iter().map(|record| record.facts.layers));
+        needed.extend(stacks.iter().flatten().cloned());
         needed.extend(self.image_mounts().into_iter().flat_map(|mount| mount.layers));
         layers.retain(|layer| !needed.contains(layer));
         let bytes: u64 = layers.iter().map(|layer| self.layer_size(layer)).sum();
         // A disk that cannot be removed now is removed by the next who looks.
-        let bytes = bytes + self.prune_disks().unwrap_or(0);
+        let bytes = bytes + self.prune_disks(&stacks).unwrap_or(0);
         let Ok(store) = self.layer_store() else { return Ok(None) };
         Ok(store.take(&layers).ok().map(|taken| (taken, bytes)))
     }

@@ -181,7 +181,7 @@ impl Engine {
         // A copied root file system is all the container's own.
         let written: u64 = ["upper", "rootfs"].iter().map(|name| size::of_tree(&state_dir.join(name))).sum();
         // A machine's is a file of its own: what it has written, and what its file system needs.
-        let written = written + size::on_disk(&state_dir.join("upper.ext4"));
+        let written = written + size::on_disk(&crate::vm::upper_disk(&state_dir));
         let layers: Vec<_> = self.record(&container.id).map(|record| record.facts.layers).unwrap_or_default();
         let read_only: u64 = match self.layer_store() {
             Ok(store) => layers.iter().map(|layer| shown_size(store, layer)).sum(),

@@ -12,7 +12,7 @@ use stanza_image::{
     restore_blob, restore_layers,
 };
 use stanza_snapshot::VerifyError;
-use stanza_spec::{Digest, Reference};
+use stanza_spec::{Digest, Reference, chain};
 
 use crate::container::State;
 use crate::engine::Lock;
@@ -84,18 +84,6 @@ impl Verification {
 
 /// Rounds of repair: behind each document that comes again others may be missing.
 const ROUNDS: usize = 4;
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
-}
 
 impl Engine {
     /// Compares everything that is stored of images, or of the given ones, with what it should be; with `repair` damage

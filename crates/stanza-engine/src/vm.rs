@@ -1,7 +1,7 @@
 //! What a container in a virtual machine may be, and the machine that it gets.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxResources, Spec};
 use stanza_sandbox::MachinePlan;
@@ -114,7 +114,7 @@ pub(crate) fn refuse(config: &ContainerConfig, rootless: bool) -> Result<(), Cre
 }
 
 /// The limits on this side of a container in a machine: its memory with what the machine takes; processes inside are none here.
-pub(crate) fn limits(resources: &mut LinuxResources) {
+fn limits(resources: &mut LinuxResources) {
     resources.set_pids(None).set_devices(None);
     if let Some(memory) = resources.memory_mut() {
         let with = |limit: Option<i64>| {
@@ -144,7 +144,7 @@ impl Engine {
         Ok(Some(MachinePlan {
             root: self.options.root.clone(),
             disk,
-            upper: (!config.auto_remove).then(|| state_dir.join("upper.ext4")),
+            upper: (!config.auto_remove).then(|| upper_disk(state_dir)),
             memory_mib: memory_mib(config.resources.memory),
             cpus: cpus(config.resources.nano_cpus, crate::machine::cpus()),
             user: user(record.id.as_str()),
@@ -156,19 +156,19 @@ impl Engine {
         DiskStore::at(&self.options.root.join("vm/disks"))
     }
 
-    /// Removes the disks of images that are not there any more; gives the bytes that they took.
-    pub(crate) fn prune_disks(&mut self) -> io::Result<u64> {
-        let images = self.image_store().map_err(io::Error::other)?.list().map_err(io::Error::other)?;
-        let records = self.records().map_err(io::Error::other)?;
-        let mut wanted: Vec<Vec<Digest>> = records.into_iter().map(|record| record.facts.layers).collect();
-        for image in images {
-            let layers: Vec<Digest> = image.layers.into_iter().map(|layer| layer.diff_id).collect();
-            let store = self.layer_store().map_err(io::Error::other)?;
-            // An image that is not unpacked has no disk.
-            wanted.extend(store.with_links(&layers).ok());
-        }
-        self.disks().keep_only(wanted.iter().map(Vec::as_slice))
+    /// Removes the disks of all stacks of layers but these, which are of images and containers; gives the bytes that they took.
+    pub(crate) fn prune_disks(&mut self, stacks: &[Vec<Digest>]) -> io::Result<u64> {
+        let store = self.layer_store().map_err(io::Error::other)?;
+        // An image that is not unpacked has no disk; a container's stack has the layers of its links already.
+        let linked: Vec<Vec<Digest>> =
+            stacks.iter().filter_map(|stack| store.with_links(stack).ok()).collect();
+        self.disks().keep_only(stacks.iter().chain(&linked).map(Vec::as_slice))
     }
+}
+
+/// The disk of what a container in a machine writes.
+pub(crate) fn upper_disk(state_dir: &Path) -> PathBuf {
+    state_dir.join("upper.ext4")
 }
 
 /// A template is made for each size, and a guest that has more than it uses costs no more: so sizes are few.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use crate::frame::Refusal;
+pub(crate) use stanza_spec::chain;
 use stanza_spec::{Classify, ErrorKind};
 
 /// Why a container did not start. Nothing of it is left.
@@ -286,18 +287,6 @@ impl Classify for ExecError {
             ExecError::Status(error) => error.kind(),
         }
     }
-}
-
-/// An error and its causes on one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// A refusal as the monitor sent it.

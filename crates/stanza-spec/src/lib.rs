@@ -24,7 +24,7 @@ pub use config::{
     Security, Ulimit, UsernsMode,
 };
 pub use digest::{Digest, DigestError};
-pub use error::{Classify, ErrorKind};
+pub use error::{Classify, ErrorKind, chain};
 pub use id::{ContainerId, IdError, is_valid_container_name};
 pub use platform::{Platform, PlatformError};
 pub use reference::{Reference, ReferenceError};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use stanza_cgroup::Stats;
 use stanza_container::CopyUp;
 use stanza_spec::oci::runtime::{LinuxResources, Process, Spec};
-use stanza_spec::{Classify, ErrorKind};
+use stanza_spec::{Classify, ErrorKind, chain};
 
 use super::TaskId;
 
@@ -85,18 +85,6 @@ impl Refusal {
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::of_name(&self.kind)
     }
-}
-
-/// An error with its causes, as one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 /// How a process ended.
